@@ -1,0 +1,1 @@
+"""Soft prompts for frozen language models: tune, compare, explain, serve."""

@@ -1,0 +1,1 @@
+"""Frozen models, by calling convention: the only folder that imports transformers."""

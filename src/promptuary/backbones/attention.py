@@ -1,0 +1,276 @@
+"""The hook through which soft keys, values and hidden states reach every layer of a frozen model.
+
+One attention function is registered with transformers. Before each layer runs, a hook hands it what that layer
+was promised; the function lays soft keys and values before the layer's own, extends the mask by visible columns
+and a relative position bias by zeros. Because the promise travels as an argument of the layer, gradient
+checkpointing replays it; because it sits in a thread's own place until then, generation of any kind (cached,
+static cache, beams) finds it and threads do not see one another's.
+"""
+
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from einops import repeat
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from promptuary.values import Attention, Call, KeyValue, Part
+
+NAME = "promptuary"
+
+Extended = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+
+
+class Carried(Protocol):
+    """What rides to an attention call: given its tensors, the tensors to use."""
+
+    def __call__(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, bias: Tensor | None
+    ) -> Extended: ...
+
+
+def prompted_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    position_bias: Tensor | None = None,
+    promptuary: Carried | None = None,
+    **rest: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """The attention function registered with transformers: the plain one, after what is carried had its say."""
+    if promptuary is not None:
+        key, value, attention_mask, position_bias = promptuary(
+            module, query, key, value, attention_mask, position_bias
+        )
+    if rest.get("softcap") is not None or rest.get("s_aux") is not None:
+        # Capped scores and attention sinks are the model file's own business: its plain function knows them.
+        plain = sys.modules[type(module).__module__].eager_attention_forward
+        if attention_mask is not None and attention_mask.dtype == torch.bool:
+            lowest = torch.finfo(query.dtype).min
+            attention_mask = torch.zeros_like(attention_mask, dtype=query.dtype).masked_fill(~attention_mask, lowest)
+        done: tuple[Tensor, Tensor | None] = plain(module, query, key, value, attention_mask, **rest)
+        return done
+    if position_bias is not None:
+        rest["position_bias"] = position_bias
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **rest)
+
+
+AttentionInterface.register(NAME, prompted_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """Soft keys and values for the attention calls of one layer, by the identity of the attention module."""
+
+    promised: dict[int, KeyValue]
+    keep: Tensor  # bool [batch, prompt]
+
+    def __call__(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, bias: Tensor | None
+    ) -> Extended:
+        soft = self.promised.get(id(module))
+        if soft is None:
+            return key, value, mask, bias
+        rows, queries, own = query.shape[0], query.shape[2], key.shape[2]
+        if mask is None and queries > 1 and getattr(module, "is_causal", True):
+            # Without a mask the plain function would have inferred causality from the shapes; say it outright.
+            mask = torch.ones(queries, own, dtype=torch.bool, device=key.device).tril(own - queries)[None, None]
+        visible = _rows(self.keep, rows)
+        if mask is None and not bool(visible.all()):
+            mask = torch.ones(1, 1, queries, own, dtype=torch.bool, device=key.device)
+        if mask is not None:
+            visible = repeat(visible, "b p -> b 1 q p", q=queries)
+            if mask.dtype != torch.bool:
+                visible = torch.zeros_like(visible, dtype=mask.dtype).masked_fill(~visible, torch.finfo(mask.dtype).min)
+            mask = torch.cat([visible.expand(-1, mask.shape[1], -1, -1), mask.expand(rows, -1, queries, -1)], 3)
+        if bias is not None:
+            bias = torch.cat([bias.new_zeros(*bias.shape[:3], visible.shape[-1]), bias], 3)
+        key = torch.cat([_rows(soft.key, rows).to(key.dtype), key], 2)
+        value = torch.cat([_rows(soft.value, rows).to(value.dtype), value], 2)
+        return key, value, mask, bias
+
+
+def _rows(given: Tensor, rows: int) -> Tensor:
+    """Each row of `given` as often as beams or returned sequences multiplied it: [b, ...] -> [rows, ...]."""
+    if given.shape[0] == rows:
+        return given
+    if given.shape[0] == 1:
+        return given.expand(rows, *given.shape[1:])
+    return given.repeat_interleave(rows // given.shape[0], dim=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Promise:
+    """One call's soft keys, values and states, held in the thread's place while the model runs."""
+
+    call: Call
+    visits: dict[int, int] = field(default_factory=dict)  # for modules that serve several layers (ALBERT)
+
+    def visit(self, module: nn.Module, times: int) -> int:
+        """How many times `module` was entered before, counted round `times`."""
+        if times == 1:
+            return 0
+        seen = self.visits.get(id(module), 0)
+        self.visits[id(module)] = seen + 1
+        return seen % times
+
+
+class _Place(threading.local):
+    promise: Promise | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Recorder:
+    """Notes the attention calls of a trial pass, in order, and changes nothing."""
+
+    layer: int
+    notes: list[tuple[int, nn.Module, Tensor, Tensor]]
+
+    def __call__(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, bias: Tensor | None
+    ) -> Extended:
+        self.notes.append((self.layer, module, key.detach(), value.detach()))
+        return key, value, mask, bias
+
+
+@dataclass(frozen=True, eq=False)
+class Visit:
+    """One passage through a layer: its number among all layers, and its attention calls' indices."""
+
+    layer: int
+    attention: dict[int, int]  # id of the attention module -> index into `Attachment.attention`
+
+
+class Attachment:
+    """The hooks on one model, and what they found there.
+
+    Arguments:
+        model: any model of transformers 5.
+        stacks: its towers with the part their self-attention plays: `[(encoder, "encoder"), (decoder, "decoder")]`.
+        trial: runs the model once on a tiny input; encoder and decoder inputs of different length.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, stacks: Sequence[tuple[nn.Module, Part]], trial: Callable[[], object]
+    ) -> None:
+        self._place = _Place()
+        self._hooked = model._can_set_attn_implementation()
+        if self._hooked:
+            model.set_attn_implementation(NAME)
+        self.layers: dict[nn.Module, list[Visit]] = {}
+        self.attention: list[Attention] = []
+        self._notes: list[tuple[int, nn.Module, Tensor, Tensor]] | None = []
+        self._passed = 0
+        part_of = {layer: part for stack, part in stacks for layer in _layers_of(stack)}
+        for layer in part_of:
+            layer.register_forward_pre_hook(self._before, with_kwargs=True)
+        order: list[nn.Module] = []
+        watchers = [layer.register_forward_pre_hook(lambda m, _: order.append(m)) for layer in part_of]
+        with torch.no_grad():
+            trial()
+        for watcher in watchers:
+            watcher.remove()
+        self._keep_notes(order, part_of)
+        self._notes = None
+
+    def _keep_notes(self, order: list[nn.Module], part_of: dict[nn.Module, Part]) -> None:
+        assert self._notes is not None
+        numbers = dict.fromkeys(part_of.values(), 0)
+        for number, layer in enumerate(order):
+            mine = [n for n in self._notes if n[0] == number]
+            calls: dict[int, int] = {}
+            for place, (_, module, key, value) in enumerate(mine):
+                part: Part = part_of[layer] if place == 0 else "cross"
+                calls[id(module)] = len(self.attention)
+                window = getattr(module, "sliding_window", getattr(module.config, "sliding_window", None))
+                self.attention.append(Attention(part, key.shape[1], key.shape[3], value.shape[3], window))
+            self.layers.setdefault(layer, []).append(Visit(numbers[part_of[layer]], calls))
+            numbers[part_of[layer]] += 1
+        self.counts = numbers
+
+    def _before(
+        self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Hand the layer what it was promised."""
+        if self._notes is not None:
+            self._passed += 1
+            if not self._hooked:
+                return None
+            return args, {**kwargs, NAME: _Recorder(self._passed - 1, self._notes)}
+        promise = self._place.promise
+        if promise is None:
+            return None
+        visits = self.layers[layer]
+        visit = visits[promise.visit(layer, len(visits))]
+        call = promise.call
+        if call.states is not None:
+            args, kwargs = _overwrite(args, kwargs, call, visit.layer)
+        promised = {m: call.keys_values[i] for m, i in visit.attention.items() if i in call.keys_values}
+        if promised and call.keep is not None:
+            kwargs = {**kwargs, NAME: Prefix(promised, call.keep)}
+        return args, kwargs
+
+    def carrying(self, call: Call) -> "_Carrying":
+        """A context in which the model's layers get the soft keys, values and states of `call`."""
+        return _Carrying(self._place, Promise(call) if call.keys_values or call.states is not None else None)
+
+    def recording(self) -> "_Recording":
+        """A context in which every attention call notes its keys and values."""
+        return _Recording(self)
+
+
+class _Carrying:
+    def __init__(self, place: _Place, promise: Promise | None) -> None:
+        self._place, self._promise = place, promise
+
+    def __enter__(self) -> None:
+        self._place.promise = self._promise
+
+    def __exit__(self, *_: object) -> None:
+        self._place.promise = None
+
+
+class _Recording:
+    def __init__(self, attachment: Attachment) -> None:
+        self._attachment = attachment
+
+    def __enter__(self) -> list[tuple[int, nn.Module, Tensor, Tensor]]:
+        self._attachment._notes, self._attachment._passed = [], 0
+        return self._attachment._notes
+
+    def __exit__(self, *_: object) -> None:
+        self._attachment._notes = None
+
+
+def _layers_of(stack: nn.Module) -> list[nn.Module]:
+    """The transformer layers of a tower, as transformers itself marks them."""
+    layers = [m for m in stack.modules() if isinstance(m, GradientCheckpointingLayer)]
+    if layers:
+        return layers
+    recorded = getattr(stack, "_can_record_outputs", None) or {}
+    kind = recorded.get("hidden_states")
+    return [m for m in stack.modules() if kind is not None and isinstance(m, kind)]
+
+
+def _overwrite(
+    args: tuple[Any, ...], kwargs: dict[str, Any], call: Call, layer: int
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Put this layer's soft rows into the hidden states, at the columns the layout gave them."""
+    assert call.states is not None
+    hidden = args[0] if args else kwargs["hidden_states"]
+    if hidden.shape[1] < call.layout.mask.shape[1] or layer >= call.states.shape[0]:
+        return args, kwargs  # a cached step (its prompt rows are in the cache), or a decoder layer
+    rows = hidden.shape[0]
+    columns = repeat(_rows(call.layout.prompts, rows), "b p -> b p h", h=hidden.shape[2])
+    hidden = hidden.scatter(1, columns, _rows(call.states[layer], rows).to(hidden.dtype))
+    return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})

@@ -1,0 +1,296 @@
+"""A frozen model as the rest of the library sees it: it embeds, it runs a call, it scores, it generates.
+
+A `Backbone` is deliberately not an `nn.Module`: no optimizer, no checkpoint and no `.train()` of a parent can
+reach its weights. Only the modules of this folder import transformers.
+"""
+
+import copy
+import hashlib
+import inspect
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedModel
+
+from promptuary.backbones.attention import Attachment
+from promptuary.errors import BackboneError
+from promptuary.values import Call, Layout, Output, Part, Shape, Targets
+
+
+class Backbone(ABC):
+    """A frozen model.
+
+    Arguments:
+        model: a model of transformers 5; its weights are frozen here and stay as they are.
+        name: what the user called it, for messages and checkpoints.
+        head: whether its scores over the vocabulary are trained (a bare encoder's are not).
+    """
+
+    shape: Shape
+    tokenizer: Any = None  # set by `load`; only data/ reads it
+
+    def __init__(self, model: PreTrainedModel, name: str, *, head: bool) -> None:
+        self.model, self.name, self.has_head = model, name, head
+        model.requires_grad_(False)
+        model.eval()
+        self.attachment = Attachment(model, self.stacks(), self._trial)
+        if not head:
+            self._head: nn.Module | None = None
+        else:
+            self._head = _head_of(model, [stack for stack, _ in self.stacks()])
+        self.shape = self._measure()
+        self._probe()
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @abstractmethod
+    def stacks(self) -> Sequence[tuple[nn.Module, Part]]:
+        """The model's towers, with the part that their self-attention plays."""
+
+    @abstractmethod
+    def run(self, call: Call, targets: Targets | None = None) -> Output:
+        """Run the model on `call`; with `targets`, also score these continuations."""
+
+    @abstractmethod
+    def generate(self, call: Call, config: GenerationConfig, **options: Any) -> Int[Tensor, "rows steps"]:
+        """Generate token ids for each row (without the input). `config` and `options` are those of transformers."""
+
+    def embed(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens dim"]:
+        """Embeddings as the first layer expects them (scaled, where the family scales); zeros at negative ids."""
+        embeds: Tensor = self.model.get_input_embeddings()(ids.clamp(min=0))
+        return embeds.masked_fill(rearrange(ids < 0, "b t -> b t 1"), 0.0)
+
+    @property
+    def table(self) -> Float[Tensor, "vocabulary dim"]:
+        """The embedding table as the layers see it, in float32."""
+        ids = torch.arange(self.model.get_input_embeddings().weight.shape[0], device=self.device)
+        return self.embed(rearrange(ids, "v -> 1 v"))[0].float()
+
+    def logits(self, hidden: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows vocabulary"]:
+        """Scores over the vocabulary for last hidden states, by the model's own head.
+
+        Raises:
+            BackboneError: where the model came without a trained head.
+        """
+        if self._head is None:
+            raise BackboneError(
+                f"{self.name!r} has no trained language-model head, so it cannot score words. "
+                "Use a classifier read-out, or a backbone trained as a (masked) language model."
+            )
+        flat = hidden.reshape(1, -1, hidden.shape[-1]).to(self.dtype)
+        scores: Tensor = self._head(inputs_embeds=flat, **self._head_arguments(flat)).logits
+        return scores.reshape(*hidden.shape[:-1], scores.shape[-1])
+
+    def _head_arguments(self, flat: Tensor) -> dict[str, Any]:
+        return {}
+
+    def train(self, mode: bool) -> None:
+        """Dropout and gradient checkpointing of the frozen model on or off (dropout only if it was loaded with it)."""
+        self.model.train(mode)
+
+    def checkpoint_activations(self) -> None:
+        """Recompute each layer in the backward pass instead of keeping its activations: less memory, more time.
+
+        Raises:
+            BackboneError: where the model's code does not offer it (ALBERT).
+        """
+        if not self.model.supports_gradient_checkpointing:
+            raise BackboneError(f"{self.shape.family!r} does not support gradient checkpointing; leave it off.")
+        self.model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def digest(self) -> str:
+        """A hash over every byte of every weight: equal before and after means nothing was touched."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def fingerprint(self) -> str:
+        """A hash that tells backbones apart and survives a change of precision: names, shapes, sampled weights."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(json.dumps([self.shape.family, self.shape.dim, self.shape.layers, self.shape.vocabulary]).encode())
+        for name, tensor in sorted(self.model.named_parameters()):
+            flat = tensor.detach().flatten()
+            sample = flat[:: max(1, flat.numel() // 64)][:64].float().cpu()
+            digest.update(f"{name}{tuple(tensor.shape)}".encode())
+            digest.update(_coarse(sample))
+        return digest.hexdigest()
+
+    def keys_values(self, ids: Sequence[int], parts: frozenset[Part]) -> Float[Tensor, "prompt width"]:
+        """The keys and values that real tokens leave in the attention layers of `parts`: a start for a prefix.
+
+        The positions are 0, 1, ...: a decoder that sees them through `KeyValues(start=len(ids))` continues as if it
+        had read the tokens (Li and Liang 2021, section 7.4; exact for causal models).
+        """
+        row = torch.tensor([list(ids)], device=self.device)
+        with torch.no_grad(), self.attachment.recording() as notes:
+            self._read(row)
+        width = []
+        for (_, _, key, value), a in zip(notes, self.shape.attention, strict=True):
+            if a.part in parts:
+                width += [rearrange(key, "1 h p k -> p (h k)"), rearrange(value, "1 h p v -> p (h v)")]
+        return torch.cat(width, 1).float()
+
+    @abstractmethod
+    def _read(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens output"]:
+        """The bare model's last states on real tokens (an encoder-decoder reads them with both towers)."""
+
+    def _trial(self) -> Tensor:
+        return self._read(torch.arange(5, device=self.device)[None] + 3)
+
+    def _measure(self) -> Shape:
+        config = self.model.config.get_text_config()
+        with torch.no_grad():
+            output = self._trial()
+        weight = self.model.get_input_embeddings().weight
+        sample = torch.linspace(0, weight.shape[0] - 1, min(weight.shape[0], 4096), device=self.device).long()
+        seen = self.embed(sample[None])[0].float()
+        parts = [part for _, part in self.stacks()]
+        return Shape(
+            family=config.model_type,
+            dim=int(seen.shape[1]),
+            hidden=int(config.hidden_size),
+            output=output.shape[-1],
+            layers=self.attachment.counts.get(parts[0], 0),
+            vocabulary=int(weight.shape[0]),
+            positions=_position_limit(self.model),
+            deviation=float(seen[seen.abs().sum(1) > 0].std()),
+            attention=tuple(self.attachment.attention),
+            decodes="decoder" in parts,
+            encodes="encoder" in parts,
+        )
+
+    def _probe(self) -> None:
+        """Refuse a model on which soft keys and values would be ignored without a word (decision at load)."""
+        if not self.shape.attention:
+            return
+        from promptuary.injections import KeyValues  # the probe is a use of the injection
+        from promptuary.values import Instance, Prompt
+
+        ids = torch.arange(4, device=self.device)[None] + 3
+        x = Instance(ids, torch.ones_like(ids, dtype=torch.bool), self.embed(ids), torch.zeros_like(ids), ids[:, 0])
+        heard = Targets(ids[:, None, :2], torch.ones_like(ids[:, None, :2], dtype=torch.bool))
+        for part in sorted({a.part for a in self.shape.attention}):
+            inject = KeyValues(self.shape, parts=[part])
+            outs = []
+            for sign in (-1.0, 1.0):
+                wave = torch.linspace(0.0, 6.0, inject.width, device=self.device).sin() * sign * 4
+                prompt = Prompt(wave.expand(1, 2, -1), torch.ones(1, 2, device=self.device))
+                with torch.no_grad():
+                    out = self.run(inject(prompt, x), heard if part != "encoder" else None)
+                outs.append((out.hidden if out.targets is None else out.targets).float())
+            if torch.equal(outs[0], outs[1]):
+                raise BackboneError(
+                    f"{self.name!r} ({self.shape.family}): its {part} attention ignores soft keys and values, so deep "
+                    "prompts would silently do nothing. Please report the model; input-level methods do work."
+                )
+
+
+class _States(tuple[Any, ...]):
+    """A tower's output of any kind: the states, and `None` for whatever else a model may ask of it."""
+
+    @property
+    def last_hidden_state(self) -> Any:
+        return self[0]
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+class Given(nn.Module):
+    """Stands where a tower stood, and returns the states it is handed: what is left of the model is its head."""
+
+    def __init__(self, replaced: nn.Module) -> None:
+        super().__init__()
+        object.__setattr__(self, "replaced", replaced)
+
+    def forward(
+        self, *_: Any, inputs_embeds: Tensor | None = None, decoder_inputs_embeds: Tensor | None = None, **__: Any
+    ) -> "_States":
+        return _States((inputs_embeds if decoder_inputs_embeds is None else decoder_inputs_embeds,))
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "decoder":  # OPT calls the tower inside its base model
+            return self
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(object.__getattribute__(self, "replaced"), name)
+
+
+def _head_of(model: PreTrainedModel, stacks: Sequence[nn.Module]) -> nn.Module:
+    """A view of `model` that shares its head but has `Given` for its towers, so that it maps states to scores."""
+    head = copy.copy(model)
+    head._modules = dict(model._modules)
+    for name, child in model.named_children():
+        if any(stack is inner for stack in stacks for inner in child.modules()):
+            head._modules[name] = Given(child)
+    return head
+
+
+def call_with(module: nn.Module, **arguments: Any) -> Any:
+    """Call `module` with those arguments that its forward names."""
+    known = inspect.signature(module.forward).parameters
+    return module(**{k: v for k, v in arguments.items() if k in known and v is not None})
+
+
+def run_stack(stack: nn.Module, layout: Layout, *, dtype: torch.dtype, **more: Any) -> Tensor:
+    """A tower's last hidden states on a layout. Positions are the model's own rule: the row has no gaps."""
+    out = call_with(
+        stack,
+        inputs_embeds=layout.embeds.to(dtype),
+        attention_mask=layout.mask.long(),
+        use_cache=False,
+        return_dict=True,
+        **more,
+    )
+    states: Tensor = out.last_hidden_state
+    return states
+
+
+def at(states: Float[Tensor, "batch length hidden"], columns: Int[Tensor, "batch n"]) -> Float[Tensor, "batch n hidden"]:
+    """The states at the given columns of each row."""
+    return states.gather(1, rearrange(columns, "b n -> b n 1").expand(-1, -1, states.shape[2]))
+
+
+def flush_right(layout: Layout) -> Layout:
+    """The same rows with padding in front, as generation from a causal model needs them."""
+    length = layout.mask.shape[1]
+    shift = length - rearrange(layout.mask.sum(1), "b -> b 1")  # [batch, 1]
+    source = (torch.arange(length, device=shift.device) - shift) % length
+    return Layout(
+        embeds=at(layout.embeds, source),
+        mask=layout.mask.gather(1, source),
+        types=layout.types.gather(1, source),
+        tokens=(layout.tokens + shift) % length,
+        prompts=(layout.prompts + shift) % length,
+    )
+
+
+def _position_limit(model: PreTrainedModel) -> int | None:
+    """How many tokens fit; families that number positions from the padding id (RoBERTa) lose that many."""
+    config = model.config.get_text_config()
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is None:
+        return None
+    counted = [m for m in model.modules() if hasattr(m, "create_position_ids_from_inputs_embeds")]
+    return int(limit) - (int(config.pad_token_id) + 1 if counted else 0)
+
+
+def _coarse(sample: Tensor) -> bytes:
+    """Sampled weights to two significant bits of bfloat16's own rounding, alike in float32, bfloat16 and float16."""
+    return sample.to(torch.bfloat16).view(torch.int16).numpy().tobytes()

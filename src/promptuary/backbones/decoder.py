@@ -1,0 +1,94 @@
+"""Causal backbones: GPT-2, Llama, Qwen3, Mistral, Gemma3, GPT-NeoX, OPT."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Int
+from torch import Tensor, nn
+from transformers import GenerationConfig
+
+from promptuary.backbones.backbone import Backbone, at, call_with, flush_right, run_stack
+from promptuary.values import Call, KeyValue, Layout, Output, Part, Targets
+
+
+class Decoder(Backbone):
+    """A causal language model."""
+
+    def stacks(self) -> Sequence[tuple[nn.Module, Part]]:
+        return [(self.model.get_decoder(), "decoder")]
+
+    def run(self, call: Call, targets: Targets | None = None) -> Output:
+        if targets is None:
+            states = self._states(call, call.layout)
+            return Output(at(states, call.layout.tokens), None, self.logits)
+        choices = targets.ids.shape[1]
+        each = _repeated(call, choices)
+        layout, columns = _continued(each.layout, targets, self)
+        states = self._states(each, layout)
+        predicting = rearrange(at(states, columns), "(b c) s h -> b c s h", c=choices)
+        first = rearrange(states, "(b c) l h -> b c l h", c=choices)[:, 0]
+        return Output(at(first, call.layout.tokens), predicting, self.logits)
+
+    def generate(self, call: Call, config: GenerationConfig, **options: Any) -> Int[Tensor, "rows steps"]:
+        layout = flush_right(call.layout)
+        if call.start:
+            options["position_ids"] = (layout.mask.cumsum(1) - 1).clamp(min=0) + call.start
+        turned = Call(layout, call.keys_values, call.keep, call.states, call.start)
+        with torch.no_grad(), self.attachment.carrying(turned):
+            ids: Tensor = self.model.generate(
+                inputs_embeds=layout.embeds.to(self.dtype), attention_mask=layout.mask.long(), generation_config=config, **options
+            )
+        return ids
+
+    def _states(self, call: Call, layout: Layout) -> Tensor:
+        positions = None
+        if call.start:  # after keys and values of real tokens, the input goes on counting
+            positions = torch.arange(layout.mask.shape[1], device=self.device)[None] + call.start
+        with self.attachment.carrying(call):
+            return run_stack(self.stacks()[0][0], layout, dtype=self.dtype, position_ids=positions)
+
+    def _read(self, ids: Int[Tensor, "batch tokens"]) -> Tensor:
+        states: Tensor = call_with(self.stacks()[0][0], input_ids=ids, use_cache=False, return_dict=True).last_hidden_state
+        return states
+
+
+def _repeated(call: Call, times: int) -> Call:
+    """Every row of the call `times` times, in place."""
+    if times == 1:
+        return call
+
+    def rows(t: Tensor) -> Tensor:
+        return repeat(t, "b ... -> (b c) ...", c=times)
+
+    old = call.layout
+    layout = Layout(rows(old.embeds), rows(old.mask), rows(old.types), rows(old.tokens), rows(old.prompts))
+    keys_values = {i: KeyValue(rows(kv.key), rows(kv.value)) for i, kv in call.keys_values.items()}
+    keep = None if call.keep is None else rows(call.keep)
+    states = None if call.states is None else repeat(call.states, "l b ... -> l (b c) ...", c=times)
+    return Call(layout, keys_values, keep, states, call.start)
+
+
+def _continued(layout: Layout, targets: Targets, backbone: Backbone) -> tuple[Layout, Int[Tensor, "rows steps"]]:
+    """Each row with its target text behind it, and the columns whose states predict the target tokens.
+
+    Target token i is predicted by the item before it: the row's last item for i = 0, then target i - 1.
+    """
+    ids = rearrange(targets.ids, "b c s -> (b c) s")
+    mask = rearrange(targets.mask, "b c s -> (b c) s")
+    length, steps = layout.mask.shape[1], ids.shape[1]
+    embeds = torch.cat([layout.embeds, backbone.embed(ids).to(layout.embeds.dtype)], 1)
+    present = torch.cat([layout.mask, mask], 1)
+    source = (~present).int().argsort(dim=1, stable=True)
+    column = source.argsort(dim=1)
+    types = torch.cat([layout.types, layout.types.new_zeros(ids.shape)], 1)
+    grown = Layout(
+        embeds=at(embeds, source),
+        mask=present.gather(1, source),
+        types=types.gather(1, source),
+        tokens=column.gather(1, layout.tokens),
+        prompts=column.gather(1, layout.prompts),
+    )
+    before = column[:, length : length + steps] - 1
+    return grown, before.clamp(min=0)

@@ -1,0 +1,40 @@
+"""Backbones that read in both directions: BERT, RoBERTa, DistilBERT, ALBERT, ELECTRA, ModernBERT, DeBERTa-v2."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor, nn
+from transformers import GenerationConfig
+
+from promptuary.backbones.backbone import Backbone, at, call_with, run_stack
+from promptuary.errors import BackboneError
+from promptuary.values import Call, Output, Part, Targets
+
+
+class Encoder(Backbone):
+    """A bidirectional model, with or without a masked-language-model head."""
+
+    def stacks(self) -> Sequence[tuple[nn.Module, Part]]:
+        return [(self.model.base_model, "encoder")]
+
+    def run(self, call: Call, targets: Targets | None = None) -> Output:
+        if targets is not None:
+            raise BackboneError(
+                f"{self.name!r} is an encoder: it cannot continue a text. Use a verbalizer at the mask or a classifier."
+            )
+        if call.start:
+            raise BackboneError(f"{self.name!r} is an encoder: its input always starts at position 0.")
+        segments = getattr(self.model.config, "type_vocab_size", 0) > 1
+        with self.attachment.carrying(call):
+            states = run_stack(
+                self.model.base_model, call.layout, dtype=self.dtype, token_type_ids=call.layout.types if segments else None
+            )
+        return Output(at(states, call.layout.tokens), None, self.logits)
+
+    def generate(self, call: Call, config: GenerationConfig, **options: Any) -> Int[Tensor, "rows steps"]:
+        raise BackboneError(f"{self.name!r} is an encoder and does not generate text; use a causal or text-to-text model.")
+
+    def _read(self, ids: Int[Tensor, "batch tokens"]) -> Tensor:
+        states: Tensor = call_with(self.model.base_model, input_ids=ids, return_dict=True).last_hidden_state
+        return states

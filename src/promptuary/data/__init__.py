@@ -1,0 +1,1 @@
+"""From files and text to batches of token ids: the only folder that knows text."""

@@ -1,0 +1,51 @@
+"""Token ids of several rows, padded to one length, with what a read-out needs to know of each row."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from promptuary.values import Targets
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One batch on its way into a model.
+
+    Arguments:
+        ids: token ids; negative ids mark the places of soft tokens in a template.
+        mask: true where a token is real.
+        types: segment ids (0 for backbones without segments).
+        task: index of each row's task.
+        rows: number of each row in its data set, for putting predictions back in order.
+        labels: class index of each row, or -1 where it is unknown; `None` for tasks without classes.
+        targets: the text each row should produce, for read-outs that learn text.
+        blanks: columns of the mask tokens of a cloze template, in order, or `None`.
+        words: for tagging, the index of the word each token begins, or -1 (continuation, special, padding).
+        tags: for tagging, the class of each token where `words` is not -1, else -1.
+        spans: for extractive question answering, columns of the answer's first and last token, or -1.
+        context: for extractive question answering, true where a token may be part of an answer.
+    """
+
+    ids: Int[Tensor, "batch tokens"]
+    mask: Bool[Tensor, "batch tokens"]
+    types: Int[Tensor, "batch tokens"]
+    task: Int[Tensor, " batch"]
+    rows: Int[Tensor, " batch"]
+    labels: Int[Tensor, " batch"] | None = None
+    targets: Targets | None = None
+    blanks: Int[Tensor, "batch blanks"] | None = None
+    words: Int[Tensor, "batch tokens"] | None = None
+    tags: Int[Tensor, "batch tokens"] | None = None
+    spans: Int[Tensor, "batch 2"] | None = None
+    context: Bool[Tensor, "batch tokens"] | None = None
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on another device."""
+        moved = {
+            name: value.to(device) if isinstance(value, Tensor) else value for name, value in vars(self).items()
+        }
+        if self.targets is not None:
+            moved["targets"] = Targets(self.targets.ids.to(device), self.targets.mask.to(device))
+        return Batch(**moved)

@@ -1,0 +1,43 @@
+"""What can go wrong, as a tree. Every message says what was given, what was expected and what to write instead.
+
+    PromptuaryError             the user can mend it; the command line prints the sentence and exits with 2
+    |-- SettingError            a setting that cannot work: unknown name, value out of range, parts that do not fit
+    |-- DataError               a row, a column or a file of data
+    |-- BackboneError           a model that is missing, or that cannot do what a method asks of it
+    |-- CheckpointError         a saved prompt that is broken, or that belongs to another backbone
+    `-- TrainingError           training that went wrong while running: NaN loss, no room on the disk
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class PromptuaryError(Exception):
+    """Any error of this library that its user can mend."""
+
+
+class SettingError(PromptuaryError):
+    """A setting that cannot work: an unknown name, a value out of range, parts that do not fit together."""
+
+
+class DataError(PromptuaryError):
+    """A row, a column or a file of data; the message names the file and the line or field."""
+
+
+class BackboneError(PromptuaryError):
+    """A backbone that is missing, or that cannot do what a method asks of it."""
+
+
+class CheckpointError(PromptuaryError):
+    """A saved prompt that is broken or incomplete, or that belongs to another backbone."""
+
+
+class TrainingError(PromptuaryError):
+    """Training that went wrong while running."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the known name nearest to `name`, or the list of known names."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}?" if close else f"Known are: {', '.join(names)}."

@@ -1,0 +1,145 @@
+"""Where the numbers of a soft prompt start: functions that return functions, nestable.
+
+An `Initial` makes a table `[length, width]` when a generator asks for one. Famous cases (Lester et al. 2021,
+section 3.2): random uniform, sampled vocabulary, class labels. The paper's U(-0.5, 0.5) suits T5, whose embedding
+table has a standard deviation near 1; on other models it is off by a factor of 10 to 50, so `matched` scales a
+random start to the backbone's own table.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load_file
+from torch import Tensor
+
+from promptuary.errors import SettingError
+
+Initial = Callable[[int, int, torch.Generator], Float[Tensor, "length width"]]
+
+
+def uniform(low: float = -0.5, high: float = 0.5) -> Initial:
+    """U(low, high) in every number. The default is the paper's; its published code draws from U(0, 0.5) instead.
+
+    Raises:
+        SettingError: unless low < high.
+    """
+    if not low < high:
+        raise SettingError(f"uniform({low}, {high}): expected low < high.")
+
+    def make(length: int, width: int, seed: torch.Generator) -> Tensor:
+        return torch.rand(length, width, generator=seed) * (high - low) + low
+
+    return make
+
+
+def normal(deviation: float) -> Initial:
+    """N(0, deviation^2) in every number."""
+
+    def make(length: int, width: int, seed: torch.Generator) -> Tensor:
+        return torch.randn(length, width, generator=seed) * deviation
+
+    return make
+
+
+def matched(deviation: float) -> Initial:
+    """Uniform with the given standard deviation: a random start on the scale of the embedding table."""
+    bound = deviation * math.sqrt(3.0)
+    return uniform(-bound, bound)
+
+
+def from_vocabulary(table: Float[Tensor, "vocabulary dim"], frequent: Int[Tensor, " ids"]) -> Initial:
+    """Embeddings of sampled vocabulary items; without repetition as long as `frequent` has enough.
+
+    Arguments:
+        table: the backbone's embedding table.
+        frequent: the ids to sample from. The paper takes T5's first 5,000, which are ordered by frequency; other
+            vocabularies are not, so pass the ids most frequent in the task's own text, without special ids.
+    """
+
+    def make(length: int, width: int, seed: torch.Generator) -> Tensor:
+        _fits(table, width, "from_vocabulary")
+        if len(frequent) == 0:
+            raise SettingError("from_vocabulary: there are no ids to sample from; expected at least one.")
+        if length <= len(frequent):
+            chosen = torch.randperm(len(frequent), generator=seed)[:length]
+        else:
+            chosen = torch.randint(len(frequent), (length,), generator=seed)
+        return table[frequent[chosen].to(table.device)].float().cpu().clone()
+
+    return make
+
+
+def from_words(table: Float[Tensor, "vocabulary dim"], ids: Sequence[int], rest: Initial) -> Initial:
+    """One soft token per given token id, in order; what is left over starts as `rest`, surplus ids are dropped."""
+    return from_labels(table, [[i] for i in ids], rest)
+
+
+def from_labels(table: Float[Tensor, "vocabulary dim"], labels: Sequence[Sequence[int]], rest: Initial) -> Initial:
+    """Soft token i starts at the mean embedding of the sub-tokens of label i; the others start as `rest`.
+
+    Arguments:
+        labels: the token ids of each class label, without special tokens.
+    """
+
+    def make(length: int, width: int, seed: torch.Generator) -> Tensor:
+        _fits(table, width, "from_labels")
+        means = [table[torch.tensor(list(ids), device=table.device)].float().mean(0).cpu() for ids in labels[:length] if ids]
+        others = rest(length - len(means), width, seed)
+        return torch.cat([torch.stack(means), others]) if means else others
+
+    return make
+
+
+def from_file(path: Path | str) -> Initial:
+    """The first (or only) matrix of a safetensors file, or a prompt saved by this library.
+
+    Raises:
+        SettingError: when the file is missing or holds no matrix of the right width.
+    """
+    place = Path(path)
+    if place.is_dir():
+        place = place / "prompt.safetensors"
+    if not place.is_file():
+        raise SettingError(f"from_file({str(path)!r}): no such file. Name a .safetensors file or a saved prompt's folder.")
+    matrices = [t for _, t in sorted(load_file(place).items()) if t.dim() == 2 and t.is_floating_point()]
+    if not matrices:
+        raise SettingError(f"from_file({str(path)!r}): the file holds no matrix [length, width].")
+
+    def make(length: int, width: int, seed: torch.Generator) -> Tensor:
+        same = [t for t in matrices if t.shape[1] == width]
+        if not same:
+            raise SettingError(
+                f"from_file({str(path)!r}): its matrix has width {matrices[0].shape[1]}, this prompt needs {width}."
+            )
+        return from_prompt(same[0])(length, width, seed)
+
+    return make
+
+
+def from_prompt(values: Float[Tensor, "rows width"]) -> Initial:
+    """A copy of another prompt of the same length and width (SPoT, Vu et al. 2022: transfer from a source task).
+
+    Raises:
+        SettingError: when length or width differ.
+    """
+
+    def make(length: int, width: int, seed: torch.Generator) -> Tensor:
+        if tuple(values.shape) != (length, width):
+            raise SettingError(
+                f"from_prompt: the other prompt is {tuple(values.shape)}, this one {(length, width)} "
+                f"(length, width). Set length={values.shape[0]}, or start from another prompt."
+            )
+        return values.detach().float().cpu().clone()
+
+    return make
+
+
+def _fits(table: Tensor, width: int, who: str) -> None:
+    if table.shape[1] != width:
+        raise SettingError(
+            f"{who}: the embedding table has width {table.shape[1]}, this prompt needs {width}. Word embeddings can "
+            "start prompts at the input only; for keys and values use normal(...) or from_prompt(backbone.keys_values(...))."
+        )

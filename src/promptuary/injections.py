@@ -1,0 +1,122 @@
+"""How a prompt enters the model: as embeddings in the row, as keys and values of every layer, or as hidden states.
+
+Prompt tuning and P-tuning v1 are `Embeddings`; prefix tuning and P-tuning v2 are `KeyValues`; the "per layer"
+prompts of the code published with Lester et al. 2021 are `HiddenStates`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import get_args
+
+from einops import rearrange
+from torch import nn
+
+from promptuary.errors import BackboneError, SettingError
+from promptuary.placements import Placement, Split, bare
+from promptuary.values import Call, Instance, KeyValue, Part, Prompt, Shape
+
+ALL_PARTS: frozenset[Part] = frozenset(get_args(Part))
+
+
+class Injection(nn.Module, ABC):
+    """How soft tokens of `width` numbers enter a backbone of a given shape."""
+
+    width: int
+
+    @abstractmethod
+    def forward(self, p: Prompt, x: Instance) -> Call:
+        """Turn a prompt and an input into what the backbone is called with."""
+
+    @abstractmethod
+    def occupies(self, length: int) -> int:
+        """How many positions of the input a prompt of `length` soft tokens takes up."""
+
+
+class Embeddings(Injection):
+    """Soft tokens enter as rows of embeddings (Lester et al. 2021, section 2)."""
+
+    def __init__(self, shape: Shape, placement: Placement | None = None) -> None:
+        super().__init__()
+        self.placement = Split() if placement is None else placement
+        self.width = shape.dim
+
+    def forward(self, p: Prompt, x: Instance) -> Call:
+        return Call(self.placement(p, x))
+
+    def occupies(self, length: int) -> int:
+        return length
+
+
+class KeyValues(Injection):
+    """Soft tokens enter as keys and values of every attention layer (Li and Liang 2021; Liu et al. 2022).
+
+    They go through the attention function, not through a cache, so that encoders, encoder-decoders, gradient
+    checkpointing and generation with any cache all see them; the input keeps its own positions. Every query of
+    a layer sees them, in sliding windows too. A soft token of an absent slot (`keep` 0) is masked.
+
+    Arguments:
+        parts: which attention of the model: `{"encoder"}`, `{"decoder"}`, `{"cross"}` or several; `None` is all
+            that the backbone has (Li and Liang's three prefixes on an encoder-decoder).
+        start: the position of the first input token. 0 for learned prefixes, which have no positions; the
+            number of soft tokens where these are the keys and values of real tokens.
+
+    Raises:
+        SettingError: for an unknown part or one the backbone lacks.
+        BackboneError: when the backbone's code has no hook for attention (DeBERTa).
+    """
+
+    def __init__(self, shape: Shape, *, parts: Iterable[Part] | None = None, start: int = 0) -> None:
+        super().__init__()
+        if not shape.attention:
+            raise BackboneError(
+                f"{shape.family!r} does not let keys and values in: its attention is not written against the "
+                "attention interface of transformers. Use a method at the input ('prompt-tuning', 'p-tuning') or "
+                "'deep-prompt-tuning', which overwrites hidden states."
+            )
+        present = {a.part for a in shape.attention}
+        chosen = frozenset(present if parts is None else parts)
+        if not chosen or not chosen <= present:
+            raise SettingError(
+                f"KeyValues(parts={sorted(chosen)}) on {shape.family!r}: it has {sorted(present)}; name one or more of these."
+            )
+        self.parts, self.start = chosen, start
+        self.attention = [(i, a) for i, a in enumerate(shape.attention) if a.part in chosen]
+        self.width = shape.key_value_width(chosen)
+
+    def forward(self, p: Prompt, x: Instance) -> Call:
+        values = p.values.split([a.width for _, a in self.attention], dim=2)
+        keys_values = {}
+        for (index, a), flat in zip(self.attention, values, strict=True):
+            key, value = flat.split([a.heads * a.key, a.heads * a.value], dim=2)
+            keys_values[index] = KeyValue(
+                rearrange(key, "b p (heads k) -> b heads p k", heads=a.heads),
+                rearrange(value, "b p (heads v) -> b heads p v", heads=a.heads),
+            )
+        return Call(bare(x), keys_values, keep=p.keep > 0, start=self.start)
+
+    def occupies(self, length: int) -> int:
+        return self.start
+
+
+class HiddenStates(Injection):
+    """Soft tokens enter at the input and are overwritten before every layer by that layer's own rows.
+
+    The source is the "replace" form of per-layer prompts in the code published with Lester et al. 2021, which
+    notes that this is *not* prefix tuning: hidden states still pass through the layer's projections. It works on
+    every backbone, also on those without an attention hook.
+    """
+
+    def __init__(self, shape: Shape, placement: Placement | None = None) -> None:
+        super().__init__()
+        self.placement = Split() if placement is None else placement
+        self.layers, self.dim = shape.layers, shape.dim
+        self.width = shape.layers * shape.hidden
+
+    def forward(self, p: Prompt, x: Instance) -> Call:
+        # What stands at the embedding level is overwritten before the first layer; zeros hold the place.
+        room = Prompt(p.values.new_zeros(*p.keep.shape, self.dim), p.keep)
+        states = rearrange(p.values, "b p (layers hidden) -> layers b p hidden", layers=self.layers)
+        return Call(self.placement(room, x), states=states)
+
+    def occupies(self, length: int) -> int:
+        return length

@@ -1,0 +1,23 @@
+"""Every method of the library by name. To add one: write its function in a file of its own, name it here."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from promptuary.errors import SettingError, nearest
+from promptuary.methods import p_tuning, prefix_tuning, prompt_tuning
+from promptuary.methods.method import Method
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {m.name: m for paper in (prompt_tuning, prefix_tuning, p_tuning) for m in paper.METHODS}
+)
+
+
+def method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        SettingError: for an unknown name, with the nearest known one.
+    """
+    if name not in METHODS:
+        raise SettingError(f"There is no method {name!r}. {nearest(name, METHODS)}")
+    return METHODS[name]

@@ -1,0 +1,66 @@
+"""P-tuning v1 (Liu et al. 2021, "GPT Understands, Too"): pseudo tokens in a template, made by a small network.
+
+A table goes through a two-layer BiLSTM and an MLP (or the MLP alone); the result stands at the marked places of a
+template that may hold real anchor words. After training the network is dropped and a plain table is kept.
+The published code leaves the network's output at its own scale; here it starts at the standard deviation of the
+backbone's embedding table (`Scaled`), without which small models do not move.
+"""
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+from promptuary.errors import SettingError
+from promptuary.generators import Free, Generator, Mapped
+from promptuary.initial import Initial, normal
+from promptuary.injections import Embeddings, Injection
+from promptuary.methods.method import Method
+from promptuary.placements import Slots, Split
+from promptuary.train.recipe import Recipe
+from promptuary.transforms import BiLSTM, Scaled, Slotwise, Transform
+from promptuary.values import Shape
+
+PAPER = "Liu, Zheng, Du, Ding, Qian, Yang, Tang 2021: GPT Understands, Too (arXiv 2103.10385)"
+
+
+def p_tuning(
+    shape: Shape,
+    *,
+    length: int = 9,
+    encoder: Literal["lstm", "mlp"] = "lstm",
+    template: bool = False,
+    init: Initial | None = None,
+    seed: int = 0,
+) -> tuple[Generator, Injection]:
+    """Soft tokens through BiLSTM and MLP, before the input or (`template`) at the marks of a template."""
+    networks: dict[str, tuple[Transform, ...]] = {
+        "lstm": (BiLSTM(shape.dim),) if shape.dim % 2 == 0 else (),
+        "mlp": (),
+    }
+    if encoder not in networks:
+        raise SettingError(f"encoder={encoder!r}: expected 'lstm' or 'mlp'.")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        transforms = (*networks[encoder], Slotwise(shape.dim, shape.dim, shape.dim, activation=nn.ReLU))
+        inner = Free(length, shape.dim, init or normal(1.0), seed=seed)
+        raw = Mapped(inner, *transforms).fixed()
+    assert raw is not None
+    factor = shape.deviation / max(float(raw.values.std()), 1e-6) if raw.values.numel() > 1 else 1.0
+    injection = Embeddings(shape, Slots() if template else Split())
+    return Mapped(inner, *transforms, Scaled(factor)), injection
+
+
+METHODS = (
+    Method(
+        "p-tuning",
+        "soft tokens made by a BiLSTM and an MLP, before the input or at the marks of a template",
+        PAPER,
+        p_tuning,
+        Recipe(rate=1e-3, scaled=False),
+        {
+            "paper-lama": Recipe(rate=1e-5, scaled=False, decay=5e-4, batch=8, epochs=100, patience=20, schedule="constant", warmup=0.0),
+            "paper-few-shot": Recipe(rate=1e-4, scaled=False, batch=2, steps=3500, warmup=0.04),
+        },
+    ),
+)

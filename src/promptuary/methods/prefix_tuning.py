@@ -1,0 +1,76 @@
+"""Prefix tuning (Li and Liang 2021) and P-tuning v2 (Liu et al. 2022): soft keys and values in every layer.
+
+Both are the same injection. Prefix tuning trains through an MLP that is dropped afterwards, and on an
+encoder-decoder has three prefixes (encoder, decoder, cross). P-tuning v2 trains the keys and values themselves at a
+larger rate and reads a classifier off the first token. The input keeps its own positions (the code published
+with P-tuning v2 shifts them by the prompt's length, which costs room and gains nothing).
+"""
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from promptuary.generators import Free, Generator, Mapped
+from promptuary.initial import Initial, normal
+from promptuary.injections import Injection, KeyValues
+from promptuary.methods.method import Method
+from promptuary.train.recipe import Recipe
+from promptuary.transforms import Slotwise
+from promptuary.values import Part, Shape
+
+PREFIX = "Li, Liang 2021: Prefix-Tuning: Optimizing Continuous Prompts for Generation (ACL 2021)"
+V2 = "Liu, Ji, Fu, Tam, Du, Yang, Tang 2022: P-Tuning v2 (ACL 2022)"
+
+
+def prefix_tuning(
+    shape: Shape,
+    *,
+    length: int = 10,
+    middle: int = 512,
+    parts: Iterable[Part] | None = None,
+    init: Initial | None = None,
+    seed: int = 0,
+) -> tuple[Generator, Injection]:
+    """Soft keys and values through an MLP `dim -> middle -> width` that is dropped after training (section 4.3)."""
+    injection = KeyValues(shape, parts=parts)
+    inner = Free(length, shape.dim, init or normal(1.0), seed=seed)
+    return Mapped(inner, Slotwise(shape.dim, middle, injection.width, activation=nn.Tanh)), injection
+
+
+def p_tuning_v2(
+    shape: Shape,
+    *,
+    length: int = 16,
+    parts: Iterable[Part] | None = None,
+    init: Initial | None = None,
+    seed: int = 0,
+) -> tuple[Generator, Injection]:
+    """Soft keys and values as free parameters."""
+    injection = KeyValues(shape, parts=parts)
+    return Free(length, injection.width, init or normal(1.0), seed=seed), injection
+
+
+METHODS = (
+    Method(
+        "prefix-tuning",
+        "soft keys and values in every layer, trained through an MLP",
+        PREFIX,
+        prefix_tuning,
+        Recipe(rate=1e-3, scaled=False),
+        {
+            "paper-e2e": Recipe(rate=5e-5, scaled=False, batch=5, epochs=5, decay=0.0, warmup=0.0),
+            "paper-xsum": Recipe(rate=5e-5, scaled=False, batch=16, accumulation=3, epochs=30, decay=0.0, warmup=0.0),
+        },
+    ),
+    Method(
+        "p-tuning-v2",
+        "soft keys and values in every layer, trained directly",
+        V2,
+        p_tuning_v2,
+        Recipe(rate=1e-2, scaled=False),
+        {
+            "paper-boolq": Recipe(rate=5e-3, scaled=False, head_rate=5e-3, batch=32, epochs=100, warmup=0.0),
+            "paper-rte": Recipe(rate=1e-2, scaled=False, head_rate=1e-2, batch=32, epochs=60, warmup=0.0, dropout=0.1),
+        },
+    ),
+)

@@ -1,0 +1,67 @@
+"""Prompt tuning (Lester, Al-Rfou and Constant 2021, "The Power of Scale for Parameter-Efficient Prompt Tuning").
+
+A table of soft tokens before the input's embeddings, and nothing else. `before` splits the table around the input;
+`head` and `tail` keep special tokens outside. The paper prepends to everything (`head=0`), as its default here.
+`deep_prompt_tuning` is the per-layer variant of the code published with the paper: it overwrites the soft tokens'
+hidden states before every layer, which is not prefix tuning (states pass through the layer's projections).
+"""
+
+from promptuary.generators import Free, Generator
+from promptuary.initial import Initial, matched, normal
+from promptuary.injections import Embeddings, HiddenStates, Injection
+from promptuary.methods.method import Method
+from promptuary.placements import Split
+from promptuary.train.recipe import Recipe
+from promptuary.values import Shape
+
+PAPER = "Lester, Al-Rfou, Constant 2021: The Power of Scale for Parameter-Efficient Prompt Tuning (arXiv 2104.08691)"
+
+# Section 3 and appendix: 30,000 steps of batch 32 at a constant 0.3 with Adafactor, decay 1e-5, T5's own scale.
+LESTER = Recipe(
+    optimizer="adafactor", rate=0.3, scaled=False, decay=1e-5, schedule="constant", warmup=0.0, batch=32, steps=30_000,
+    clip=0.0,
+)
+
+
+def prompt_tuning(
+    shape: Shape,
+    *,
+    length: int = 20,
+    before: int | None = None,
+    head: int = 0,
+    tail: int = 0,
+    init: Initial | None = None,
+    seed: int = 0,
+) -> tuple[Generator, Injection]:
+    """Soft tokens in the row: `Free` through `Embeddings(Split)`."""
+    injection = Embeddings(shape, Split(before, head=head, tail=tail))
+    return Free(length, injection.width, init or matched(shape.deviation), seed=seed), injection
+
+
+def deep_prompt_tuning(
+    shape: Shape, *, length: int = 20, head: int = 0, init: Initial | None = None, seed: int = 0
+) -> tuple[Generator, Injection]:
+    """Soft tokens in the row, overwritten before every layer: `Free` through `HiddenStates(Split)`."""
+    injection = HiddenStates(shape, Split(head=head))
+    return Free(length, injection.width, init or normal(1.0), seed=seed), injection
+
+
+def frozen(shape: Shape, *, init: Initial | None = None, seed: int = 0) -> tuple[Generator, Injection]:
+    """No prompt at all: the control in which only the read-out is trained."""
+    injection = Embeddings(shape)
+    return Free(0, injection.width, init or matched(shape.deviation), seed=seed), injection
+
+
+METHODS = (
+    Method(
+        "prompt-tuning", "soft tokens before the input", PAPER, prompt_tuning, Recipe(rate=0.3), {"paper": LESTER}
+    ),
+    Method(
+        "deep-prompt-tuning",
+        "soft tokens whose hidden states are overwritten before every layer",
+        PAPER + ", published code",
+        deep_prompt_tuning,
+        Recipe(rate=0.01, scaled=False),
+    ),
+    Method("frozen", "no prompt: only the read-out is trained (a control)", "-", frozen, Recipe(rate=0.01, head_rate=3e-3)),
+)

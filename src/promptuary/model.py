@@ -1,0 +1,80 @@
+"""A frozen backbone with a prompt in front of it: the three parts, put together and nothing more."""
+
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from promptuary.backbones.backbone import Backbone
+from promptuary.errors import SettingError
+from promptuary.generators import Generator
+from promptuary.injections import Injection
+from promptuary.values import Call, Instance, Output, Prompt, Targets
+
+
+class SoftPrompted(nn.Module):
+    """Backbone, generator and injection. Its parameters are the prompt's alone: the backbone is no module.
+
+    Arguments:
+        dropout: share of a prompt's numbers dropped while training, row by row (0.1 to 0.2 in the small tasks of
+            P-tuning v2, Liu et al. 2022).
+
+    Raises:
+        SettingError: when the generator's soft tokens have another width than the injection takes, cannot be
+            placed, or leave no room for an input.
+    """
+
+    def __init__(self, backbone: Backbone, generator: Generator, injection: Injection, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        if generator.width != injection.width:
+            raise SettingError(
+                f"The generator makes soft tokens of {generator.width} numbers; {type(injection).__name__} on "
+                f"{backbone.name!r} takes {injection.width}. Build the generator with width={injection.width}."
+            )
+        if not 0.0 <= dropout < 1.0:
+            raise SettingError(f"dropout={dropout}: expected a share from 0 up to 1.")
+        self._backbone = (backbone,)  # in a tuple: out of reach of module traversal
+        self.generator, self.injection, self.dropout = generator, injection, dropout
+        if self.room is not None and self.room < 1:
+            raise SettingError(
+                f"{backbone.name!r} has {backbone.shape.positions} positions and the prompt takes "
+                f"{injection.occupies(generator.length)}: no room for an input. "
+                f"Expected length below {backbone.shape.positions}."
+            )
+
+    @property
+    def backbone(self) -> Backbone:
+        return self._backbone[0]
+
+    @property
+    def room(self) -> int | None:
+        """How many tokens of input fit beside the prompt, or `None` where nothing limits them."""
+        positions = self.backbone.shape.positions
+        return None if positions is None else positions - self.injection.occupies(self.generator.length)
+
+    def instance(
+        self,
+        ids: Int[Tensor, "batch tokens"],
+        mask: Bool[Tensor, "batch tokens"],
+        types: Int[Tensor, "batch tokens"] | None = None,
+        task: Int[Tensor, " batch"] | None = None,
+    ) -> Instance:
+        """A batch of token ids as the parts see it."""
+        return Instance(
+            ids,
+            mask,
+            self.backbone.embed(ids),
+            ids.new_zeros(ids.shape) if types is None else types,
+            ids.new_zeros(ids.shape[0]) if task is None else task,
+        )
+
+    def call(self, x: Instance) -> Call:
+        """What the backbone is called with: the prompt made from `x`, laid out with `x`."""
+        p: Prompt = self.generator(x)
+        if self.training and self.dropout:
+            p = Prompt(F.dropout(p.values, self.dropout), p.keep)
+        call: Call = self.injection(p, x)
+        return call
+
+    def forward(self, x: Instance, targets: Targets | None = None) -> Output:
+        """The backbone's output for `x` under the prompt, aligned with the tokens of `x`."""
+        return self.backbone.run(self.call(x), targets)

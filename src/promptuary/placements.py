@@ -1,0 +1,130 @@
+"""Where the soft tokens stand in the row. A placement is the sole owner of mask, positions and index map.
+
+Everything goes through `arrange`: each soft token is given a *gap* (gap g lies before the g-th real token), and
+one sort lays prompt and tokens out. Famous cases: all soft tokens in gap 0 is prompt tuning (Lester et al. 2021,
+section 2); some in the gap before the input and the rest in the gap after it is the split of dynamic prompting
+(Yang et al. 2023, section 3); soft tokens at marked places of a template are P-tuning v1 (Liu et al. 2021).
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from promptuary.errors import SettingError
+from promptuary.values import Instance, Layout, Prompt
+
+
+def arrange(
+    p: Prompt,
+    x: Instance,
+    gaps: Int[Tensor, "batch prompt"],
+    tokens: Bool[Tensor, "batch tokens"] | None = None,
+) -> Layout:
+    """Lay soft token i of each row into gap `gaps[:, i]` of its real tokens; absent and padded items go last.
+
+    Arguments:
+        gaps: 0 is before the first real token, n (the row's real length) after the last. Soft tokens of one gap
+            keep their order.
+        tokens: which tokens are laid out, where these are not simply the real ones.
+    """
+    tokens = x.mask if tokens is None else tokens
+    prompt = p.values.shape[1]
+    rank = x.mask.cumsum(1) - 1  # [batch, tokens]: how many real tokens stand before this one
+    order = torch.cat([gaps * (prompt + 1) + torch.arange(prompt, device=gaps.device), rank * (prompt + 1) + prompt], 1)
+    present = torch.cat([p.keep > 0, tokens], 1)  # [batch, prompt + tokens]
+    order = order.masked_fill(~present, torch.iinfo(order.dtype).max)
+    source = order.argsort(dim=1, stable=True)  # column -> item
+    column = source.argsort(dim=1)  # item -> column
+    items = torch.cat([p.values.to(x.embeds.dtype), x.embeds], 1)
+    types = torch.cat([x.types.new_zeros(p.keep.shape), x.types], 1)
+    return Layout(
+        embeds=items.gather(1, rearrange(source, "b l -> b l 1").expand(-1, -1, items.shape[2])),
+        mask=present.gather(1, source),
+        types=types.gather(1, source),
+        tokens=column[:, prompt:],
+        prompts=column[:, :prompt],
+    )
+
+
+def bare(x: Instance) -> Layout:
+    """The input alone, without any prompt."""
+    empty = Prompt(x.embeds.new_zeros(x.embeds.shape[0], 0, x.embeds.shape[2]), x.embeds.new_zeros(x.embeds.shape[0], 0))
+    return arrange(empty, x, x.ids.new_zeros(x.ids.shape[0], 0))
+
+
+class Placement(nn.Module, ABC):
+    """Where the soft tokens stand."""
+
+    @abstractmethod
+    def forward(self, p: Prompt, x: Instance) -> Layout:
+        """Lay `p` and `x` out in one row."""
+
+    def accepts(self, length: int) -> None:
+        """Raise `SettingError` where a prompt of `length` soft tokens cannot be placed."""
+
+
+class Split(Placement):
+    """The first `before` soft tokens before the input, the others after it.
+
+    Arguments:
+        before: how many stand before the input; `None` (the default) is all, 0 is none.
+        head: how many leading tokens stay in front of the whole (1 keeps [CLS] or BOS first).
+        tail: how many trailing tokens stay behind the whole (1 keeps [SEP] or EOS last).
+
+    Raises:
+        SettingError: for a negative number.
+    """
+
+    def __init__(self, before: int | None = None, *, head: int = 0, tail: int = 0) -> None:
+        super().__init__()
+        for name, value in (("before", before or 0), ("head", head), ("tail", tail)):
+            if value < 0:
+                raise SettingError(f"Split({name}={value}): expected 0 or more.")
+        self.before, self.head, self.tail = before, head, tail
+
+    def forward(self, p: Prompt, x: Instance) -> Layout:
+        prompt = p.values.shape[1]
+        real = rearrange(x.mask.sum(1), "b -> b 1")
+        start = real.clamp(max=self.head)
+        end = (real - self.tail).maximum(start)
+        first = torch.arange(prompt, device=x.ids.device) < (prompt if self.before is None else self.before)
+        return arrange(p, x, torch.where(first, start, end))
+
+    def accepts(self, length: int) -> None:
+        if self.before is not None and self.before > length:
+            raise SettingError(
+                f"Split(before={self.before}) with a prompt of {length} soft tokens: expected before <= {length}."
+            )
+
+
+class Slots(Placement):
+    """Soft tokens at the places a template marked: the i-th negative id of a row becomes soft token i.
+
+    The template itself is text and belongs to the wording (`data/wording.py`); hard and soft tokens may stand
+    anywhere in it. This is P-tuning v1's pseudo tokens with its anchor words (Liu et al. 2021, section 3).
+
+    Raises:
+        SettingError: in `forward`, when a row has another number of marks than there are soft tokens.
+    """
+
+    def forward(self, p: Prompt, x: Instance) -> Layout:
+        prompt = p.values.shape[1]
+        marks = (x.ids < 0) & x.mask
+        counts = marks.sum(1)
+        if bool((counts != prompt).any()):
+            found = int(counts[counts != prompt][0])
+            raise SettingError(
+                f"Slots: the template marks {found} soft tokens, the generator makes {prompt}. "
+                f"Write a template with {prompt} marks, or set length={found}."
+            )
+        gaps = marks.int().argsort(dim=1, descending=True, stable=True)[:, :prompt]  # columns of the marks, in order
+        rank = x.mask.cumsum(1) - 1
+        laid = arrange(p, x, rank.gather(1, gaps), tokens=x.mask & ~marks)
+        # A caller who asks for the output at a mark gets the output at its soft token.
+        which = (marks.cumsum(1) - 1).clamp(min=0)
+        return Layout(
+            laid.embeds, laid.mask, laid.types, torch.where(marks, laid.prompts.gather(1, which), laid.tokens), laid.prompts
+        )

@@ -1,0 +1,1 @@
+"""Tuning a prompt: one loop, its optimizers, its record."""

@@ -1,0 +1,172 @@
+"""The values that flow from text to loss: one direction, frozen, with the axes in their types.
+
+`Instance` (one batch as a method sees it) -> `Prompt` (soft tokens) -> `Layout` (prompt and input in one row)
+-> `Call` (what enters the backbone) -> `Output` (what comes out, aligned with the user's own tokens).
+
+Axes: `batch tokens prompt width dim length hidden`. `width` is `dim` for prompts that enter as embeddings, and
+the sum of all key and value widths for prompts that enter as keys and values; generators do not care which.
+"""
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+T = TypeVar("T")
+
+Part = Literal["encoder", "decoder", "cross"]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """The geometry of one attention layer, read off its real keys and values (grouped queries, odd head sizes).
+
+    `heads` is the number of key-value heads; `key` and `value` are widths per head. `window` is the number of
+    positions a query of this layer reaches back to, or `None` where it reaches all.
+    """
+
+    part: Part
+    heads: int
+    key: int
+    value: int
+    window: int | None = None
+
+    @property
+    def width(self) -> int:
+        """Numbers per soft token: all keys and values of this layer."""
+        return self.heads * (self.key + self.value)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a method must know of a backbone to build itself: sizes, and the scale of the embedding table.
+
+    `dim` is the width of the embedding table, `hidden` the width of the layers (they differ in ALBERT, ELECTRA and
+    some OPT models), `output` the width of the last states that read-outs see. `positions` is the number of tokens that fit, or `None` where nothing limits them.
+    `attention` lists every attention layer that accepts keys and values, in the order of the calls; it is empty
+    where the model's code offers no hook. `deviation` is the standard deviation of the embedding table as the
+    layers see it (scaled embeddings are measured scaled): initialisation and learning rates are multiples of it.
+    """
+
+    family: str
+    dim: int
+    hidden: int
+    output: int
+    layers: int
+    vocabulary: int
+    positions: int | None
+    deviation: float
+    attention: tuple[Attention, ...] = ()
+    decodes: bool = False
+    encodes: bool = True
+
+    def key_value_width(self, parts: frozenset[Part]) -> int:
+        """Width of a soft token that carries keys and values for every attention layer of `parts`."""
+        return sum(a.width for a in self.attention if a.part in parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """One batch of inputs as a method sees it.
+
+    Arguments:
+        ids: token ids; a negative id marks a place that `Slots` fills with a soft token. Padding may stand
+            anywhere: only `mask` says what is real.
+        mask: true where a token is real.
+        embeds: the backbone's embeddings of `ids` (zeros at negative ids).
+        types: segment ids for backbones that have them, else zeros.
+        task: the index of each row's task.
+    """
+
+    ids: Int[Tensor, "batch tokens"]
+    mask: Bool[Tensor, "batch tokens"]
+    embeds: Float[Tensor, "batch tokens dim"]
+    types: Int[Tensor, "batch tokens"]
+    task: Int[Tensor, " batch"]
+    _known: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    def once(self, f: Callable[["Instance"], T]) -> T:
+        """`f(self)`, computed at most once a pass: ties choices together, shares queries between parts."""
+        if f not in self._known:
+            self._known[f] = f(self)
+        known: T = self._known[f]
+        return known
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """Soft tokens for each row. `keep` is presence: where it is 0 the slot is absent and its values are 0."""
+
+    values: Float[Tensor, "batch prompt width"]
+    keep: Float[Tensor, "batch prompt"]
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Prompt and input in one row: the present items first, without gaps, padding after them.
+
+    This order is why left padding, right padding and any batch composition give the same numbers: wherever the
+    caller's padding stood, the backbone sees each row as if it were alone.
+
+    Arguments:
+        tokens: for each token of the caller its column in `embeds` (for padding: some masked column).
+        prompts: for each soft token its column in `embeds` (for absent ones: some masked column).
+    """
+
+    embeds: Float[Tensor, "batch length dim"]
+    mask: Bool[Tensor, "batch length"]
+    types: Int[Tensor, "batch length"]
+    tokens: Int[Tensor, "batch tokens"]
+    prompts: Int[Tensor, "batch prompt"]
+
+
+@dataclass(frozen=True, eq=False)
+class KeyValue:
+    """Soft keys and values of one attention layer, visible to every query of it. `heads` are key-value heads."""
+
+    key: Float[Tensor, "batch heads prompt key"]
+    value: Float[Tensor, "batch heads prompt value"]
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """What enters the backbone.
+
+    Arguments:
+        layout: the row of embeddings.
+        keys_values: soft keys and values by index into `Shape.attention`.
+        keep: presence of the soft keys and values, shared by all layers; `None` where there are none.
+        states: hidden states that overwrite the columns `layout.prompts` before each layer, or `None`.
+        start: the position of the first column (soft keys and values taken from real tokens stand before it).
+    """
+
+    layout: Layout
+    keys_values: Mapping[int, KeyValue] = field(default_factory=dict)
+    keep: Bool[Tensor, "batch prompt"] | None = None
+    states: Float[Tensor, "layers batch prompt hidden"] | None = None
+    start: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """Text to be scored: `choices` continuations (decoder texts) for each row, padded anywhere."""
+
+    ids: Int[Tensor, "batch choices steps"]
+    mask: Bool[Tensor, "batch choices steps"]
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """What the backbone says, aligned with the caller's tokens: never longer than the input by a prompt.
+
+    Arguments:
+        hidden: last states at the caller's tokens (undefined at padding). For an encoder-decoder: the encoder's.
+        targets: states that predict each target token, or `None` without targets.
+        logits: turns states of any leading shape into scores over the vocabulary, rows as needed.
+    """
+
+    hidden: Float[Tensor, "batch tokens hidden"]
+    targets: Float[Tensor, "batch choices steps hidden"] | None
+    logits: Callable[[Float[Tensor, "*rows hidden"]], Float[Tensor, "*rows vocabulary"]]
