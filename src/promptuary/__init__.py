@@ -1,1 +1,55 @@
-"""Soft prompts for frozen language models: tune, compare, explain, serve."""
+"""Soft prompts for frozen language models: tune, compare, explain, serve.
+
+The names below are the public ones; importing one of them imports what it needs, and nothing else does.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from promptuary.backbones.load import available, load, wrap
+    from promptuary.methods import METHODS
+    from promptuary.model import SoftPrompted
+    from promptuary.specs import Run
+    from promptuary.tuned import Answer, Tuned, open_prompt
+    from promptuary.tuning import Outcome, tune
+
+_HOMES = {
+    "METHODS": "promptuary.methods",
+    "Answer": "promptuary.tuned",
+    "Outcome": "promptuary.tuning",
+    "Run": "promptuary.specs",
+    "SoftPrompted": "promptuary.model",
+    "Tuned": "promptuary.tuned",
+    "available": "promptuary.backbones.load",
+    "load": "promptuary.backbones.load",
+    "open_prompt": "promptuary.tuned",
+    "tune": "promptuary.tuning",
+    "wrap": "promptuary.backbones.load",
+}
+
+__all__ = [
+    "METHODS",
+    "Answer",
+    "Outcome",
+    "Run",
+    "SoftPrompted",
+    "Tuned",
+    "available",
+    "load",
+    "open_prompt",
+    "tune",
+    "wrap",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'promptuary' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

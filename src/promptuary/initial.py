@@ -93,6 +93,23 @@ def from_labels(table: Float[Tensor, "vocabulary dim"], labels: Sequence[Sequenc
     return make
 
 
+def from_activations(
+    read: Callable[[Sequence[int]], Float[Tensor, "length width"]], frequent: Int[Tensor, " ids"]
+) -> Initial:
+    """What sampled tokens leave in the backbone's attention: a start for keys and values at each layer's own scale.
+
+    Arguments:
+        read: keys and values of token ids, `backbone.keys_values` with the prompt's parts.
+        frequent: the ids to sample from, as for `from_vocabulary`.
+    """
+
+    def make(length: int, width: int, seed: torch.Generator) -> Tensor:
+        chosen = frequent[torch.randint(len(frequent), (length,), generator=seed)]
+        return from_prompt(read(chosen.tolist()).cpu())(length, width, seed)
+
+    return make
+
+
 def from_file(path: Path | str) -> Initial:
     """The first (or only) matrix of a safetensors file, or a prompt saved by this library.
 

@@ -51,6 +51,20 @@ class SoftPrompted(nn.Module):
         positions = self.backbone.shape.positions
         return None if positions is None else positions - self.injection.occupies(self.generator.length)
 
+    def out_of_sight(self, tokens: int) -> int:
+        """How many trailing tokens of an input of `tokens` tokens no soft token before the input can reach.
+
+        A layer with a window of w positions carries information w - 1 positions onwards, so windowed layers reach
+        the sum of these; one layer without a window reaches everything. Keys and values stand in no row and are
+        seen from everywhere. The count is for soft tokens that all stand before the input (`Split()`).
+        """
+        length, part = self.generator.length, "encoder" if self.backbone.shape.encodes else "decoder"
+        windows = [a.window for a in self.backbone.shape.attention if a.part == part]
+        in_row = self.injection.occupies(length) - self.injection.occupies(0)
+        if not in_row or not windows or None in windows:
+            return 0
+        return max(0, tokens - sum(w - 1 for w in windows if w is not None))
+
     def instance(
         self,
         ids: Int[Tensor, "batch tokens"],

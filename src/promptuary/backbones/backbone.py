@@ -16,9 +16,10 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from promptuary.backbones.attention import Attachment
+from promptuary.backbones.generation import Generation
 from promptuary.errors import BackboneError
 from promptuary.values import Call, Layout, Output, Part, Shape, Targets
 
@@ -64,8 +65,13 @@ class Backbone(ABC):
         """Run the model on `call`; with `targets`, also score these continuations."""
 
     @abstractmethod
-    def generate(self, call: Call, config: GenerationConfig, **options: Any) -> Int[Tensor, "rows steps"]:
-        """Generate token ids for each row (without the input). `config` and `options` are those of transformers."""
+    def generate(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:
+        """Generate token ids for each row (without the input). `options` are those of transformers (`streamer`).
+
+        Raises:
+            SettingError: when the text could run past the model's last position.
+            BackboneError: where the model does not generate, or not in this way.
+        """
 
     def embed(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens dim"]:
         """Embeddings as the first layer expects them (scaled, where the family scales); zeros at negative ids."""

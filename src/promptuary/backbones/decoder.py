@@ -7,9 +7,10 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Int
 from torch import Tensor, nn
-from transformers import GenerationConfig
 
 from promptuary.backbones.backbone import Backbone, at, call_with, flush_right, run_stack
+from promptuary.backbones.generation import Generation, fits, generate
+from promptuary.errors import BackboneError
 from promptuary.values import Call, KeyValue, Layout, Output, Part, Targets
 
 
@@ -31,16 +32,20 @@ class Decoder(Backbone):
         first = rearrange(states, "(b c) l h -> b c l h", c=choices)[:, 0]
         return Output(at(first, call.layout.tokens), predicting, self.logits)
 
-    def generate(self, call: Call, config: GenerationConfig, **options: Any) -> Int[Tensor, "rows steps"]:
+    def generate(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:
+        if how.cache == "none":
+            raise BackboneError(
+                f"{self.name!r}: a causal model that starts from embeddings cannot generate without a cache. "
+                "Write cache='dynamic' or cache='static'."
+            )
         layout = flush_right(call.layout)
+        fits(int(layout.mask.sum(1).max()) + call.start + how.max_new_tokens, self.shape.positions, self.name)
         if call.start:
             options["position_ids"] = (layout.mask.cumsum(1) - 1).clamp(min=0) + call.start
         turned = Call(layout, call.keys_values, call.keep, call.states, call.start)
-        with torch.no_grad(), self.attachment.carrying(turned):
-            ids: Tensor = self.model.generate(
-                inputs_embeds=layout.embeds.to(self.dtype), attention_mask=layout.mask.long(), generation_config=config, **options
-            )
-        return ids
+        embeds, mask = layout.embeds.to(self.dtype), layout.mask.long()
+        with self.attachment.carrying(turned):
+            return generate(self.model, how, start=0, inputs_embeds=embeds, attention_mask=mask, **options)
 
     def _states(self, call: Call, layout: Layout) -> Tensor:
         positions = None

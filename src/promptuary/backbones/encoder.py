@@ -5,9 +5,9 @@ from typing import Any
 
 from jaxtyping import Int
 from torch import Tensor, nn
-from transformers import GenerationConfig
 
 from promptuary.backbones.backbone import Backbone, at, call_with, run_stack
+from promptuary.backbones.generation import Generation
 from promptuary.errors import BackboneError
 from promptuary.values import Call, Output, Part, Targets
 
@@ -32,7 +32,7 @@ class Encoder(Backbone):
             )
         return Output(at(states, call.layout.tokens), None, self.logits)
 
-    def generate(self, call: Call, config: GenerationConfig, **options: Any) -> Int[Tensor, "rows steps"]:
+    def generate(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:
         raise BackboneError(f"{self.name!r} is an encoder and does not generate text; use a causal or text-to-text model.")
 
     def _read(self, ids: Int[Tensor, "batch tokens"]) -> Tensor:

@@ -7,9 +7,10 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Int
 from torch import Tensor, nn
-from transformers import GenerationConfig
+from transformers.modeling_outputs import BaseModelOutput
 
 from promptuary.backbones.backbone import Backbone, at, call_with, run_stack
+from promptuary.backbones.generation import Generation, fits, generate
 from promptuary.values import Call, KeyValue, Output, Part, Targets
 
 
@@ -43,15 +44,20 @@ class EncoderDecoder(Backbone):
         predicting = at(out.last_hidden_state, first.argsort(dim=1))
         return Output(aligned, rearrange(predicting, "(b c) s h -> b c s h", c=choices), self.logits)
 
-    def generate(self, call: Call, config: GenerationConfig, **options: Any) -> Int[Tensor, "rows steps"]:
+    def generate(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:
+        fits(how.max_new_tokens, self.shape.positions, self.name)
         with torch.no_grad(), self.attachment.carrying(call):
-            ids: Tensor = self.model.generate(
-                inputs_embeds=call.layout.embeds.to(self.dtype),
+            states = run_stack(self.stacks()[0][0], call.layout, dtype=self.dtype)
+        # Hidden states belong to the encoder: a long text would look to the decoder's layers like a whole input.
+        with self.attachment.carrying(_each(call, 1)):
+            return generate(
+                self.model,
+                how,
+                start=1,
+                encoder_outputs=BaseModelOutput(last_hidden_state=states),
                 attention_mask=call.layout.mask.long(),
-                generation_config=config,
                 **options,
             )
-        return ids[:, 1:]  # without the decoder's start token
 
     def _start(self) -> int:
         return int(self.model.config.decoder_start_token_id)

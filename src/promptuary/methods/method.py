@@ -25,6 +25,7 @@ class Method:
         build: `(shape, *, length, init, seed, ...) -> (generator, injection)`. Its keyword arguments are the
             method's settings: there is no second schema.
         recipe: defaults that learn on small and middle-sized models.
+        init: the start that `auto` names (see `promptuary.assembly.start`); `random` is the build function's own.
         presets: the paper's own recipe(s) by name.
     """
 
@@ -33,6 +34,7 @@ class Method:
     paper: str
     build: Build
     recipe: Recipe
+    init: str = "random"
     presets: Mapping[str, Recipe] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:

@@ -58,7 +58,7 @@ METHODS = (
         PAPER,
         p_tuning,
         Recipe(rate=1e-3, scaled=False),
-        {
+        presets={
             "paper-lama": Recipe(rate=1e-5, scaled=False, decay=5e-4, batch=8, epochs=100, patience=20, schedule="constant", warmup=0.0),
             "paper-few-shot": Recipe(rate=1e-4, scaled=False, batch=2, steps=3500, warmup=0.04),
         },

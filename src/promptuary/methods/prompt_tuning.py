@@ -54,7 +54,13 @@ def frozen(shape: Shape, *, init: Initial | None = None, seed: int = 0) -> tuple
 
 METHODS = (
     Method(
-        "prompt-tuning", "soft tokens before the input", PAPER, prompt_tuning, Recipe(rate=0.3), {"paper": LESTER}
+        "prompt-tuning",
+        "soft tokens before the input",
+        PAPER,
+        prompt_tuning,
+        Recipe(rate=0.3),
+        init="vocabulary",
+        presets={"paper": LESTER},
     ),
     Method(
         "deep-prompt-tuning",

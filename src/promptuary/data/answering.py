@@ -1,0 +1,108 @@
+"""Questions and contexts as token ids, for tasks whose answer is a span of the context."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from promptuary.data import template as templates
+from promptuary.data.example import Example, chunked
+from promptuary.data.source import Row
+from promptuary.data.task import Task, column, written
+from promptuary.data.template import Field
+from promptuary.data.tokens import Tokens
+from promptuary.data.writing import Limit, Writer
+from promptuary.errors import DataError
+
+Span = tuple[int, int]
+NOWHERE = (-1, -1)
+
+
+class AnswerWording:
+    """How the rows of a question-answering task are written: the question, then the context.
+
+    Arguments:
+        tokenizer, max_length, room, causal: as for `Wording`. Only the context is cut; where the answer is cut off,
+            the span is -1.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        task: Task,
+        *,
+        max_length: int | None = None,
+        room: int | None = None,
+        causal: bool = False,
+    ) -> None:
+        assert task.text_pair is not None
+        self.task, self.tokens = task, Tokens(tokenizer, causal=causal)
+        self._question, self._context = Field(task.text, cut=False), Field(task.text_pair, cut=True)
+        fields = [self._question, self._context]
+        self._writer = Writer(self.tokens, templates.plain(self.tokens, fields), fields, Limit(max_length, room))
+
+    def encode(self, rows: Iterable[Row], *, labelled: bool = True) -> list[Example]:
+        """The rows as token ids, with the tokens that answers may consist of and the span of the first answer.
+
+        Raises:
+            DataError: for a row that lacks a text, whose answer does not stand where it says, or that is too long.
+        """
+        return list(chunked(rows, lambda chunk: self._encode(chunk, labelled)))
+
+    def _encode(self, rows: Sequence[Row], labelled: bool) -> list[Example]:
+        texts = [{field: written(row, field.column) for field in (self._question, self._context)} for row in rows]
+        places = [row.place for row in rows]
+        lines = self._writer.write(texts, places, [0] * len(rows), owners=True)
+        known = labelled and self.task.label is not None
+        examples = []
+        for row, text, line in zip(rows, texts, lines, strict=True):
+            context = [owner[1:] if owner and owner[0] == self._context else None for owner in line.owners]
+            answer = answer_span(row, str(self.task.label), text[self._context]) if known else NOWHERE
+            span = _tokens(context, answer) if known else None
+            examples.append(Example(line.ids, line.types, span=span, context=context, cut=line.cut))
+        return examples
+
+
+def answer_span(row: Row, name: str, context: str) -> Span:
+    """The characters of the row's first answer in its context, or -1 where it has none there.
+
+    Answers are a list of objects with `text` and `answer_start`, or (as SQuAD on the hub) one object of two lists.
+
+    Raises:
+        DataError: when the column holds something else, or the answer does not stand at `answer_start`.
+    """
+    match column(row, name):
+        case [] | {"text": [], "answer_start": []}:
+            return NOWHERE
+        case [{"text": str(text), "answer_start": int(start)}, *_] | {
+            "text": [str(text), *_],
+            "answer_start": [int(start), *_],
+        }:
+            pass
+        case other:
+            raise DataError(
+                f"{row.place}: {name!r} holds {str(other)[:60]!r}. "
+                'Expected a list such as [{"text": "in May", "answer_start": 17}].'
+            )
+    if start < 0:
+        return NOWHERE
+    if not text or context[start : start + len(text)] != text:
+        raise DataError(
+            f"{row.place}: the answer {text[:60]!r} does not stand at character {start} of the context, where it says "
+            f"{context[start : start + len(text)][:60]!r}. Count characters from 0, or write -1."
+        )
+    return start, start + len(text)
+
+
+def answer_text(context: str, example: Example, first: int, last: int) -> str:
+    """The part of the context from token `first` to token `last` of the example."""
+    assert example.context is not None
+    begin, end = example.context[first], example.context[last]
+    return "" if begin is None or end is None else context[begin[0] : end[1]].strip()
+
+
+def _tokens(context: Sequence[Span | None], answer: Span) -> Span:
+    """Columns of the first and last token of an answer, or -1 where a part of it was cut off."""
+    begin, end = answer
+    covering = [i for i, part in enumerate(context) if part is not None and part[0] < end and part[1] > begin]
+    if answer == NOWHERE or not covering or max(part[1] for part in context if part is not None) < end:
+        return NOWHERE
+    return covering[0], covering[-1]

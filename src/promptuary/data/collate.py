@@ -1,0 +1,117 @@
+"""From encoded rows to batches: which rows go together, and how they are padded.
+
+Rows of similar length go together, so that little of a batch is padding; which ones is a function of seed and
+epoch alone, so that a resumed run sees what an uninterrupted one would have seen.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from promptuary.data.batch import Batch
+from promptuary.data.example import Example
+from promptuary.values import Targets
+
+POOL = 50  # batches that are sorted by length together: almost all of the gain of a full sort, and still shuffled
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+def collate(examples: Sequence[Example], rows: Sequence[int], pad: int, *, task: int = 0) -> Batch:
+    """Examples as one batch, padded on the right.
+
+    Arguments:
+        rows: the number of each example in its data set.
+        pad: the tokenizer's padding id (any id will do: the mask alone says what is real).
+        task: index of the task all rows belong to.
+    """
+    ids = [e.ids for e in examples]
+    return Batch(
+        ids=_padded(ids, pad),
+        mask=_padded([[1] * len(row) for row in ids], 0).bool(),
+        types=_padded([e.types for e in examples], 0),
+        task=torch.full((len(examples),), task),
+        rows=torch.tensor(list(rows)),
+        labels=_all([e.label for e in examples], torch.tensor),
+        targets=_all([e.target for e in examples], lambda texts: _targets(texts, pad)),
+        blanks=_all([e.blanks for e in examples], torch.tensor),
+        words=_all([e.words for e in examples], lambda rows: _padded(rows, -1)),
+        tags=_all([e.tags for e in examples], lambda rows: _padded(rows, -1)),
+        spans=_all([e.span for e in examples], torch.tensor),
+        context=_all([e.context for e in examples], _covered),
+    )
+
+
+def batches(
+    lengths: Sequence[int], batch: int, *, seed: int = 0, epoch: int = 0, shuffle: bool = True
+) -> list[list[int]]:
+    """Row numbers in batches of similar length; every row is in exactly one of them.
+
+    Arguments:
+        lengths: the number of tokens of each row.
+        batch: rows per batch (the last one may hold fewer).
+        shuffle: draw the order from `seed` and `epoch`; otherwise sort by length, the longest first, so that a
+            batch that does not fit the memory fails at once.
+    """
+    order = list(range(len(lengths)))
+    if not shuffle:
+        order.sort(key=lambda row: -lengths[row])
+        return _split(order, batch)
+    draw = random.Random(f"{seed}/{epoch}")
+    draw.shuffle(order)
+    found = []
+    for pool in _split(order, batch * POOL):
+        found += _split(sorted(pool, key=lambda row: lengths[row]), batch)
+    draw.shuffle(found)
+    return found
+
+
+def stream(
+    items: Iterable[T],
+    length: Callable[[T], int],
+    batch: int,
+    apply: Callable[[list[T]], Sequence[U]],
+    *,
+    window: int = 1024,
+) -> Iterator[U]:
+    """Apply a function of batches to an endless row of items: results in the items' order, in constant memory.
+
+    Arguments:
+        length: by which items are put together within a window.
+        window: how many items are read at a time.
+    """
+    remaining = iter(items)
+    while held := list(islice(remaining, window)):
+        results: dict[int, U] = {}
+        for rows in batches([length(item) for item in held], batch, shuffle=False):
+            results.update(zip(rows, apply([held[row] for row in rows]), strict=True))
+        yield from (results[row] for row in range(len(held)))
+
+
+def _split(rows: Sequence[int], size: int) -> list[list[int]]:
+    return [list(rows[i : i + size]) for i in range(0, len(rows), size)]
+
+
+def _padded(rows: Sequence[Sequence[int]], fill: int) -> Int[Tensor, "batch tokens"]:
+    longest = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows])
+
+
+def _all(values: Sequence[T | None], make: Callable[[list[T]], U]) -> U | None:
+    known = [value for value in values if value is not None]
+    assert len(known) in (0, len(values)), "the rows of a batch come from one wording"
+    return make(known) if known else None
+
+
+def _targets(texts: Sequence[Sequence[int]], pad: int) -> Targets:
+    ids = _padded(texts, pad)[:, None]  # [batch, 1, steps]
+    return Targets(ids, _padded([[1] * len(text) for text in texts], 0).bool()[:, None])
+
+
+def _covered(contexts: Sequence[Sequence[tuple[int, int] | None]]) -> Tensor:
+    return _padded([[int(part is not None) for part in row] for row in contexts], 0).bool()

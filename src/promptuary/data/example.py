@@ -1,0 +1,45 @@
+"""One row as token ids, with what its read-out needs to know. Plain lists: thousands of them cost little."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from promptuary.data.source import Row
+
+CHUNK = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One encoded row.
+
+    Arguments:
+        ids: token ids; -1 marks the place of a soft token.
+        types: segment ids.
+        label: index of the class, or -1 where it is unknown; `None` for tasks without classes.
+        target: token ids of the text the row should produce.
+        blanks: columns of the mask tokens, in order.
+        words: for tagging, the index of the word each token begins, or -1.
+        tags: for tagging, the class of each token where `words` is not -1, else -1.
+        span: for question answering, columns of the answer's first and last token; -1 where it has none.
+        context: for question answering, the span of characters of the context each token covers, or `None`.
+        cut: how many tokens of the row's text were cut off.
+    """
+
+    ids: list[int]
+    types: list[int]
+    label: int | None = None
+    target: list[int] | None = None
+    blanks: list[int] | None = None
+    words: list[int] | None = None
+    tags: list[int] | None = None
+    span: tuple[int, int] | None = None
+    context: list[tuple[int, int] | None] | None = None
+    cut: int = 0
+
+
+def chunked(rows: Iterable[Row], encode: Callable[[list[Row]], list[Example]]) -> Iterator[Example]:
+    """Encode rows by the thousand: tokenizers are fast on many texts at once, and memory stays bounded."""
+    remaining = iter(rows)
+    while chunk := list(islice(remaining, CHUNK)):
+        yield from encode(chunk)

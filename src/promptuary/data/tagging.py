@@ -1,0 +1,79 @@
+"""Rows of words as token ids, for tasks with a tag for each word: a word's tag stands at its first token."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from typing import Any
+
+from promptuary.data import template as templates
+from promptuary.data.example import Example, chunked
+from promptuary.data.source import Row
+from promptuary.data.task import Task, tags, words
+from promptuary.data.template import Field
+from promptuary.data.tokens import Tokens
+from promptuary.data.writing import Limit, Line, Writer
+
+VISIBLE = "?"  # stands for a word of which a tokenizer makes no token, so that every word has a place for its tag
+
+
+class TagWording:
+    """How the rows of a tagging task are written: the words with spaces between them.
+
+    Arguments:
+        tokenizer, max_length, room, causal: as for `Wording`. Words that are cut off have no token and no tag.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        task: Task,
+        *,
+        max_length: int | None = None,
+        room: int | None = None,
+        causal: bool = False,
+    ) -> None:
+        self.task, self.tokens = task, Tokens(tokenizer, causal=causal)
+        self._field = Field(task.text, cut=True)
+        items = templates.plain(self.tokens, [self._field])
+        self._writer = Writer(self.tokens, items, [self._field], Limit(max_length, room))
+
+    def encode(self, rows: Iterable[Row], *, labelled: bool = True) -> list[Example]:
+        """The rows as token ids with the words and tags of their tokens.
+
+        Raises:
+            DataError: for a row without words, without a known tag for each, or that is too long.
+        """
+        return list(chunked(rows, lambda chunk: self._encode(chunk, labelled)))
+
+    def _encode(self, rows: Sequence[Row], labelled: bool) -> list[Example]:
+        told = [words(row, self.task.text) for row in rows]
+        lines = self._lines(rows, told)
+        for i, (line, own) in enumerate(zip(lines, told, strict=True)):
+            silent = set(range(len(own))) - set(_words(line, own))
+            if silent and not line.cut:
+                told[i] = [VISIBLE if w in silent else word for w, word in enumerate(own)]
+                [lines[i]] = self._lines([rows[i]], [told[i]])
+        return [self._example(*row, labelled) for row in zip(rows, lines, told, strict=True)]
+
+    def _lines(self, rows: Sequence[Row], told: Sequence[Sequence[str]]) -> list[Line]:
+        texts = [{self._field: " ".join(own)} for own in told]
+        return self._writer.write(texts, [row.place for row in rows], [0] * len(rows), owners=True)
+
+    def _example(self, row: Row, line: Line, own: Sequence[str], labelled: bool) -> Example:
+        first = _words(line, own)
+        found = None
+        if labelled and self.task.label is not None:
+            known = [self.task.known(tag, row.place) for tag in tags(row, self.task.label, len(own))]
+            found = [-1 if word < 0 else known[word] for word in first]
+        return Example(line.ids, line.types, words=first, tags=found, cut=line.cut)
+
+
+def _words(line: Line, own: Sequence[str]) -> list[int]:
+    """For each token the index of the word it begins, or -1."""
+    starts = list(accumulate((len(word) + 1 for word in own[:-1]), initial=0))
+    found, before = [], -1
+    for owner in line.owners:
+        word = -1 if owner is None else bisect_right(starts, max(owner[1], owner[2] - 1)) - 1
+        found.append(word if word > before else -1)
+        before = max(before, word)
+    return found

@@ -1,0 +1,149 @@
+"""From the rows of a task to token ids, for tasks whose answer is a class or a text.
+
+Without a template, texts are written as the backbone's tokenizer writes one or two texts; with one, as the template
+says (`data/template.py`). What is cut when a row is long is told in `data/writing.py`.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from promptuary.data import template as templates
+from promptuary.data.example import Example, chunked
+from promptuary.data.source import Row
+from promptuary.data.task import Task, written
+from promptuary.data.template import SOFT, Field
+from promptuary.data.tokens import Tokens
+from promptuary.data.writing import Limit, Writer
+from promptuary.errors import SettingError
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is known of a row's answer."""
+
+    label: int | None = None
+    target: list[int] | None = None
+
+
+class Wording:
+    """How the rows of a task with one class or one text a row are written.
+
+    Arguments:
+        tokenizer: the backbone's.
+        template: see `data/template.py`; `None` writes the texts as the tokenizer writes one or two texts.
+        columns: further columns that a template may name.
+        max_length: the length to which texts are cut, special tokens counted, soft tokens not; `None` never cuts.
+        room: how many tokens fit beside the prompt (`SoftPrompted.room`).
+        causal: the backbone is a causal model: the input stays open at its end, and targets continue it.
+
+    Raises:
+        SettingError: for a template that cannot be filled, for lengths that do not fit.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        task: Task,
+        *,
+        template: str | None = None,
+        columns: Iterable[str] = (),
+        max_length: int | None = None,
+        room: int | None = None,
+        causal: bool = False,
+    ) -> None:
+        self.task, self.template, self.tokens = task, template, Tokens(tokenizer, causal=causal)
+        own = [Field(column, cut=True) for column in (task.text, task.text_pair) if column is not None]
+        if template is None:
+            self._fields, items = own, templates.plain(self.tokens, own)
+        else:
+            named = _names(own, columns)
+            items = templates.parse(template, self.tokens, named)
+            self._fields = _used(template, own, named)
+        self.soft = templates.soft_tokens(items)
+        self._writer = Writer(self.tokens, items, self._fields, Limit(max_length, room))
+
+    def encode(self, rows: Iterable[Row], *, labelled: bool = True) -> list[Example]:
+        """The rows as token ids.
+
+        Arguments:
+            labelled: whether rows carry their answers; where they do not, labels are -1 and targets `None`.
+
+        Raises:
+            DataError: for a row that lacks a text or a known label, or is too long.
+        """
+        return list(chunked(rows, lambda chunk: self._encode(chunk, labelled)))
+
+    def label_tokens(self, words: Sequence[str] | None = None) -> list[list[int]]:
+        """The token ids of each class's words (by default its name), as they stand inside a sentence."""
+        return self.tokens.words(self.task.words if words is None else words)
+
+    def targets(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token ids of texts that the backbone should write, with their end."""
+        return self.tokens.targets(texts)
+
+    def _encode(self, rows: Sequence[Row], labelled: bool) -> list[Example]:
+        answers = self._answers(rows, labelled)
+        reserved = [len(a.target or ()) if self.tokens.causal else 0 for a in answers]
+        lines = self._writer.write([self._texts(row) for row in rows], [row.place for row in rows], reserved)
+        return [
+            Example(line.ids, line.types, label=a.label, target=a.target, blanks=line.blanks or None, cut=line.cut)
+            for line, a in zip(lines, answers, strict=True)
+        ]
+
+    def _texts(self, row: Row) -> dict[Field, str]:
+        texts = {field: written(row, field.column) for field in self._fields}
+        return texts if self.template is None else {field: text.strip() for field, text in texts.items()}
+
+    def _answers(self, rows: Sequence[Row], labelled: bool) -> list[Answer]:
+        answer = ANSWERS[self.task.kind]
+        return (
+            answer(self, rows)
+            if labelled and self.task.label is not None
+            else [Answer(UNKNOWN[self.task.kind])] * len(rows)
+        )
+
+
+def _classes(wording: Wording, rows: Sequence[Row]) -> list[Answer]:
+    return [Answer(label=wording.task.index(row)) for row in rows]
+
+
+def _texts(wording: Wording, rows: Sequence[Row]) -> list[Answer]:
+    assert wording.task.label is not None
+    column = wording.task.label
+    return [Answer(target=ids) for ids in wording.targets([written(row, column) for row in rows])]
+
+
+ANSWERS: Mapping[str, Callable[[Wording, Sequence[Row]], list[Answer]]] = {"classification": _classes, "text": _texts}
+UNKNOWN: Mapping[str, int | None] = {"classification": -1, "text": None}
+
+
+def frequent(examples: Iterable[Example], tokenizer: Any, n: int = 5000) -> list[int]:
+    """The `n` most frequent token ids of the examples' inputs, without special ones: where a prompt may start.
+
+    Lester et al. 2021 take the first 5,000 ids of T5, which are ordered by frequency; other vocabularies are not.
+    """
+    counts: Counter[int] = Counter()
+    for example in examples:
+        counts.update(example.ids)
+    for token in (SOFT, *tokenizer.all_special_ids):
+        counts.pop(int(token), None)
+    return [token for token, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:n]]
+
+
+def _names(own: Sequence[Field], columns: Iterable[str]) -> dict[str, Field]:
+    named = {column: Field(column, cut=False) for column in columns}
+    named |= dict(zip(("text", "pair"), own, strict=False))
+    return named | {field.column: field for field in own}
+
+
+def _used(template: str, own: Sequence[Field], named: Mapping[str, Field]) -> list[Field]:
+    used = list(dict.fromkeys(named[name] for name in templates.columns(template)))
+    missing = [name for name, field in zip(("text", "pair"), own, strict=False) if field not in used]
+    if missing:
+        raise SettingError(
+            f"template {template!r} does not use {{{missing[0]}}}, a text of this task. "
+            "Write it into the template, or leave that column out of the task."
+        )
+    return used

@@ -1,0 +1,132 @@
+"""From a text-to-text model to classes, in three ways.
+
+`free` lets the model write and takes what it wrote at its word, as Lester et al. 2021 do: a text that is no label
+is wrong. `rank` asks which label the model finds most probable. `constrained` lets it write, but only labels. A
+model that never learned to write labels scores 0 by the first and something by the others: report which was used.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from promptuary.backbones.generation import Generation
+from promptuary.errors import SettingError
+from promptuary.model import SoftPrompted
+from promptuary.readouts import WordsAsContinuation
+from promptuary.values import Instance
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The classes of a task as texts and as token ids.
+
+    Arguments:
+        texts: what the model must write, letter by letter, for each class.
+        ids: the same as token ids, as the model would generate them, with or without the end token.
+        end: the token that ends a text.
+        decode: from token ids (up to the end token) to text; this file knows no tokenizer.
+
+    Raises:
+        SettingError: for fewer than two labels, as many texts as ids do not make, or two equal labels.
+    """
+
+    texts: tuple[str, ...]
+    ids: tuple[tuple[int, ...], ...]
+    end: int
+    decode: Callable[[Sequence[int]], str]
+
+    def __post_init__(self) -> None:
+        if len(self.texts) < 2 or len(self.texts) != len(self.ids):
+            raise SettingError(
+                f"Labels: {len(self.texts)} texts and {len(self.ids)} lists of token ids. "
+                "Expected one of each for every class, and two classes or more."
+            )
+        for name, values in (("texts", self.texts), ("ids", self.bare)):
+            twice = [value for value in values if values.count(value) > 1]
+            if twice:
+                raise SettingError(f"Labels({name}=...): {twice[0]!r} is there twice. Expected every label to differ.")
+
+    @property
+    def bare(self) -> tuple[tuple[int, ...], ...]:
+        """The token ids without the end token."""
+        return tuple(_until(ids, self.end) for ids in self.ids)
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """What was decoded.
+
+    Arguments:
+        label: class of each row; -1 where the text is no label.
+        texts: the text of each row.
+        probability: of every class, among the labels; `None` where the labels were not ranked.
+    """
+
+    label: Int[Tensor, " batch"]
+    texts: tuple[str, ...]
+    probability: Float[Tensor, "batch classes"] | None = None
+
+    @property
+    def illegal(self) -> float:
+        """Share of rows whose text is no label."""
+        return float((self.label == -1).float().mean())
+
+
+def free(model: SoftPrompted, x: Instance, labels: Labels, *, max_new_tokens: int = 16) -> Decoded:
+    """Greedy generation; the decoded text must equal a label exactly, else the row's class is -1."""
+    how = Generation(max_new_tokens=max_new_tokens, end=(labels.end,))
+    texts = tuple(labels.decode(ids) for ids in _generated(model, x, how, labels.end))
+    label = [labels.texts.index(text) if text in labels.texts else -1 for text in texts]
+    return Decoded(torch.tensor(label, device=x.ids.device), texts)
+
+
+def rank(model: SoftPrompted, x: Instance, labels: Labels, *, per_token: bool = False) -> Decoded:
+    """The label of the highest log-probability, summed over its token ids as given; one pass scores all labels.
+
+    Arguments:
+        per_token: divide by the number of tokens, so that long labels are not at a disadvantage.
+    """
+    words = WordsAsContinuation([[ids] for ids in labels.ids], tokens="mean" if per_token else "sum").to(x.ids.device)
+    with torch.no_grad():
+        scores = words.scores_of(model(x, words.choices(len(x.ids))))
+    label = scores.argmax(1)
+    return Decoded(label, tuple(labels.texts[i] for i in label.tolist()), scores.softmax(1))
+
+
+def constrained(model: SoftPrompted, x: Instance, labels: Labels, *, beams: int = 1) -> Decoded:
+    """Generation that may only spell a label and end there. Greedy, it decides at the first token that differs."""
+    bare = labels.bare
+    following = _trie(bare, labels.end)
+    how = Generation(
+        max_new_tokens=max(map(len, bare)) + 1,
+        beams=beams,
+        end=(labels.end,),
+        allowed=lambda ids: following.get(tuple(ids), [labels.end]),
+    )
+    label = [bare.index(ids) for ids in _generated(model, x, how, labels.end)]
+    return Decoded(torch.tensor(label, device=x.ids.device), tuple(labels.texts[i] for i in label))
+
+
+def _trie(texts: Sequence[tuple[int, ...]], end: int) -> dict[tuple[int, ...], list[int]]:
+    """Which tokens may follow each beginning of a text; `end` follows a whole one."""
+    following: dict[tuple[int, ...], list[int]] = {}
+    for text in texts:
+        for n, token in enumerate((*text, end)):
+            known = following.setdefault(text[:n], [])
+            if token not in known:
+                known.append(token)
+    return following
+
+
+def _generated(model: SoftPrompted, x: Instance, how: Generation, end: int) -> list[tuple[int, ...]]:
+    """The token ids of each row's text, without its end."""
+    with torch.no_grad():
+        ids = model.backbone.generate(model.call(x), how)
+    return [_until(row, end) for row in ids.tolist()]
+
+
+def _until(ids: Sequence[int], end: int) -> tuple[int, ...]:
+    return tuple(ids[: ids.index(end)] if end in ids else ids)

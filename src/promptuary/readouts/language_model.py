@@ -1,0 +1,102 @@
+"""The read-out that learns text: token cross-entropy, as Lester et al. 2021 train every task (sections 2 and 3)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import reduce
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from promptuary.data.batch import Batch
+from promptuary.errors import DataError, SettingError
+from promptuary.readouts.readout import Prediction, Readout
+from promptuary.readouts.verbalizers import WordsAsContinuation
+from promptuary.readouts.words import Combination, target_log_probabilities
+from promptuary.values import Output, Targets
+
+
+@dataclass(frozen=True, eq=False)
+class Likelihood:
+    """The log-probability of each row's target texts, in nats, and how many tokens they have."""
+
+    log_probability: Float[Tensor, " batch"]
+    tokens: Int[Tensor, " batch"]
+
+
+class LanguageModel(Readout):
+    """Learns the batch's target texts; in evaluation ranks the texts of the classes, where it knows them.
+
+    The loss is the mean over all target tokens of the batch (not of row means: a long text weighs more), which is
+    how T5's code counts. Texts are better predicted by generating them: see `promptuary.decoding`.
+
+    Arguments:
+        labels: the text of each class as token ids, for `predict`; empty where the task has no classes. In
+            evaluation mode the backbone then scores these instead of the batch's own targets.
+        per_token: whether ranking divides a text's log-probability by its length.
+        z_loss: weight of the squared log of the normaliser, which keeps scores from drifting; Lester et al. use
+            1e-4. It changes the loss and not what is predicted.
+        smoothing: share of each token's target spread over the whole vocabulary.
+
+    Raises:
+        SettingError: for a single class, an empty text, a negative `z_loss`, or a smoothing outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[Sequence[int]] = (),
+        *,
+        per_token: bool = False,
+        z_loss: float = 0.0,
+        smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if z_loss < 0:
+            raise SettingError(f"LanguageModel(z_loss={z_loss}): expected 0 or more (Lester et al. use 1e-4).")
+        if not 0.0 <= smoothing < 1.0:
+            raise SettingError(f"LanguageModel(smoothing={smoothing}): expected a share from 0 up to 1.")
+        self.z_loss, self.smoothing = z_loss, smoothing
+        tokens: Combination = "mean" if per_token else "sum"
+        self.ranking = WordsAsContinuation([[text] for text in labels], tokens=tokens) if labels else None
+
+    def targets(self, batch: Batch) -> Targets | None:
+        return batch.targets if self._ranks is None else self._ranks.targets(batch)
+
+    def loss(self, out: Output, batch: Batch) -> Float[Tensor, ""]:
+        targets = _given(out, self.targets(batch))
+        mask = targets.mask if self._ranks is None else targets.mask & _gold(batch, targets.mask.shape[1])
+        assert out.targets is not None
+        logits = out.logits(out.targets[mask]).float()
+        entropy = F.cross_entropy(logits, targets.ids[mask], reduction="sum", label_smoothing=self.smoothing)
+        drift = self.z_loss * logits.logsumexp(1).square().sum()
+        return (entropy + drift) / mask.sum().clamp(min=1)
+
+    def predict(self, out: Output, batch: Batch) -> Prediction | Likelihood:
+        """In evaluation mode, where the classes' texts are known, the most probable class; else `Likelihood`.
+
+        Raises:
+            DataError: where there are neither classes nor target texts.
+        """
+        if self._ranks is not None:
+            return self._ranks.predict(out, batch)
+        targets = _given(out, batch.targets)
+        each = target_log_probabilities(out, targets)
+        return Likelihood(reduce(each, "b c s -> b", "sum"), reduce(targets.mask.int(), "b c s -> b", "sum"))
+
+    @property
+    def _ranks(self) -> WordsAsContinuation | None:
+        return None if self.training else self.ranking
+
+
+def _given(out: Output, targets: Targets | None) -> Targets:
+    if out.targets is None or targets is None:
+        raise DataError("This batch has no target texts. Expected Batch.targets, and a model run with them.")
+    return targets
+
+
+def _gold(batch: Batch, choices: int) -> Tensor:
+    """Which choice is a row's own class: bool [batch, choices, 1]; none where the class is unknown."""
+    if batch.labels is None:
+        raise DataError("This batch has no labels to compare with. Expected Batch.labels, a class for each row.")
+    return (batch.labels[:, None] == torch.arange(choices, device=batch.labels.device))[:, :, None]

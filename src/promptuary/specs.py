@@ -1,0 +1,171 @@
+"""The description of one run: a TOML file and its overrides on one side, typed values on the other.
+
+    [run]
+    backbone = "minilm"
+    train = "messages.jsonl"
+    text = "body"
+    label = "topic"
+    method = "p-tuning-v2"
+    seeds = [0, 1, 2]
+
+    [method]          # the method's own settings
+    length = 16
+
+    [recipe]          # any field of Recipe
+    epochs = 20
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from promptuary.errors import SettingError, nearest
+from promptuary.methods import method
+from promptuary.train.recipe import FIELDS, Recipe
+
+ReadoutName = Literal["auto", "classifier", "verbalizer", "text"]
+Pool = Literal["auto", "first", "mean", "last"]
+
+
+class Run(BaseModel):
+    """One run: which backbone, which data, which method, and what to change of the method's own recipe.
+
+    Arguments:
+        backbone: a short name, a folder, or a name on the hub.
+        train, validation: files, data set names, or `sample:NAME/SPLIT`. Without validation rows, a tenth of the
+            training rows is held out (`holdout`), stratified by label.
+        text, text_pair, label: columns.
+        method: as `promptuary methods` lists them. settings: its own settings.
+        init: `auto`, `random`, `vocabulary`, `labels`, `words:SOME WORDS`, `file:PATH`, `prompt:FOLDER`,
+            `activations` (keys and values of real tokens; for prompts that enter as keys and values).
+        preset: a recipe of the method's paper by name. recipe: single fields to change of it.
+        readout: `classifier` (a trained head), `verbalizer` (label words), `text` (the label is written out), or
+            `auto`: a classifier on encoders, a verbalizer on causal models, text on encoder-decoders.
+        pool: which state the classifier reads. words: label words by label. template: see `data/wording.py`.
+        max_length: cut longer texts; without it a text that does not fit is an error.
+        seeds: one run each. out: where the prompt goes (with several seeds: a folder each, below it).
+        dropout: keep the frozen model's own dropout while tuning.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: str = "minilm"
+    train: str
+    validation: str | None = None
+    holdout: float = Field(default=0.1, gt=0.0, lt=1.0)
+    text: str = "text"
+    text_pair: str | None = None
+    label: str = "label"
+    method: str = "p-tuning-v2"
+    settings: dict[str, Any] = {}
+    init: str = "auto"
+    preset: str | None = None
+    recipe: dict[str, Any] = {}
+    readout: ReadoutName = "auto"
+    pool: Pool = "auto"
+    words: dict[str, str | list[str]] = {}
+    template: str | None = None
+    max_length: int | None = Field(default=None, gt=0)
+    metric: Literal["accuracy", "macro_f1"] = "accuracy"
+    seeds: tuple[int, ...] = (0,)
+    dropout: bool = False
+    save_every: int = Field(default=50, gt=0)
+    out: str
+
+    def full_recipe(self) -> Recipe:
+        """The method's recipe (or the preset's), with this run's changes.
+
+        Raises:
+            SettingError: for an unknown preset or field, or a value out of range.
+        """
+        chosen = method(self.method)
+        base = chosen.recipe
+        if self.preset is not None:
+            if self.preset not in chosen.presets:
+                raise SettingError(
+                    f"Method {chosen.name!r} has no preset {self.preset!r}. {nearest(self.preset, chosen.presets)}"
+                    if chosen.presets
+                    else f"Method {chosen.name!r} has no presets; leave it out."
+                )
+            base = chosen.presets[self.preset]
+        for name in self.recipe:
+            if name not in FIELDS:
+                raise SettingError(f"A recipe has no field {name!r}. {nearest(name, FIELDS)}")
+        changes = dict(self.recipe)
+        if "epochs" in changes and "steps" not in changes:
+            changes["steps"] = 0  # a preset that counts steps gives way to epochs that were asked for
+        return replace(base, **changes)
+
+
+def make_run(values: Mapping[str, Any]) -> Run:
+    """A `Run` from plain values.
+
+    Raises:
+        SettingError: naming the field, what was given and what is expected; unknown keys with the nearest known.
+    """
+    for name in values:
+        if name not in Run.model_fields:
+            raise SettingError(f"A run has no setting {name!r}. {nearest(name, Run.model_fields)}")
+    try:
+        return Run(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(p) for p in first["loc"])
+        given = "" if first["type"] == "missing" else f" (given: {first['input']!r})"
+        raise SettingError(f"Setting {place!r}: {first['msg'].lower()}{given}.") from error
+
+
+def read_run(path: Path, overrides: Mapping[str, Any] | None = None) -> Run:
+    """A run from a TOML file, with overrides on top.
+
+    Raises:
+        SettingError: when the file is missing or is not TOML, and as `make_run`.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingError(f"{path}: {error.strerror}. Expected a TOML file that describes a run.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingError(f"{path} is not TOML: {error}.") from error
+    tables = {"run", "method", "recipe"}
+    for name in document:
+        if name not in tables:
+            raise SettingError(f"{path}: no table [{name}]. {nearest(name, tables)}")
+    values = dict(document.get("run", {}))
+    values["settings"] = {**values.get("settings", {}), **document.get("method", {})}
+    values["recipe"] = {**values.get("recipe", {}), **document.get("recipe", {})}
+    return make_run(merged(values, overrides or {}))
+
+
+def merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`overrides` on top of `values`; the dictionaries inside are merged key by key."""
+    result = dict(values)
+    for name, value in overrides.items():
+        old = result.get(name)
+        result[name] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """`["length=5", "parts=['encoder']"]` as values: TOML values where they parse, else text.
+
+    Raises:
+        SettingError: for a pair without `=`.
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.strip():
+            raise SettingError(f"{pair!r}: expected NAME=VALUE.")
+        try:
+            found[name.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[name.strip()] = text
+    return found
+
+
+READOUTS: tuple[str, ...] = get_args(ReadoutName)

@@ -1,0 +1,181 @@
+"""What a trained prompt may silently suffer from, in words: each check gives an `Alarm` with its remedy, or nothing.
+
+A run that ends without an error may still have learnt nothing. The commonest ways (specs of the papers, issue
+threads of other libraries): the majority class, a loss that stands still, a prompt the model does not hear, a rate
+that does not fit the scale of the embeddings.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from promptuary.data.batch import Batch
+from promptuary.model import SoftPrompted
+from promptuary.placements import bare
+from promptuary.readouts import Readout
+from promptuary.train.evaluation import Pairs, answers
+from promptuary.values import Call
+
+# A loss below this (in nats) has little left to lose: standing still there is no fault.
+LEARNT = 0.05
+# Fewer steps than this say nothing about a trend.
+FEWEST = 20
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Something that looks wrong: a short name, and a sentence that says what, and what to try."""
+
+    name: str
+    sentence: str
+
+
+def majority(pairs: Pairs) -> Alarm | None:
+    """Whether the score is what always answering the commonest class would reach."""
+    true, said = answers(pairs)
+    if not true:
+        return None
+    label, count = Counter(true).most_common(1)[0]
+    share = count / len(true)
+    accuracy = sum(t == s for t, s in zip(true, said, strict=True)) / len(true)
+    if accuracy > share or share == 1.0:
+        return None
+    return Alarm(
+        "majority",
+        f"Accuracy {accuracy:.1%} is not above the {share:.1%} of always answering class {label}: nothing was learnt "
+        "that scores. Try a rate three times larger or smaller, more epochs, or a method with soft keys and values.",
+    )
+
+
+def still(losses: Sequence[float]) -> Alarm | None:
+    """Whether the loss of the last fifth of the steps is that of the first fifth, up to its noise."""
+    fifth = len(losses) // 5
+    if len(losses) < FEWEST:
+        return None
+    first, last = losses[:fifth], losses[-fifth:]
+    noise = ((stdev(first) ** 2 + stdev(last) ** 2) / fifth) ** 0.5
+    fall = mean(first) - mean(last)
+    if fall > max(0.01 * abs(mean(first)), noise) or mean(last) < LEARNT:
+        return None
+    return Alarm(
+        "still",
+        f"The loss does not fall: {mean(first):.4g} at the start, {mean(last):.4g} at the end. Try a larger rate (a "
+        "smaller one if it swings), more steps, or another start of the prompt.",
+    )
+
+
+def ineffective(model: SoftPrompted, readout: Readout, batch: Batch, tolerance: float = 1e-6) -> Alarm | None:
+    """Whether the backbone says the same with and without the prompt."""
+    if model.generator.length == 0:
+        return None
+    x = model.instance(batch.ids, batch.mask, batch.types, batch.task)
+    targets = readout.targets(batch)
+    with torch.no_grad():
+        alone, prompted = model.backbone.run(Call(bare(x)), targets), model(x, targets)
+    gap = (prompted.hidden - alone.hidden)[batch.mask].abs().max()
+    if prompted.targets is not None and alone.targets is not None and targets is not None:
+        gap = torch.maximum(gap, (prompted.targets - alone.targets)[targets.mask].abs().max())
+    if float(gap) > tolerance:
+        return None
+    return Alarm(
+        "ineffective",
+        f"The model's output is the same with and without the prompt (largest gap {float(gap):.1g}). Check that the "
+        "prompt is not zero and enters the model: another injection, or another start.",
+    )
+
+
+def saturated(name: str, probability: Float[Tensor, "batch options"], limit: float = 0.999) -> Alarm | None:
+    """Whether a choice always takes one option with certainty, so that it no longer learns."""
+    option = int(probability.mean(0).argmax())
+    if probability.shape[1] < 2 or float(probability[:, option].min()) < limit:
+        return None
+    return Alarm(
+        "saturated",
+        f"{name} takes option {option} for every row with a probability above {limit}: it no longer learns. Raise its "
+        "temperature, or lower its rate.",
+    )
+
+
+@dataclass
+class Watch:
+    """Follows every trained tensor through a run: whether it gets gradient, whether it moves, how far in one step.
+
+    Arguments:
+        scale: what a step is measured against: the RMS a tensor started with, or the deviation of the backbone's
+            embedding table if that is larger (tensors may start at 0).
+        silent: tensors without any gradient so far. unmoved: those that never changed. furthest: the largest RMS of
+            a watched step, in units of `scale`.
+    """
+
+    scale: dict[str, float]
+    silent: set[str]
+    unmoved: set[str]
+    furthest: dict[str, float] = field(default_factory=dict)
+    _before: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, named: Mapping[str, nn.Parameter], deviation: float) -> "Watch":
+        """A watch over these tensors as they start."""
+        scale = {name: max(_rms(p), deviation) for name, p in named.items()}
+        return cls(scale, set(named), set(named))
+
+    @classmethod
+    def from_notes(cls, notes: Mapping[str, Any]) -> "Watch":
+        """The watch that `notes` was called on."""
+        return cls(dict(notes["scale"]), set(notes["silent"]), set(notes["unmoved"]), dict(notes["furthest"]))
+
+    def notes(self) -> dict[str, Any]:
+        """What `from_notes` needs, as JSON values."""
+        quiet = {"silent": sorted(self.silent), "unmoved": sorted(self.unmoved)}
+        return {"scale": self.scale, **quiet, "furthest": self.furthest}
+
+    def before(self, named: Mapping[str, nn.Parameter], step: int) -> None:
+        """Look at gradients and values before an optimizer step; all tensors now and then, quiet ones always."""
+        self.silent -= {n for n in self.silent if (g := named[n].grad) is not None and bool(g.any())}
+        looked = set(named) if step <= 10 or step % 50 == 0 else self.unmoved
+        self._before = {n: named[n].detach().clone() for n in looked}
+
+    def after(self, named: Mapping[str, nn.Parameter]) -> None:
+        """Look again after the step."""
+        for name, old in self._before.items():
+            distance = _rms(named[name].detach() - old)
+            if distance:
+                self.unmoved.discard(name)
+            self.furthest[name] = max(self.furthest.get(name, 0.0), distance / self.scale[name])
+        self._before = {}
+
+    def alarms(self) -> list[Alarm]:
+        """What the run's tensors suffered from."""
+        dead = [*_dead("got no gradient", self.silent), *_dead("never changed", self.unmoved - self.silent)]
+        return dead + [_leap(name, ratio) for name, ratio in sorted(self.furthest.items()) if ratio > 1.0]
+
+
+def _dead(what: str, names: set[str]) -> list[Alarm]:
+    if not names:
+        return []
+    return [
+        Alarm(
+            "dead",
+            f"{', '.join(sorted(names))} {what} in the whole run. The part has no influence on the loss (or its "
+            "rate is 0): leave it out, or check how it enters the model.",
+        )
+    ]
+
+
+def _leap(name: str, ratio: float) -> Alarm:
+    return Alarm(
+        "leap",
+        f"One step moved {name} by {ratio:.1f} times its own scale: the rate does not fit. Divide it "
+        f"by {math.ceil(ratio)} or more. For prompts at the input, scaled=True states it in units of the embedding table.",
+    )
+
+
+def _rms(tensor: Tensor) -> float:
+    return float(tensor.detach().square().mean().sqrt())

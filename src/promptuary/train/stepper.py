@@ -1,0 +1,122 @@
+"""One optimizer step: gradients of one or more batches, clipping, rates, and an eye on what the step did."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+
+from promptuary.data.batch import Batch
+from promptuary.errors import SettingError, TrainingError
+from promptuary.model import SoftPrompted
+from promptuary.readouts import Readout
+from promptuary.train import groups, schedule
+from promptuary.train.alarms import Watch
+from promptuary.train.evaluation import arithmetic, training
+from promptuary.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step did: the mean loss over its rows, the norm of all gradients before clipping, the rates."""
+
+    loss: float
+    norm: float
+    rates: Mapping[str, float]
+
+
+class Stepper:
+    """Model, read-out and optimizer.
+
+    Arguments:
+        total: steps of the whole run, which the schedule of rates needs.
+        rates: learning rates of single parts; see `train/groups.py`.
+
+    Raises:
+        SettingError: as `groups`; when the model was built with another dropout than the recipe's; in a process
+            that is one of several.
+    """
+
+    def __init__(
+        self,
+        model: SoftPrompted,
+        readout: Readout,
+        recipe: Recipe,
+        total: int,
+        rates: Mapping[str, float] | None = None,
+    ) -> None:
+        if model.dropout != recipe.dropout:
+            raise SettingError(
+                f"The recipe has dropout={recipe.dropout}, the model was built with dropout={model.dropout}. "
+                "Write SoftPrompted(..., dropout=recipe.dropout)."
+            )
+        # The backbone's device decides; accelerate drives the backward pass and the clipping.
+        self.accelerator = Accelerator(device_placement=False)
+        if self.accelerator.num_processes > 1:
+            raise SettingError(
+                f"Tuning runs in one process and was started in {self.accelerator.num_processes}. "
+                "Start one process for each seed instead."
+            )
+        self.model, self.readout, self.recipe, self.total = model, readout, recipe, total
+        self.device = model.backbone.device
+        model.to(self.device)
+        readout.to(self.device)
+        self.named = groups.trained(model, readout)
+        self.optimizer = groups.optimizer(recipe, groups.groups(model, readout, recipe, rates))
+        self.watch = Watch.of(self.named, model.backbone.shape.deviation)
+
+    def step(self, number: int, batches: Sequence[Batch]) -> Step:
+        """Step number `number` (from 1) on the rows of `batches`, as if they were one batch.
+
+        Raises:
+            TrainingError: when loss or gradient are no numbers, or memory is short; no tensor has moved then.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["rate"] * schedule.factor(self.recipe, number, self.total)
+        rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
+        training(self.model, self.readout, True)
+        self.optimizer.zero_grad()
+        loss = self._gradients(batches)
+        norm = float(self.accelerator.clip_grad_norm_(list(self.named.values()), self.recipe.clip or math.inf))
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise self._diverged(number, loss, norm, rates)
+        self.watch.before(self.named, number)
+        self.optimizer.step()
+        self.watch.after(self.named)
+        return Step(loss, norm, rates)
+
+    def close(self) -> None:
+        """Drop gradients and leave training mode."""
+        self.optimizer.zero_grad()
+        training(self.model, self.readout, False)
+
+    def _gradients(self, batches: Sequence[Batch]) -> float:
+        """Gradients of the mean loss over all rows; returns that loss."""
+        rows, total = sum(len(batch.ids) for batch in batches), 0.0
+        for batch in batches:
+            try:
+                loss = self._loss(batch.to(self.device)) * (len(batch.ids) / rows)
+                self.accelerator.backward(loss)
+            except torch.OutOfMemoryError as error:
+                raise TrainingError(
+                    f"The device's memory is short for {len(batch.ids)} rows of {batch.ids.shape[1]} tokens. Halve "
+                    f"batch (now {self.recipe.batch}) and double accumulation (now {self.recipe.accumulation}): the "
+                    "steps stay the same. Or set checkpointing=True."
+                ) from error
+            total += float(loss.detach())
+        return total
+
+    def _loss(self, batch: Batch) -> torch.Tensor:
+        with arithmetic(self.device, self.recipe.precision):
+            x = self.model.instance(batch.ids, batch.mask, batch.types, batch.task)
+            return self.readout.loss(self.model(x, self.readout.targets(batch)), batch).float()
+
+    def _diverged(self, number: int, loss: float, norm: float, rates: Mapping[str, float]) -> TrainingError:
+        what = f"the gradient's norm is {norm} (loss {loss:.4g})" if math.isfinite(loss) else f"the loss is {loss}"
+        given = ", ".join(f"{name} {rate:.3g}" for name, rate in rates.items())
+        return TrainingError(
+            f"Step {number}: {what}, at the learning rates {given}. Nothing of this step was kept. Try a rate ten "
+            f"times smaller (rate={self.recipe.rate / 10:g}), clip=1.0, a longer warmup, or precision='fp32', in "
+            "another folder."
+        )

@@ -1,0 +1,170 @@
+"""A tuned prompt in memory, ready to use: it labels texts, scores rows, saves itself, and opens from a folder."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from promptuary import checkpoint
+from promptuary.assembly import Reading, make_readout, prompted, with_targets
+from promptuary.backbones.backbone import Backbone
+from promptuary.backbones.load import load
+from promptuary.checkpoint import Manifest
+from promptuary.data.batch import Batch
+from promptuary.data.collate import collate, stream
+from promptuary.data.example import Example
+from promptuary.data.loader import Loader
+from promptuary.data.source import Row
+from promptuary.data.task import Label, Task
+from promptuary.data.wording import Wording
+from promptuary.errors import CheckpointError
+from promptuary.model import SoftPrompted
+from promptuary.readouts import Prediction, Readout
+from promptuary.train.evaluation import evaluate
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a prompt says of one text.
+
+    Arguments:
+        label: the class as it stood in the training data (text, number or boolean).
+        probability: of that class, 0 to 1. probabilities: of every class, by its name.
+    """
+
+    label: Label
+    probability: float
+    probabilities: Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """A prompt, the frozen backbone it belongs to, and how its task is worded and read."""
+
+    model: SoftPrompted
+    readout: Readout
+    wording: Wording
+    reading: Reading
+    manifest: Manifest
+
+    @property
+    def task(self) -> Task:
+        return self.wording.task
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.model.backbone
+
+    def predict(self, rows: Iterable[Row], *, batch: int = 64) -> Iterator[Answer]:
+        """The answer for each row, in order, in constant memory.
+
+        Raises:
+            DataError: for a row without a text, or one that is too long.
+        """
+        examples = (e for chunk in _chunks(rows, 1024) for e in self.wording.encode(chunk, labelled=False))
+        return stream(examples, lambda e: len(e.ids), batch, self._answers)
+
+    def predict_texts(self, texts: Sequence[str | tuple[str, str]], *, batch: int = 64) -> list[Answer]:
+        """The answer for each text (or pair of texts), in order."""
+        columns = [c for c in (self.task.text, self.task.text_pair) if c is not None]
+        rows = [
+            Row(dict(zip(columns, (t,) if isinstance(t, str) else t, strict=False)), f"text {i + 1}")
+            for i, t in enumerate(texts)
+        ]
+        return list(self.predict(rows, batch=batch))
+
+    def evaluate(self, rows: Iterable[Row], *, batch: int = 64) -> dict[str, Any]:
+        """Scores on labelled rows: `accuracy` and `macro_f1` (0 to 1), `loss` (nats), `majority` (the accuracy of
+        always naming the most frequent class of these rows), `n` (rows).
+
+        Raises:
+            DataError: for a row without a text or a known label.
+        """
+        examples = self.wording.encode(rows)
+        counts = [sum(e.label == c for e in examples) for c in range(len(self.task.labels))]
+        targeted = with_targets(examples, self.readout, self.wording, self.reading)
+        found = evaluate(self.model, self.readout, Loader(targeted, batch, pad=self._pad))
+        return {**found.scores, "majority": max(counts) / len(examples), "n": len(examples)}
+
+    @property
+    def _pad(self) -> int:
+        pad = self.backbone.tokenizer.pad_token_id
+        return 0 if pad is None else int(pad)
+
+    def _answers(self, examples: Sequence[Example]) -> list[Answer]:
+        said = self._said(collate(examples, range(len(examples)), self._pad).to(self.backbone.device))
+        names, values = self.task.labels, self.task.values
+        return [
+            Answer(values[label], row[label], dict(zip(names, row, strict=True)))
+            for label, row in zip(said.label.tolist(), said.probability.float().tolist(), strict=True)
+        ]
+
+    def _said(self, batch: Batch) -> Prediction:
+        self.model.eval()
+        self.readout.eval()
+        with torch.no_grad():
+            x = self.model.instance(batch.ids, batch.mask, batch.types, batch.task)
+            said: Prediction = self.readout.predict(self.model(x, self.readout.targets(batch)), batch)
+        return said
+
+
+def open_prompt(folder: Path | str, *, backbone: Backbone | str | None = None, trainable: bool = False) -> Tuned:
+    """A saved prompt, ready to use.
+
+    Arguments:
+        backbone: a loaded backbone (one serves any number of prompts), or the name of one; by default the one the
+            prompt was tuned on.
+        trainable: with the network that made the prompt, where there was one, so that training can go on.
+
+    Raises:
+        CheckpointError: when the folder is damaged, or the backbone is another one.
+        BackboneError: when the backbone is not to be had.
+    """
+    place = Path(folder)
+    manifest = checkpoint.read_manifest(place)
+    if not isinstance(backbone, Backbone):
+        dtype = torch.bfloat16 if manifest.run.get("precision") == "bf16" else torch.float32
+        backbone = load(backbone or manifest.backbone, dtype=dtype)
+    checkpoint.check_backbone(manifest, backbone, place)
+    try:
+        run = manifest.run
+        task = Task.from_json(run["task"])
+        how = Reading(run["readout"], run["pool"], tuple(tuple(w) for w in run["words"]))
+        template, max_length, columns, blanks = run["template"], run["max_length"], run["columns"], run["blanks"]
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{place}: the manifest lacks {error}. Tune the prompt again.") from error
+    model = prompted(backbone, manifest.method, manifest.settings, init=None, seed=manifest.seed)
+    wording = make_wording(backbone, task, model, template=template, columns=columns, max_length=max_length)
+    readout = make_readout(backbone, wording, task, how, blanks=blanks)
+    generator = checkpoint.restore(place, manifest, model.generator, model.injection, readout, trainable=trainable)
+    whole = SoftPrompted(backbone, generator, model.injection)
+    return Tuned(whole.to(backbone.device), readout.to(backbone.device), wording, how, manifest)
+
+
+def make_wording(
+    backbone: Backbone,
+    task: Task,
+    model: SoftPrompted,
+    *,
+    template: str | None,
+    columns: Iterable[str],
+    max_length: int | None,
+) -> Wording:
+    """How the task's rows are written for this backbone, in the room that the prompt leaves."""
+    causal = backbone.shape.decodes and not backbone.shape.encodes
+    return Wording(
+        backbone.tokenizer, task, template=template, columns=columns, max_length=max_length, room=model.room, causal=causal
+    )
+
+
+def _chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
+    held: list[Row] = []
+    for row in rows:
+        held.append(row)
+        if len(held) == size:
+            yield held
+            held = []
+    if held:
+        yield held

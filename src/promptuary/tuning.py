@@ -1,0 +1,187 @@
+"""The main job: labelled text and a frozen model in, a tuned prompt out."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from promptuary import checkpoint
+from promptuary.assembly import make_readout, prompted, reading, start, with_targets
+from promptuary.backbones.backbone import Backbone
+from promptuary.backbones.load import load
+from promptuary.data import source
+from promptuary.data.example import Example
+from promptuary.data.loader import Loader
+from promptuary.data.source import Row
+from promptuary.data.task import Task, classification
+from promptuary.errors import DataError
+from promptuary.methods import method
+from promptuary.specs import Run
+from promptuary.train import record, state
+from promptuary.train.fit import Result, fit
+from promptuary.train.progress import Progress, Silent, Terminal
+from promptuary.train.recipe import Recipe
+from promptuary.tuned import Tuned, make_wording
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """One finished run: the prompt, where it lies, and how training went."""
+
+    tuned: Tuned
+    folder: Path
+    result: Result
+    seed: int
+
+    def summary(self) -> dict[str, Any]:
+        """The run in plain values: scores on the validation rows, sizes, seconds, alarms."""
+        trained = [p for m in (self.tuned.model, self.tuned.readout) for p in m.parameters() if p.requires_grad]
+        return {
+            "seed": self.seed,
+            "folder": str(self.folder),
+            "score": self.result.score,
+            "scores": dict(self.result.scores),
+            "best_step": self.result.best_step,
+            "steps": self.result.steps,
+            "trainable": sum(p.numel() for p in trained),
+            "bytes": (self.folder / checkpoint.PROMPT).stat().st_size,
+            "seconds": self.result.seconds,
+            "alarms": [a.sentence for a in self.result.alarms],
+        }
+
+
+def tune(run: Run, *, backbone: Backbone | None = None, overwrite: bool = False, console: Console | None = None) -> list[Outcome]:
+    """Tune a prompt for each seed of `run`, and save it. The same call goes on where an interrupted one stopped.
+
+    Arguments:
+        backbone: a loaded one to use instead of loading `run.backbone`.
+        overwrite: start anew where the folder holds a run.
+        console: where progress and alarms are shown; `None` is silent.
+
+    Raises:
+        PromptuaryError: one of its kinds, before any long work where that can be known.
+    """
+    recipe = run.full_recipe()
+    method(run.method)
+    train, validation = _data(run)
+    task = classification(
+        train, name=Path(run.out).name, text=run.text, text_pair=run.text_pair, label=run.label
+    )
+    if backbone is None:
+        dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+        backbone = load(run.backbone, dtype=dtype, dropout=run.dropout)
+    out = Path(run.out)
+    places = {seed: out if len(run.seeds) == 1 else out / f"seed-{seed}" for seed in run.seeds}
+    for place in places.values():
+        _clear(place) if overwrite else None
+    return [_one(run, recipe, backbone, task, train, validation, seed, place, console) for seed, place in places.items()]
+
+
+def _one(
+    run: Run, recipe: Recipe, backbone: Backbone, task: Task, train: Sequence[Row], validation: Sequence[Row],
+    seed: int, folder: Path, console: Console | None,
+) -> Outcome:  # fmt: skip
+    columns = sorted(set(train[0].fields) - {run.label})
+    trial = prompted(backbone, run.method, run.settings, init=None, seed=seed)
+    wording = make_wording(backbone, task, trial, template=run.template, columns=columns, max_length=run.max_length)
+    examples, held = wording.encode(train), wording.encode(validation)
+    how = reading(backbone, task, run.readout, run.pool, run.words)
+    blanks = len(examples[0].blanks or ())
+    readout = make_readout(backbone, wording, task, how, blanks=blanks, seed=seed)
+    named = method(run.method).init if run.init == "auto" else run.init
+    init = start(named, backbone, wording, examples, run.settings)
+    model = prompted(backbone, run.method, run.settings, init=init, seed=seed, dropout=recipe.dropout)
+    _told_cut(examples, console, run)
+    pad = backbone.tokenizer.pad_token_id or 0
+    loaders = [
+        Loader(with_targets(rows, readout, wording, how), size, pad=pad, seed=seed, shuffle=shuffle)
+        for rows, size, shuffle in ((examples, recipe.batch, True), (held, 2 * recipe.batch, False))
+    ]
+    described = {
+        "method": {"name": run.method, **run.settings},
+        "init": named,
+        "readout": asdict(how),
+        "task": task.to_json(),
+        "template": run.template,
+        "max_length": run.max_length,
+        "data": {"train": run.train, "validation": run.validation, "holdout": run.holdout, "digest": _digest(examples, held)},
+        "dropout": run.dropout,
+    }
+    progress: Progress = Silent() if console is None else Terminal(f"{run.method}, seed {seed}")
+    result = fit(
+        model, readout, loaders[0], loaders[1], recipe,
+        seed=seed, folder=folder, settings=described, metric=run.metric, progress=progress, save_every=run.save_every,
+    )  # fmt: skip
+    kept = {
+        "task": task.to_json(), "readout": how.kind, "pool": how.pool, "words": [list(w) for w in how.words],
+        "template": run.template, "columns": columns, "blanks": blanks, "max_length": run.max_length,
+        "precision": recipe.precision, "recipe": asdict(recipe), "init": named, "data": described["data"],
+        "scores": dict(result.scores), "best_step": result.best_step, "steps": result.steps,
+        "seconds": result.seconds, "alarms": [a.sentence for a in result.alarms], **record.surroundings(),
+    }  # fmt: skip
+    manifest = checkpoint.save_prompt(
+        folder,
+        {
+            "method": run.method, "settings": run.settings, "seed": seed, "backbone": run.backbone,
+            "fingerprint": backbone.fingerprint(), "family": backbone.shape.family, "dim": backbone.shape.dim, "run": kept,
+        },
+        model.generator, model.injection, readout,
+    )  # fmt: skip
+    model.eval()
+    readout.eval()
+    return Outcome(Tuned(model, readout, wording, how, manifest), folder, result, seed)
+
+
+def _data(run: Run) -> tuple[list[Row], list[Row]]:
+    """Training and validation rows; without validation rows a stratified share of the training rows is held out."""
+    train = list(source.rows(run.train))
+    if run.validation is not None:
+        return train, list(source.rows(run.validation))
+    return hold_out(train, run.label, run.holdout)
+
+
+def hold_out(rows: Sequence[Row], label: str, share: float) -> tuple[list[Row], list[Row]]:
+    """Split off `share` of the rows, stratified by label and the same for every seed.
+
+    Raises:
+        DataError: when there are too few rows of a class.
+    """
+    from sklearn.model_selection import train_test_split
+
+    from promptuary.data.task import label as label_of
+
+    labels = [str(label_of(row, label)) for row in rows]
+    try:
+        kept, held = train_test_split(list(range(len(rows))), test_size=share, random_state=0, stratify=labels)
+    except ValueError as error:
+        rare = min(set(labels), key=labels.count)
+        raise DataError(
+            f"{len(rows)} training rows are too few to hold out {share:g} of them for validation in every class "
+            f"({rare!r} has {labels.count(rare)}). Name validation rows with --validation."
+        ) from error
+    return [rows[i] for i in sorted(kept)], [rows[i] for i in sorted(held)]
+
+
+def _told_cut(examples: Sequence[Example], console: Console | None, run: Run) -> None:
+    cut = sum(e.cut > 0 for e in examples)
+    if cut and console is not None:
+        console.print(f"{cut:,} of {len(examples):,} training texts were cut to {run.max_length} tokens.", highlight=False)
+
+
+def _digest(*sets: Iterable[Example]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for examples in sets:
+        for e in examples:
+            digest.update(json.dumps([e.ids, e.types, e.label]).encode())
+    return digest.hexdigest()
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier run left, and nothing else."""
+    for name in (checkpoint.MANIFEST, checkpoint.PROMPT, checkpoint.TRAINING, state.NAME, record.NAME):
+        (folder / name).unlink(missing_ok=True)
