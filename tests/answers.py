@@ -33,12 +33,19 @@ class Answer:
 
 
 def answers(
-    model: SoftPrompted, texts: Sequence[Text], side: Side = "right", *, extra: int = 0, seed: int = 0
+    model: SoftPrompted,
+    texts: Sequence[Text],
+    side: Side = "right",
+    *,
+    extra: int = 0,
+    seed: int = 0,
+    scored: bool = True,
 ) -> list[Answer]:
-    """Our answers to `texts` in one batch, taken out of it row by row."""
+    """Our answers to `texts` in one batch, taken out of it row by row; the continuations too, if `scored`."""
     kind = FAMILIES[model.backbone.name].kind
     batch = pad(texts, side, extra=extra, seed=seed)
-    targets, steps = (None, []) if kind == "encoder" else pad_targets(texts, side, seed=seed)
+    scored = scored and kind != "encoder"
+    targets, steps = pad_targets(texts, side, extra=extra, seed=seed) if scored else (None, [])
     out = model(model.instance(batch.ids, batch.mask, batch.types), targets)
     tokens = out.hidden if kind == "encoder_decoder" else out.logits(out.hidden)
     assert tokens.shape[:2] == batch.ids.shape  # the caller's length, never longer by a prompt

@@ -60,13 +60,15 @@ def pad(texts: Sequence[Text], side: Side, *, extra: int = 0, seed: int = 0) -> 
     return Padded(ids, mask, types, columns)
 
 
-def pad_targets(texts: Sequence[Text], side: Side, *, seed: int = 0) -> tuple[Targets, list[list[list[int]]]]:
+def pad_targets(
+    texts: Sequence[Text], side: Side, *, extra: int = 0, seed: int = 0
+) -> tuple[Targets, list[list[list[int]]]]:
     """The continuations of every row as `Targets`, and the columns of their steps by row and choice."""
     lengths = [len(choice) for text in texts for choice in text.choices]
-    flat = places(lengths, side, extra=1, seed=seed)
+    flat = places(lengths, side, extra=extra, seed=seed)
     choices = len(texts[0].choices)
     columns = [flat[i * choices : (i + 1) * choices] for i in range(len(texts))]
-    shape = (len(texts), choices, max(lengths) + 1)
+    shape = (len(texts), choices, max(lengths) + extra)
     ids = torch.randint(0, VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))
     mask = torch.zeros(shape, dtype=torch.bool)
     for row, text in enumerate(texts):

@@ -103,7 +103,8 @@ def padded(texts: Sequence[Tensor], length: int, *, left: bool, pad: int = 0) ->
 
 def theirs(model: PreTrainedModel, settings: PeftConfig, table: Tensor | None = None) -> PeftModel:
     """PEFT around a copy of `model`, with the numbers of `table` as its prompt."""
-    prompted = get_peft_model(copy.deepcopy(model), settings).eval()
+    # PEFT writes into the settings it is given, so each model gets settings of its own.
+    prompted = get_peft_model(copy.deepcopy(model), copy.deepcopy(settings)).eval()
     if table is not None:
         weight = prompted.prompt_encoder["default"].embedding.weight
         assert weight.shape == table.shape, (weight.shape, table.shape)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 import transformers as hf
 from peft import PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -171,7 +172,11 @@ def a05() -> Finding:
         "largest change of BERT's prefix in 3 training steps (PEFT in the Trainer of transformers)",
         "the same training without checkpointing, which must change it as much",
         *(
-            Side(", ".join(f"{k} {v:.3g}" for k, v in m.items()), m, abs(m["without"] - m["with checkpointing"]) < EXACT)
+            Side(
+                ", ".join(f"{k} {v:.2g}" for k, v in m.items()),
+                m,
+                abs(m["without"] - m["with checkpointing"]) < 0.01 * m["without"],
+            )
             for m in (moved["peft"], moved["ours"])
         ),
     )
@@ -181,7 +186,9 @@ def _trainer(model: nn.Module, folder: str, data: list[dict[str, Tensor]], **opt
     arguments = hf.TrainingArguments(
         folder, report_to=[], disable_tqdm=True, learning_rate=1e-2, per_device_train_batch_size=8, use_cpu=True, seed=0, **options
     )
-    return hf.Trainer(model, arguments, train_dataset=data, eval_dataset=data)
+    trainer = hf.Trainer(model, arguments, train_dataset=data, eval_dataset=data)
+    trainer.remove_callback(hf.PrinterCallback)
+    return trainer
 
 
 def _steps(model: SoftPrompted, readout: nn.Module, many: Batch, number: int, targets: Targets | None = None) -> None:
@@ -207,10 +214,11 @@ def a07() -> Finding:
     ids = torch.stack(rows(8, 8, 8))
     data = [{"input_ids": i, "labels": i} for i in ids]
 
-    def bare_loss(table: Tensor) -> float:
+    def bare_loss(table: Tensor, *, given: int) -> float:
+        """Of the rows' tokens behind the `given` first ones. PEFT's prompt also predicts the first; ours reads on."""
         with torch.no_grad():
-            scores = torch.cat([model(inputs_embeds=embedded(model, table, i)).logits[:, P:-1] for i in ids])
-        return float(F.cross_entropy(scores.flatten(0, 1), ids[:, 1:].flatten()))
+            scores = torch.cat([model(inputs_embeds=embedded(model, table, i)).logits[:, P - 1 + given : -1] for i in ids])
+        return float(F.cross_entropy(scores.flatten(0, 1), ids[:, given:].flatten()))
 
     settings = PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=P, encoder_hidden_size=32)
     prompted = theirs(model, settings)
@@ -220,7 +228,9 @@ def a07() -> Finding:
             load_best_model_at_end=True, metric_for_best_model="eval_loss",
         )  # fmt: skip
         trainer.train()
-        best, after = float(trainer.state.best_metric), float(trainer.evaluate()["eval_loss"])
+        after = float(trainer.evaluate()["eval_loss"])
+        saved = load_file(Path(trainer.state.best_model_checkpoint) / "adapter_model.safetensors")
+        best = bare_loss(saved["prompt_embeddings"], given=0)
     many, words = batch(ids, torch.ones_like(ids)), _Words()
     to = backbone(model)
     own = SoftPrompted(to, *method("p-tuning").parts(to.shape, length=P))
@@ -230,14 +240,14 @@ def a07() -> Finding:
         facts = {"method": "p-tuning", "settings": {"length": P}, "seed": 0, "backbone": to.name}
         facts |= {"fingerprint": to.fingerprint(), "family": to.shape.family, "dim": to.shape.dim, "run": {}}
         save_prompt(place, facts, own.generator, own.injection, nn.Identity())
-        right = bare_loss(own.generator.fixed().values[0])
+        right = bare_loss(own.generator.fixed().values[0], given=1)
         fresh = method("p-tuning").parts(to.shape, length=P)
         again = SoftPrompted(to, restore(place, read_manifest(place), *fresh, nn.Identity(), trainable=True), fresh[1])
         loss = float(words.loss(again(again.instance(many.ids, many.mask)), many))
     return Finding(
         "A7",
         "loss of P-tuning's best checkpoint after it was loaded to go on training",
-        "PEFT: the best loss its Trainer recorded; ours: the bare model's loss with the prompt that was saved",
+        "the bare model's loss with the prompt that was saved",
         Side(f"{after:.5f}, right is {best:.5f}", {"loss": after, "right": best}, abs(after - best) < EXACT),
         Side(f"{loss:.5f}, right is {right:.5f}", {"loss": loss, "right": right}, abs(loss - right) < EXACT),
     )

@@ -4,7 +4,7 @@ Training and loading both build through here, so that what is loaded is what was
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -46,7 +46,8 @@ def reading(backbone: Backbone, task: Task, kind: str, pool: str, words: Mapping
         kind = "classifier" if not shape.decodes else "text" if shape.encodes else "verbalizer"
     if kind == "text" and not shape.decodes:
         raise BackboneError(
-            f"readout='text' on {backbone.name!r}: an encoder writes no text. Use 'classifier', or 'verbalizer' with a <mask>."
+            f"readout='text' on {backbone.name!r}: an encoder writes no text. Use 'classifier', or 'verbalizer' with "
+            "a <mask>."
         )
     if kind == "verbalizer" and not backbone.has_head:
         raise BackboneError(
@@ -62,7 +63,9 @@ def reading(backbone: Backbone, task: Task, kind: str, pool: str, words: Mapping
     return Reading(kind, pool, tuple((w,) if isinstance(w, str) else tuple(w) for w in (named[k] for k in task.labels)))
 
 
-def make_readout(backbone: Backbone, wording: Wording, task: Task, how: Reading, *, blanks: int, seed: int = 0) -> Readout:
+def make_readout(
+    backbone: Backbone, wording: Wording, task: Task, how: Reading, *, blanks: int, seed: int = 0
+) -> Readout:
     """The read-out a reading describes. `blanks`: mask tokens of the template."""
     if how.kind == "classifier":
         return Classifier(len(task.labels), backbone.shape.output, pool=how.pool, seed=seed)  # type: ignore[arg-type]
@@ -84,12 +87,12 @@ def with_targets(examples: Sequence[Example], readout: Readout, wording: Wording
     if not isinstance(readout, LanguageModel):
         return list(examples)
     texts = wording.targets([w[0] for w in how.words])
-    from dataclasses import replace
-
     return [e if e.label in (None, -1) else replace(e, target=texts[e.label]) for e in examples]
 
 
-def start(init: str, backbone: Backbone, wording: Wording, examples: Sequence[Example], settings: Mapping[str, Any]) -> Initial | None:
+def start(
+    init: str, backbone: Backbone, wording: Wording, examples: Sequence[Example], settings: Mapping[str, Any]
+) -> Initial | None:
     """The start that `init` names; `None` leaves it to the method.
 
     Raises:

@@ -61,7 +61,9 @@ def flat(generator: Generator, injection: nn.Module) -> Tensor | None:
     return one.values[0].detach().float()
 
 
-def save_prompt(folder: Path, manifest: Mapping[str, Any], generator: Generator, injection: nn.Module, readout: nn.Module) -> Manifest:
+def save_prompt(
+    folder: Path, manifest: Mapping[str, Any], generator: Generator, injection: nn.Module, readout: nn.Module
+) -> Manifest:
     """Write a prompt; `manifest` holds the fields of `Manifest` but `form` and `hashes`.
 
     Raises:
@@ -102,8 +104,8 @@ def read_manifest(folder: Path) -> Manifest:
         found = json.loads(path.read_bytes())
         if found.get("format") != FORMAT:
             raise CheckpointError(
-                f"{path}: format {found.get('format')!r}; this version reads format {FORMAT}. Tune the prompt again, or "
-                "install the version that wrote it."
+                f"{path}: format {found.get('format')!r}; this version reads format {FORMAT}. Tune the prompt again, "
+                "or install the version that wrote it."
             )
         return Manifest(**found)
     except (ValueError, TypeError, AttributeError) as error:
@@ -164,7 +166,9 @@ def restore(
         generator.load_state_dict(_under("generator.", parts))
         injection.load_state_dict(_under("injection.", parts))
     except (RuntimeError, KeyError) as error:
-        raise CheckpointError(f"{folder}: its tensors do not fit its manifest ({error}). Tune the prompt again.") from error
+        raise CheckpointError(
+            f"{folder}: its tensors do not fit its manifest ({error}). Tune the prompt again."
+        ) from error
     return generator
 
 

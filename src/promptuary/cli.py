@@ -4,7 +4,6 @@ Heavy imports are local to the commands, so that `promptuary --help` answers at 
 """
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -20,12 +19,17 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="Soft prompts for frozen language models: tune, keep and use them.",
 )
 out, err = Console(), Console(stderr=True)
 
-Data = Annotated[str, typer.Option(help="A .jsonl/.csv/.tsv/.parquet file, sample:NAME/SPLIT, or a data set's name:split.")]
+Data = Annotated[
+    str, typer.Option(help="A .jsonl/.csv/.tsv/.parquet file, sample:NAME/SPLIT, or a data set's name:split.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 Backbone = Annotated[str | None, typer.Option(help="A short name, a folder, or a name on the hub.")]
 Folder = Annotated[Path, typer.Argument(help="The folder that `tune --out` wrote.")]
@@ -58,16 +62,22 @@ def _told(command: Callable[P, None]) -> Callable[P, None]:
 @app.command()
 @_told
 def tune(
-    config: Annotated[Path | None, typer.Argument(help="A TOML file that describes the run; options override it.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(help="A TOML file that describes the run; options override it.")
+    ] = None,
     backbone: Backbone = None,
     train: Annotated[str | None, typer.Option(help="Training rows: a file, sample:NAME/SPLIT, or a data set.")] = None,
-    validation: Annotated[str | None, typer.Option(help="Validation rows; without them a tenth of train is held out.")] = None,
+    validation: Annotated[
+        str | None, typer.Option(help="Validation rows; without them a tenth of train is held out.")
+    ] = None,
     text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     text_pair: Annotated[str | None, typer.Option(help="Column of a second text.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
     method: Annotated[str | None, typer.Option(help="A method; `promptuary methods` lists them.")] = None,
     length: Annotated[int | None, typer.Option(help="Soft tokens.")] = None,
-    init: Annotated[str | None, typer.Option(help="auto, random, vocabulary, labels, words:..., file:..., prompt:..., activations.")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="auto, random, vocabulary, labels, words:..., file:..., prompt:..., activations.")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="A recipe of the method's paper.")] = None,
     readout: Annotated[str | None, typer.Option(help="auto, classifier, verbalizer, text.")] = None,
     template: Annotated[str | None, typer.Option(help="For example '{text} It was <mask> .'")] = None,
@@ -78,8 +88,12 @@ def tune(
     max_length: Annotated[int | None, typer.Option(help="Cut longer texts to this many tokens.")] = None,
     metric: Annotated[str | None, typer.Option(help="What chooses the best checkpoint: accuracy, macro_f1.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16 for the frozen model.")] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Of everything random; give it several times for several runs.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="A method's setting or a recipe's field: NAME=VALUE.")] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="Of everything random; give it several times for several runs.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A method's setting or a recipe's field: NAME=VALUE.")
+    ] = None,
     save_every: Annotated[int | None, typer.Option(help="Steps between saved states.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Start anew where --out holds a run already.")] = False,
     folder: Annotated[Path | None, typer.Option("--out", help="Where the prompt goes.")] = None,
@@ -99,8 +113,12 @@ def tune(
     pairs = parse_settings(settings or [])
     recipe = {"epochs": epochs, "rate": rate, "batch": batch, "precision": precision}
     overrides: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
-    overrides["recipe"] = {k: v for k, v in recipe.items() if v is not None} | {k: v for k, v in pairs.items() if k in FIELDS}
-    overrides["settings"] = {k: v for k, v in pairs.items() if k not in FIELDS} | ({} if length is None else {"length": length})
+    overrides["recipe"] = {k: v for k, v in recipe.items() if v is not None} | {
+        k: v for k, v in pairs.items() if k in FIELDS
+    }
+    overrides["settings"] = {k: v for k, v in pairs.items() if k not in FIELDS} | (
+        {} if length is None else {"length": length}
+    )
     run = make_run(merged({}, overrides)) if config is None else read_run(config, overrides)
     results = tuning.tune(run, overwrite=overwrite, console=None if as_json else err)
     if as_json:
@@ -117,7 +135,13 @@ def _print_results(results: "list[Any]", folder: str) -> None:
         table.add_column(column, justify="right")
     for r in results:
         s = r.summary()
-        table.add_row(str(s["seed"]), f"{s['score']:.4f}", f"{s['trainable']:,}", f"{s['bytes'] / 1024:.1f} KiB", f"{s['seconds']:.1f}")
+        table.add_row(
+            str(s["seed"]),
+            f"{s['score']:.4f}",
+            f"{s['trainable']:,}",
+            f"{s['bytes'] / 1024:.1f} KiB",
+            f"{s['seconds']:.1f}",
+        )
     out.print(table)
     if len(results) > 1:
         scores = spread([r.summary()["scores"] for r in results])
@@ -132,13 +156,21 @@ def _print_results(results: "list[Any]", folder: str) -> None:
 @app.command()
 @_told
 def evaluate(
-    folder: Folder, data: Data, backbone: Backbone = None, batch: int = 64, as_json: AsJson = False
+    folder: Folder,
+    data: Data,
+    backbone: Backbone = None,
+    decode: Annotated[str | None, typer.Option(help="For prompts that write text: free, rank, constrained.")] = None,
+    batch: Annotated[int, typer.Option(help="Rows a pass.")] = 64,
+    as_json: AsJson = False,
 ) -> None:
     """Score a prompt on labelled rows."""
     with _opened(folder, backbone) as tuned:
         from promptuary.data.source import rows
 
-        scores = tuned.evaluate(rows(data), batch=batch)
+        if decode is None:
+            scores = tuned.evaluate(rows(data), batch=batch)
+        else:
+            scores = tuned.decode(rows(data), mode=decode, batch=batch)
     if as_json:
         print(json.dumps(scores))
         return
@@ -192,17 +224,17 @@ def methods(as_json: AsJson = False) -> None:
     """The methods, their papers and settings."""
     from promptuary.methods import METHODS
 
-    found = [
-        {"name": m.name, "summary": m.summary, "paper": m.paper, "settings": m.settings(), "presets": list(m.presets)}
-        for m in METHODS.values()
-    ]
     if as_json:
+        fields = ("name", "summary", "paper")
+        found = [
+            {**{f: getattr(m, f) for f in fields}, "settings": m.settings(), "presets": list(m.presets)}
+            for m in METHODS.values()
+        ]
         print(json.dumps(found, default=str))
         return
     table = Table("name", "what it does", "settings", "presets")
-    for m in found:
-        settings = ", ".join(f"{k}={v}" for k, v in dict(m["settings"]).items())  # type: ignore[call-overload]
-        table.add_row(str(m["name"]), str(m["summary"]), settings, ", ".join(m["presets"]))
+    for m in METHODS.values():
+        table.add_row(m.name, m.summary, ", ".join(f"{k}={v}" for k, v in m.settings().items()), ", ".join(m.presets))
     out.print(table)
 
 
@@ -220,7 +252,7 @@ def backbones(as_json: AsJson = False) -> None:
     for b in found:
         table.add_row(b["name"], b["summary"])
     out.print(table)
-    out.print("Any model of the Hugging Face hub (--backbone roberta-base) or a local folder (--backbone ./my-model) works too.")
+    out.print("Any hub name (--backbone roberta-base) or local folder (--backbone ./my-model) works too.")
 
 
 @contextmanager
@@ -228,7 +260,3 @@ def _opened(folder: Path, backbone: str | None) -> "Iterator[Tuned]":
     from promptuary.tuned import open_prompt
 
     yield open_prompt(folder, backbone=backbone)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

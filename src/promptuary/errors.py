@@ -1,11 +1,11 @@
 """What can go wrong, as a tree. Every message says what was given, what was expected and what to write instead.
 
-    PromptuaryError             the user can mend it; the command line prints the sentence and exits with 2
-    |-- SettingError            a setting that cannot work: unknown name, value out of range, parts that do not fit
-    |-- DataError               a row, a column or a file of data
-    |-- BackboneError           a model that is missing, or that cannot do what a method asks of it
-    |-- CheckpointError         a saved prompt that is broken, or that belongs to another backbone
-    `-- TrainingError           training that went wrong while running: NaN loss, no room on the disk
+PromptuaryError             the user can mend it; the command line prints the sentence and exits with 2
+|-- SettingError            a setting that cannot work: unknown name, value out of range, parts that do not fit
+|-- DataError               a row, a column or a file of data
+|-- BackboneError           a model that is missing, or that cannot do what a method asks of it
+|-- CheckpointError         a saved prompt that is broken, or that belongs to another backbone
+`-- TrainingError           training that went wrong while running: NaN loss, no room on the disk
 """
 
 import difflib

@@ -19,6 +19,7 @@ def write(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
+            os.fchmod(file.fileno(), 0o666 & ~_mask())
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -30,3 +31,10 @@ def write(path: Path, data: bytes) -> None:
             f"{path}: could not be written ({error.strerror or error}). What stood there before is untouched; "
             "make room or choose another --out, and run the same command again."
         ) from error
+
+
+def _mask() -> int:
+    """The user's umask: temporary files are made private, files that stay are made as any other file is."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

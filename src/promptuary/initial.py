@@ -86,7 +86,9 @@ def from_labels(table: Float[Tensor, "vocabulary dim"], labels: Sequence[Sequenc
 
     def make(length: int, width: int, seed: torch.Generator) -> Tensor:
         _fits(table, width, "from_labels")
-        means = [table[torch.tensor(list(ids), device=table.device)].float().mean(0).cpu() for ids in labels[:length] if ids]
+        means = [
+            table[torch.tensor(list(ids), device=table.device)].float().mean(0).cpu() for ids in labels[:length] if ids
+        ]
         others = rest(length - len(means), width, seed)
         return torch.cat([torch.stack(means), others]) if means else others
 
@@ -120,7 +122,9 @@ def from_file(path: Path | str) -> Initial:
     if place.is_dir():
         place = place / "prompt.safetensors"
     if not place.is_file():
-        raise SettingError(f"from_file({str(path)!r}): no such file. Name a .safetensors file or a saved prompt's folder.")
+        raise SettingError(
+            f"from_file({str(path)!r}): no such file. Name a .safetensors file or a saved prompt's folder."
+        )
     matrices = [t for _, t in sorted(load_file(place).items()) if t.dim() == 2 and t.is_floating_point()]
     if not matrices:
         raise SettingError(f"from_file({str(path)!r}): the file holds no matrix [length, width].")
@@ -158,5 +162,5 @@ def _fits(table: Tensor, width: int, who: str) -> None:
     if table.shape[1] != width:
         raise SettingError(
             f"{who}: the embedding table has width {table.shape[1]}, this prompt needs {width}. Word embeddings can "
-            "start prompts at the input only; for keys and values use normal(...) or from_prompt(backbone.keys_values(...))."
+            "start prompts at the input only; keys and values start by normal(...) or from_activations(...)."
         )

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import get_args
 
+import torch
 from einops import rearrange
 from torch import nn
 
@@ -31,6 +32,9 @@ class Injection(nn.Module, ABC):
     def occupies(self, length: int) -> int:
         """How many positions of the input a prompt of `length` soft tokens takes up."""
 
+    def accepts(self, length: int) -> None:
+        """Raise `SettingError` where a prompt of `length` soft tokens cannot enter."""
+
 
 class Embeddings(Injection):
     """Soft tokens enter as rows of embeddings (Lester et al. 2021, section 2)."""
@@ -45,6 +49,9 @@ class Embeddings(Injection):
 
     def occupies(self, length: int) -> int:
         return length
+
+    def accepts(self, length: int) -> None:
+        self.placement.accepts(length)
 
 
 class KeyValues(Injection):
@@ -61,7 +68,7 @@ class KeyValues(Injection):
             number of soft tokens where these are the keys and values of real tokens.
 
     Raises:
-        SettingError: for an unknown part or one the backbone lacks.
+        SettingError: for an unknown part or one the backbone lacks; for a `start` on a model that is not causal.
         BackboneError: when the backbone's code has no hook for attention (DeBERTa).
     """
 
@@ -77,17 +84,22 @@ class KeyValues(Injection):
         chosen = frozenset(present if parts is None else parts)
         if not chosen or not chosen <= present:
             raise SettingError(
-                f"KeyValues(parts={sorted(chosen)}) on {shape.family!r}: it has {sorted(present)}; name one or more of these."
+                f"KeyValues(parts={sorted(chosen)}) on {shape.family!r}: it has {sorted(present)}; name some."
+            )
+        if start < 0 or (start and shape.encodes):
+            raise SettingError(
+                f"KeyValues(start={start}) on {shape.family!r}: expected 0"
+                + (", for only a causal model goes on counting after its prefix." if shape.encodes else " or more.")
             )
         self.parts, self.start = chosen, start
         self.attention = [(i, a) for i, a in enumerate(shape.attention) if a.part in chosen]
         self.width = shape.key_value_width(chosen)
 
     def forward(self, p: Prompt, x: Instance) -> Call:
-        values = p.values.split([a.width for _, a in self.attention], dim=2)
+        values = torch.split(p.values, [a.width for _, a in self.attention], dim=2)
         keys_values = {}
         for (index, a), flat in zip(self.attention, values, strict=True):
-            key, value = flat.split([a.heads * a.key, a.heads * a.value], dim=2)
+            key, value = flat[..., : a.heads * a.key], flat[..., a.heads * a.key :]
             keys_values[index] = KeyValue(
                 rearrange(key, "b p (heads k) -> b heads p k", heads=a.heads),
                 rearrange(value, "b p (heads v) -> b heads p v", heads=a.heads),
@@ -120,3 +132,6 @@ class HiddenStates(Injection):
 
     def occupies(self, length: int) -> int:
         return length
+
+    def accepts(self, length: int) -> None:
+        self.placement.accepts(length)

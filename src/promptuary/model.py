@@ -30,6 +30,7 @@ class SoftPrompted(nn.Module):
                 f"The generator makes soft tokens of {generator.width} numbers; {type(injection).__name__} on "
                 f"{backbone.name!r} takes {injection.width}. Build the generator with width={injection.width}."
             )
+        injection.accepts(generator.length)
         if not 0.0 <= dropout < 1.0:
             raise SettingError(f"dropout={dropout}: expected a share from 0 up to 1.")
         self._backbone = (backbone,)  # in a tuple: out of reach of module traversal

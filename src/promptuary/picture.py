@@ -49,25 +49,39 @@ def describe(tuned: Tuned, *, words: int = 5) -> dict[str, Any]:
 def draw(described: dict[str, Any], console: Console) -> None:
     """Draw a description."""
     table = Table(show_header=False, title=f"{described['method']} on {described['backbone']}")
-    shown = ("settings", "labels", "readout", "scores", "seconds", "soft_tokens", "numbers_per_token", "enters", "alarms")
+    shown = (
+        "settings",
+        "labels",
+        "readout",
+        "scores",
+        "seconds",
+        "soft_tokens",
+        "numbers_per_token",
+        "enters",
+        "alarms",
+    )
     for name in shown:
         table.add_row(name.replace("_", " "), _short(described[name]))
     console.print(table)
     if "nearest" not in described:
         if described["soft_tokens"]:
-            console.print("Keys, values and hidden states have no nearest words: they do not live among word embeddings.")
+            console.print(
+                "Keys, values and hidden states have no nearest words: they do not live among word embeddings."
+            )
         return
     scale = described["scale"]
     console.print(
         f"scale: soft tokens {scale['deviation']:.3f} (rows {scale['row_norm']:.2f}), embedding table "
-        f"{scale['table_deviation']:.3f} (rows {scale['table_row_norm']:.2f}); mean cosine between soft tokens {scale['cosine']:.2f}"
+        f"{scale['table_deviation']:.3f} (rows {scale['table_row_norm']:.2f});"
+        f" mean cosine between soft tokens {scale['cosine']:.2f}"
     )
     words = Table("soft token", "nearest words by cosine", title="nearest words")
     for i, neighbours in enumerate(described["nearest"]):
         words.add_row(str(i), "  ".join(f"{word} {cosine:.2f}" for word, cosine in neighbours))
     console.print(words)
     console.print(
-        f"A random vector's nearest word has a cosine of {described['control_cosine']:.2f}: what is not clearly above it says nothing."
+        f"A random vector's nearest word has a cosine of {described['control_cosine']:.2f}: "
+        "what is not clearly above it says nothing."
     )
 
 

@@ -51,7 +51,9 @@ def arrange(
 
 def bare(x: Instance) -> Layout:
     """The input alone, without any prompt."""
-    empty = Prompt(x.embeds.new_zeros(x.embeds.shape[0], 0, x.embeds.shape[2]), x.embeds.new_zeros(x.embeds.shape[0], 0))
+    empty = Prompt(
+        x.embeds.new_zeros(x.embeds.shape[0], 0, x.embeds.shape[2]), x.embeds.new_zeros(x.embeds.shape[0], 0)
+    )
     return arrange(empty, x, x.ids.new_zeros(x.ids.shape[0], 0))
 
 
@@ -126,5 +128,9 @@ class Slots(Placement):
         # A caller who asks for the output at a mark gets the output at its soft token.
         which = (marks.cumsum(1) - 1).clamp(min=0)
         return Layout(
-            laid.embeds, laid.mask, laid.types, torch.where(marks, laid.prompts.gather(1, which), laid.tokens), laid.prompts
+            laid.embeds,
+            laid.mask,
+            laid.types,
+            torch.where(marks, laid.prompts.gather(1, which), laid.tokens),
+            laid.prompts,
         )

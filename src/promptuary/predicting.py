@@ -31,7 +31,9 @@ def write_predictions(
     try:
         handle, name = tempfile.mkstemp(dir=output.resolve().parent, prefix=f".{output.name}.")
     except OSError as error:
-        raise DataError(f"{output}: cannot be written ({error.strerror}). Name a file in a folder that exists.") from error
+        raise DataError(
+            f"{output}: cannot be written ({error.strerror}). Name a file in a folder that exists."
+        ) from error
     part = Path(name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file, _bar(console) as bar:
@@ -42,7 +44,9 @@ def write_predictions(
                 bar.update(task, completed=count)
         part.replace(output)
     except OSError as error:
-        raise DataError(f"{output}: could not be written ({error.strerror}). Nothing was left there; make room.") from error
+        raise DataError(
+            f"{output}: could not be written ({error.strerror}). Nothing was left there; make room."
+        ) from error
     finally:
         part.unlink(missing_ok=True)
     return count, time.perf_counter() - began

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -65,7 +65,7 @@ def sizes(vectors: Float[Tensor, "prompt dim"], table: Float[Tensor, "vocabulary
     """Measure soft tokens against the embedding table."""
     unit = F.normalize(vectors.float(), dim=1)
     count = vectors.shape[0]
-    off: Int[Tensor, "..."] = ~torch.eye(count, dtype=torch.bool)
+    off = ~torch.eye(count, dtype=torch.bool)
     between = float((unit @ unit.T)[off].mean()) if count > 1 else 1.0
     return Sizes(
         float(vectors.float().std()),

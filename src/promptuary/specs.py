@@ -1,18 +1,18 @@
 """The description of one run: a TOML file and its overrides on one side, typed values on the other.
 
-    [run]
-    backbone = "minilm"
-    train = "messages.jsonl"
-    text = "body"
-    label = "topic"
-    method = "p-tuning-v2"
-    seeds = [0, 1, 2]
+[run]
+backbone = "minilm"
+train = "messages.jsonl"
+text = "body"
+label = "topic"
+method = "p-tuning-v2"
+seeds = [0, 1, 2]
 
-    [method]          # the method's own settings
-    length = 16
+[method]          # the method's own settings
+length = 16
 
-    [recipe]          # any field of Recipe
-    epochs = 20
+[recipe]          # any field of Recipe
+epochs = 20
 """
 
 import tomllib

@@ -102,5 +102,3 @@ class Scaled(Transform):
 def _expect(width: int, wanted: int, who: str) -> None:
     if width != wanted:
         raise SettingError(f"{who}: expected soft tokens of {wanted} numbers, got {width}.")
-
-

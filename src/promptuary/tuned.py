@@ -1,13 +1,14 @@
 """A tuned prompt in memory, ready to use: it labels texts, scores rows, saves itself, and opens from a folder."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
-from promptuary import checkpoint
+from promptuary import checkpoint, decoding, metrics
 from promptuary.assembly import Reading, make_readout, prompted, with_targets
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.load import load
@@ -19,10 +20,16 @@ from promptuary.data.loader import Loader
 from promptuary.data.source import Row
 from promptuary.data.task import Label, Task
 from promptuary.data.wording import Wording
-from promptuary.errors import CheckpointError
+from promptuary.decoding import Decoded, Labels
+from promptuary.errors import CheckpointError, SettingError, nearest
 from promptuary.model import SoftPrompted
 from promptuary.readouts import Prediction, Readout
 from promptuary.train.evaluation import evaluate
+from promptuary.values import Instance
+
+MODES: Mapping[str, Callable[[SoftPrompted, Instance, Labels], Decoded]] = MappingProxyType(
+    {"free": decoding.free, "rank": decoding.rank, "constrained": decoding.constrained}
+)
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,53 @@ class Tuned:
         targeted = with_targets(examples, self.readout, self.wording, self.reading)
         found = evaluate(self.model, self.readout, Loader(targeted, batch, pad=self._pad))
         return {**found.scores, "majority": max(counts) / len(examples), "n": len(examples)}
+
+    def decode(self, rows: Iterable[Row], *, mode: str = "free", batch: int = 64) -> dict[str, Any]:
+        """Scores on labelled rows when the backbone writes its answers (see `promptuary.decoding`).
+
+        Arguments:
+            mode: `free` (what is written must be a label; `illegal` is the share that is not), `rank`, `constrained`.
+
+        Returns:
+            `accuracy` and `macro_f1` (0 to 1; an illegal answer is wrong), `illegal` (0 to 1), `n` (rows).
+
+        Raises:
+            SettingError: for an unknown mode, and for a prompt that was not tuned to write text.
+        """
+        if mode not in MODES:
+            raise SettingError(f"decode={mode!r}. {nearest(mode, MODES)}")
+        if self.reading.kind != "text":
+            raise SettingError(
+                f"decode={mode!r}: this prompt reads its classes by {self.reading.kind!r}. "
+                "Tune with readout='text' on a model that writes."
+            )
+        examples = self.wording.encode(rows)
+        labels = self._written_labels()
+        gold: list[int] = []
+        said: list[int] = []
+        self.model.eval()
+        for some in Loader(examples, batch, pad=self._pad).epoch(0):
+            moved = some.to(self.backbone.device)
+            x = self.model.instance(moved.ids, moved.mask, moved.types, moved.task)
+            said += MODES[mode](self.model, x, labels).label.tolist()
+            gold += moved.labels.tolist() if moved.labels is not None else []
+        classes = len(self.task.labels)
+        return {
+            "accuracy": metrics.accuracy(gold, said),
+            "macro_f1": metrics.f1(gold, said, classes=classes),
+            "illegal": metrics.illegal_rate(said),
+            "n": len(gold),
+        }
+
+    def _written_labels(self) -> Labels:
+        texts = tuple(w[0] for w in self.reading.words)
+        tokenizer = self.backbone.tokenizer
+        return Labels(
+            texts,
+            tuple(tuple(ids) for ids in self.wording.targets(texts)),
+            end=int(tokenizer.eos_token_id),
+            decode=lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)).strip(),
+        )
 
     @property
     def _pad(self) -> int:
@@ -155,7 +209,13 @@ def make_wording(
     """How the task's rows are written for this backbone, in the room that the prompt leaves."""
     causal = backbone.shape.decodes and not backbone.shape.encodes
     return Wording(
-        backbone.tokenizer, task, template=template, columns=columns, max_length=max_length, room=model.room, causal=causal
+        backbone.tokenizer,
+        task,
+        template=template,
+        columns=columns,
+        max_length=max_length,
+        room=model.room,
+        causal=causal,
     )
 
 

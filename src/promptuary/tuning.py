@@ -18,7 +18,7 @@ from promptuary.data import source
 from promptuary.data.example import Example
 from promptuary.data.loader import Loader
 from promptuary.data.source import Row
-from promptuary.data.task import Task, classification
+from promptuary.data.task import Task, classification, label_of
 from promptuary.errors import DataError
 from promptuary.methods import method
 from promptuary.specs import Run
@@ -55,7 +55,9 @@ class Outcome:
         }
 
 
-def tune(run: Run, *, backbone: Backbone | None = None, overwrite: bool = False, console: Console | None = None) -> list[Outcome]:
+def tune(
+    run: Run, *, backbone: Backbone | None = None, overwrite: bool = False, console: Console | None = None
+) -> list[Outcome]:
     """Tune a prompt for each seed of `run`, and save it. The same call goes on where an interrupted one stopped.
 
     Arguments:
@@ -69,9 +71,7 @@ def tune(run: Run, *, backbone: Backbone | None = None, overwrite: bool = False,
     recipe = run.full_recipe()
     method(run.method)
     train, validation = _data(run)
-    task = classification(
-        train, name=Path(run.out).name, text=run.text, text_pair=run.text_pair, label=run.label
-    )
+    task = classification(train, name=Path(run.out).name, text=run.text, text_pair=run.text_pair, label=run.label)
     if backbone is None:
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         backbone = load(run.backbone, dtype=dtype, dropout=run.dropout)
@@ -79,7 +79,9 @@ def tune(run: Run, *, backbone: Backbone | None = None, overwrite: bool = False,
     places = {seed: out if len(run.seeds) == 1 else out / f"seed-{seed}" for seed in run.seeds}
     for place in places.values():
         _clear(place) if overwrite else None
-    return [_one(run, recipe, backbone, task, train, validation, seed, place, console) for seed, place in places.items()]
+    return [
+        _one(run, recipe, backbone, task, train, validation, seed, place, console) for seed, place in places.items()
+    ]
 
 
 def _one(
@@ -109,7 +111,12 @@ def _one(
         "task": task.to_json(),
         "template": run.template,
         "max_length": run.max_length,
-        "data": {"train": run.train, "validation": run.validation, "holdout": run.holdout, "digest": _digest(examples, held)},
+        "data": {
+            "train": run.train,
+            "validation": run.validation,
+            "holdout": run.holdout,
+            "digest": _digest(examples, held),
+        },
         "dropout": run.dropout,
     }
     progress: Progress = Silent() if console is None else Terminal(f"{run.method}, seed {seed}")
@@ -128,7 +135,8 @@ def _one(
         folder,
         {
             "method": run.method, "settings": run.settings, "seed": seed, "backbone": run.backbone,
-            "fingerprint": backbone.fingerprint(), "family": backbone.shape.family, "dim": backbone.shape.dim, "run": kept,
+            "fingerprint": backbone.fingerprint(), "family": backbone.shape.family, "dim": backbone.shape.dim,
+            "run": kept,
         },
         model.generator, model.injection, readout,
     )  # fmt: skip
@@ -153,8 +161,6 @@ def hold_out(rows: Sequence[Row], label: str, share: float) -> tuple[list[Row], 
     """
     from sklearn.model_selection import train_test_split
 
-    from promptuary.data.task import label as label_of
-
     labels = [str(label_of(row, label)) for row in rows]
     try:
         kept, held = train_test_split(list(range(len(rows))), test_size=share, random_state=0, stratify=labels)
@@ -170,7 +176,9 @@ def hold_out(rows: Sequence[Row], label: str, share: float) -> tuple[list[Row], 
 def _told_cut(examples: Sequence[Example], console: Console | None, run: Run) -> None:
     cut = sum(e.cut > 0 for e in examples)
     if cut and console is not None:
-        console.print(f"{cut:,} of {len(examples):,} training texts were cut to {run.max_length} tokens.", highlight=False)
+        console.print(
+            f"{cut:,} of {len(examples):,} training texts were cut to {run.max_length} tokens.", highlight=False
+        )
 
 
 def _digest(*sets: Iterable[Example]) -> str:

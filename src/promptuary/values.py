@@ -44,10 +44,11 @@ class Shape:
     """What a method must know of a backbone to build itself: sizes, and the scale of the embedding table.
 
     `dim` is the width of the embedding table, `hidden` the width of the layers (they differ in ALBERT, ELECTRA and
-    some OPT models), `output` the width of the last states that read-outs see. `positions` is the number of tokens that fit, or `None` where nothing limits them.
-    `attention` lists every attention layer that accepts keys and values, in the order of the calls; it is empty
-    where the model's code offers no hook. `deviation` is the standard deviation of the embedding table as the
-    layers see it (scaled embeddings are measured scaled): initialisation and learning rates are multiples of it.
+    some OPT models), `output` the width of the last states that read-outs see. `positions` is the number of tokens
+    that fit, or `None` where nothing limits them. `attention` lists every attention layer that accepts keys and
+    values, in the order of the calls; it is empty where the model's code offers no hook. `deviation` is the standard
+    deviation of the embedding table as the layers see it (scaled embeddings are measured scaled): initialisation and
+    learning rates are multiples of it.
     """
 
     family: str

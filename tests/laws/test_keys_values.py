@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from promptuary.errors import BackboneError
+from promptuary.errors import BackboneError, SettingError
 from promptuary.generators import Free
 from promptuary.initial import from_prompt, normal
 from promptuary.injections import KeyValues
@@ -211,9 +211,9 @@ def test_a_prefix_leaves_all_positions_to_the_input(family: str) -> None:
     model = SoftPrompted(b, Given(torch.randn(3, injection.width), torch.zeros(3)), injection).eval()
     assert model.room == b.shape.positions
     assert b.shape.positions is not None
-    longest = text(b.shape.positions, seed=4, steps=(1, 1))
-    (answer,) = answers(model, [longest] if b.shape.encodes else [text(b.shape.positions - 1, seed=4, steps=(1, 1))])
-    assert bool(answer.tokens.isfinite().all())
+    longest = text(min(b.shape.positions, 80), seed=4, steps=())
+    (answer,) = answers(model, [longest], scored=False)
+    assert gap(answer.tokens, bare_answer(bare(family), longest).tokens) <= EXACT
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "albert", "electra", "gpt2", "opt", "bart"])
@@ -228,16 +228,15 @@ def test_the_stated_number_of_positions_is_the_number_that_fits(family: str) -> 
         tower(input_ids=torch.full((1, limit + 1), VOCABULARY - 1))
 
 
-@pytest.mark.parametrize("family", ENCODERS)
+@pytest.mark.parametrize("family", [*ENCODERS, *ENCODER_DECODERS])
 def test_encoders_have_no_position_to_start_from(family: str) -> None:
     b = backbone(family)
     if family == "deberta":
         with pytest.raises(BackboneError, match="prompt-tuning"):
             KeyValues(b.shape)
         return
-    with pytest.raises(BackboneError, match="position 0"):
-        injection = KeyValues(b.shape, start=2)
-        answers(SoftPrompted(b, Given(torch.randn(2, injection.width)), injection).eval(), ragged(4))
+    with pytest.raises(SettingError, match="only a causal model"):
+        KeyValues(b.shape, start=2)
 
 
 @torch.no_grad()

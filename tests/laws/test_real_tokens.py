@@ -48,7 +48,8 @@ def expected(family: str, text: Text, words: list[int], into: Callable[..., list
 def speaking(family: str, words: list[int], placement: Placement, **as_: Any) -> SoftPrompted:
     b = backbone(family, **as_)
     start = from_words(b.table, words, rest=matched(1.0))
-    return SoftPrompted(b, Free(len(words), b.shape.dim, start), Embeddings(b.shape, placement)).eval()
+    generator = Free(len(words), b.shape.dim, start)
+    return SoftPrompted(b, generator, Embeddings(b.shape, placement)).eval()
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -69,6 +70,19 @@ def test_without_soft_tokens_the_model_is_the_bare_model(family: str) -> None:
     rows = ragged(6, 2, 4)
     for row, answer in zip(rows, answers(speaking(family, [], Split()), rows, "between"), strict=True):
         assert distance(answer, bare_answer(bare(family), row)) <= EXACT
+
+
+@pytest.mark.parametrize("place", ["before", "after the first"])
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_without_any_padding_and_without_targets_too(family: str, place: str) -> None:
+    """Models skip the mask here; what is causal must stay so."""
+    placement, into = PLACES[place]
+    rows = ragged(6, 6)
+    for words in ([], WORDS):
+        for row, answer in zip(rows, answers(speaking(family, words, placement()), rows, scored=False), strict=True):
+            whole = expected(family, row, words, into)
+            assert gap(answer.tokens, whole.tokens) <= EXACT
 
 
 def marked(text: Text, gaps: list[int]) -> tuple[Text, Callable[[list[Any], list[Any]], list[Any]]]:

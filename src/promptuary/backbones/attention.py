@@ -48,12 +48,12 @@ def prompted_attention(
 ) -> tuple[Tensor, Tensor | None]:
     """The attention function registered with transformers: the plain one, after what is carried had its say."""
     if promptuary is not None:
-        key, value, attention_mask, position_bias = promptuary(
-            module, query, key, value, attention_mask, position_bias
-        )
+        key, value, attention_mask, position_bias = promptuary(module, query, key, value, attention_mask, position_bias)
     if rest.get("softcap") is not None or rest.get("s_aux") is not None:
         # Capped scores and attention sinks are the model file's own business: its plain function knows them.
         plain = sys.modules[type(module).__module__].eager_attention_forward
+        if attention_mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True):
+            attention_mask = _causal(query.shape[2], key.shape[2], key.device)  # the plain function does not infer it
         if attention_mask is not None and attention_mask.dtype == torch.bool:
             lowest = torch.finfo(query.dtype).min
             attention_mask = torch.zeros_like(attention_mask, dtype=query.dtype).masked_fill(~attention_mask, lowest)
@@ -84,7 +84,7 @@ class Prefix:
         rows, queries, own = query.shape[0], query.shape[2], key.shape[2]
         if mask is None and queries > 1 and getattr(module, "is_causal", True):
             # Without a mask the plain function would have inferred causality from the shapes; say it outright.
-            mask = torch.ones(queries, own, dtype=torch.bool, device=key.device).tril(own - queries)[None, None]
+            mask = _causal(queries, own, key.device)
         visible = _rows(self.keep, rows)
         if mask is None and not bool(visible.all()):
             mask = torch.ones(1, 1, queries, own, dtype=torch.bool, device=key.device)
@@ -98,6 +98,11 @@ class Prefix:
         key = torch.cat([_rows(soft.key, rows).to(key.dtype), key], 2)
         value = torch.cat([_rows(soft.value, rows).to(value.dtype), value], 2)
         return key, value, mask, bias
+
+
+def _causal(queries: int, keys: int, device: torch.device) -> Tensor:
+    """Which keys each query may see, the last query all of them: [1, 1, queries, keys]."""
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)[None, None]
 
 
 def _rows(given: Tensor, rows: int) -> Tensor:
@@ -125,8 +130,13 @@ class Promise:
         return seen % times
 
 
+Notes = list[tuple[int, nn.Module, Tensor, Tensor]]
+
+
 class _Place(threading.local):
     promise: Promise | None = None
+    notes: Notes | None = None
+    passed: int = 0  # layers entered while notes are taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +144,7 @@ class _Recorder:
     """Notes the attention calls of a trial pass, in order, and changes nothing."""
 
     layer: int
-    notes: list[tuple[int, nn.Module, Tensor, Tensor]]
+    notes: Notes
 
     def __call__(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, bias: Tensor | None
@@ -145,9 +155,10 @@ class _Recorder:
 
 @dataclass(frozen=True, eq=False)
 class Visit:
-    """One passage through a layer: its number among all layers, and its attention calls' indices."""
+    """One passage through a layer: its number in its tower, and its attention calls' indices."""
 
     layer: int
+    main: bool  # whether its tower is the one that reads the layout: the only one, or the encoder
     attention: dict[int, int]  # id of the attention module -> index into `Attachment.attention`
 
 
@@ -169,32 +180,29 @@ class Attachment:
             model.set_attn_implementation(NAME)
         self.layers: dict[nn.Module, list[Visit]] = {}
         self.attention: list[Attention] = []
-        self._notes: list[tuple[int, nn.Module, Tensor, Tensor]] | None = []
-        self._passed = 0
         part_of = {layer: part for stack, part in stacks for layer in _layers_of(stack)}
         for layer in part_of:
             layer.register_forward_pre_hook(self._before, with_kwargs=True)
         order: list[nn.Module] = []
         watchers = [layer.register_forward_pre_hook(lambda m, _: order.append(m)) for layer in part_of]
-        with torch.no_grad():
+        with torch.no_grad(), self.recording() as notes:
             trial()
         for watcher in watchers:
             watcher.remove()
-        self._keep_notes(order, part_of)
-        self._notes = None
+        self._keep_notes(notes, order, part_of)
 
-    def _keep_notes(self, order: list[nn.Module], part_of: dict[nn.Module, Part]) -> None:
-        assert self._notes is not None
+    def _keep_notes(self, notes: Notes, order: list[nn.Module], part_of: dict[nn.Module, Part]) -> None:
+        main = next(iter(part_of.values()), None)
         numbers = dict.fromkeys(part_of.values(), 0)
         for number, layer in enumerate(order):
-            mine = [n for n in self._notes if n[0] == number]
+            mine = [n for n in notes if n[0] == number]
             calls: dict[int, int] = {}
             for place, (_, module, key, value) in enumerate(mine):
                 part: Part = part_of[layer] if place == 0 else "cross"
                 calls[id(module)] = len(self.attention)
                 window = getattr(module, "sliding_window", getattr(module.config, "sliding_window", None))
                 self.attention.append(Attention(part, key.shape[1], key.shape[3], value.shape[3], window))
-            self.layers.setdefault(layer, []).append(Visit(numbers[part_of[layer]], calls))
+            self.layers.setdefault(layer, []).append(Visit(numbers[part_of[layer]], part_of[layer] == main, calls))
             numbers[part_of[layer]] += 1
         self.counts = numbers
 
@@ -202,18 +210,19 @@ class Attachment:
         self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Hand the layer what it was promised."""
-        if self._notes is not None:
-            self._passed += 1
+        place = self._place
+        if place.notes is not None:
+            place.passed += 1
             if not self._hooked:
                 return None
-            return args, {**kwargs, NAME: _Recorder(self._passed - 1, self._notes)}
-        promise = self._place.promise
+            return args, {**kwargs, NAME: _Recorder(place.passed - 1, place.notes)}
+        promise = place.promise
         if promise is None:
             return None
         visits = self.layers[layer]
         visit = visits[promise.visit(layer, len(visits))]
         call = promise.call
-        if call.states is not None:
+        if call.states is not None and visit.main:
             args, kwargs = _overwrite(args, kwargs, call, visit.layer)
         promised = {m: call.keys_values[i] for m, i in visit.attention.items() if i in call.keys_values}
         if promised and call.keep is not None:
@@ -226,7 +235,7 @@ class Attachment:
 
     def recording(self) -> "_Recording":
         """A context in which every attention call notes its keys and values."""
-        return _Recording(self)
+        return _Recording(self._place)
 
 
 class _Carrying:
@@ -241,20 +250,20 @@ class _Carrying:
 
 
 class _Recording:
-    def __init__(self, attachment: Attachment) -> None:
-        self._attachment = attachment
+    def __init__(self, place: _Place) -> None:
+        self._place = place
 
-    def __enter__(self) -> list[tuple[int, nn.Module, Tensor, Tensor]]:
-        self._attachment._notes, self._attachment._passed = [], 0
-        return self._attachment._notes
+    def __enter__(self) -> Notes:
+        self._place.notes, self._place.passed = [], 0
+        return self._place.notes
 
     def __exit__(self, *_: object) -> None:
-        self._attachment._notes = None
+        self._place.notes = None
 
 
 def _layers_of(stack: nn.Module) -> list[nn.Module]:
     """The transformer layers of a tower, as transformers itself marks them."""
-    layers = [m for m in stack.modules() if isinstance(m, GradientCheckpointingLayer)]
+    layers: list[nn.Module] = [m for m in stack.modules() if isinstance(m, GradientCheckpointingLayer)]
     if layers:
         return layers
     recorded = getattr(stack, "_can_record_outputs", None) or {}
@@ -268,9 +277,12 @@ def _overwrite(
     """Put this layer's soft rows into the hidden states, at the columns the layout gave them."""
     assert call.states is not None
     hidden = args[0] if args else kwargs["hidden_states"]
-    if hidden.shape[1] < call.layout.mask.shape[1] or layer >= call.states.shape[0]:
-        return args, kwargs  # a cached step (its prompt rows are in the cache), or a decoder layer
+    if hidden.shape[1] < call.layout.mask.shape[1]:
+        return args, kwargs  # a cached step: its prompt rows are in the cache
     rows = hidden.shape[0]
     columns = repeat(_rows(call.layout.prompts, rows), "b p -> b p h", h=hidden.shape[2])
-    hidden = hidden.scatter(1, columns, _rows(call.states[layer], rows).to(hidden.dtype))
+    # The column of an absent slot is padding here, and where target texts follow it may be theirs: leave it alone.
+    there = _rows(call.layout.mask.gather(1, call.layout.prompts), rows)[:, :, None]
+    soft = torch.where(there, _rows(call.states[layer], rows).to(hidden.dtype), hidden.gather(1, columns))
+    hidden = hidden.scatter(1, columns, soft)
     return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})

@@ -39,7 +39,7 @@ class Backbone(ABC):
     def __init__(self, model: PreTrainedModel, name: str, *, head: bool) -> None:
         self.model, self.name, self.has_head = model, name, head
         model.requires_grad_(False)
-        model.eval()
+        model.train(False)
         self.attachment = Attachment(model, self.stacks(), self._trial)
         if not head:
             self._head: nn.Module | None = None
@@ -73,6 +73,11 @@ class Backbone(ABC):
             BackboneError: where the model does not generate, or not in this way.
         """
 
+    @property
+    def _weight(self) -> Tensor:
+        weight: Tensor = self.model.get_input_embeddings().weight  # type: ignore[assignment]
+        return weight
+
     def embed(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens dim"]:
         """Embeddings as the first layer expects them (scaled, where the family scales); zeros at negative ids."""
         embeds: Tensor = self.model.get_input_embeddings()(ids.clamp(min=0))
@@ -81,7 +86,7 @@ class Backbone(ABC):
     @property
     def table(self) -> Float[Tensor, "vocabulary dim"]:
         """The embedding table as the layers see it, in float32."""
-        ids = torch.arange(self.model.get_input_embeddings().weight.shape[0], device=self.device)
+        ids = torch.arange(self._weight.shape[0], device=self.device)
         return self.embed(rearrange(ids, "v -> 1 v"))[0].float()
 
     def logits(self, hidden: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows vocabulary"]:
@@ -114,7 +119,7 @@ class Backbone(ABC):
         """
         if not self.model.supports_gradient_checkpointing:
             raise BackboneError(f"{self.shape.family!r} does not support gradient checkpointing; leave it off.")
-        self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
 
     def digest(self) -> str:
         """A hash over every byte of every weight: equal before and after means nothing was touched."""
@@ -127,7 +132,9 @@ class Backbone(ABC):
     def fingerprint(self) -> str:
         """A hash that tells backbones apart and survives a change of precision: names, shapes, sampled weights."""
         digest = hashlib.blake2b(digest_size=16)
-        digest.update(json.dumps([self.shape.family, self.shape.dim, self.shape.layers, self.shape.vocabulary]).encode())
+        digest.update(
+            json.dumps([self.shape.family, self.shape.dim, self.shape.layers, self.shape.vocabulary]).encode()
+        )
         for name, tensor in sorted(self.model.named_parameters()):
             flat = tensor.detach().flatten()
             sample = flat[:: max(1, flat.numel() // 64)][:64].float().cpu()
@@ -161,7 +168,7 @@ class Backbone(ABC):
         config = self.model.config.get_text_config()
         with torch.no_grad():
             output = self._trial()
-        weight = self.model.get_input_embeddings().weight
+        weight = self._weight
         sample = torch.linspace(0, weight.shape[0] - 1, min(weight.shape[0], 4096), device=self.device).long()
         seen = self.embed(sample[None])[0].float()
         parts = [part for _, part in self.stacks()]
@@ -268,7 +275,9 @@ def run_stack(stack: nn.Module, layout: Layout, *, dtype: torch.dtype, **more: A
     return states
 
 
-def at(states: Float[Tensor, "batch length hidden"], columns: Int[Tensor, "batch n"]) -> Float[Tensor, "batch n hidden"]:
+def at(
+    states: Float[Tensor, "batch length hidden"], columns: Int[Tensor, "batch n"]
+) -> Float[Tensor, "batch n hidden"]:
     """The states at the given columns of each row."""
     return states.gather(1, rearrange(columns, "b n -> b n 1").expand(-1, -1, states.shape[2]))
 

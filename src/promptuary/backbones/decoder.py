@@ -18,7 +18,7 @@ class Decoder(Backbone):
     """A causal language model."""
 
     def stacks(self) -> Sequence[tuple[nn.Module, Part]]:
-        return [(self.model.get_decoder(), "decoder")]
+        return [(self.model.get_decoder(), "decoder")]  # type: ignore[no-untyped-call]
 
     def run(self, call: Call, targets: Targets | None = None) -> Output:
         if targets is None:
@@ -55,7 +55,9 @@ class Decoder(Backbone):
             return run_stack(self.stacks()[0][0], layout, dtype=self.dtype, position_ids=positions)
 
     def _read(self, ids: Int[Tensor, "batch tokens"]) -> Tensor:
-        states: Tensor = call_with(self.stacks()[0][0], input_ids=ids, use_cache=False, return_dict=True).last_hidden_state
+        states: Tensor = call_with(
+            self.stacks()[0][0], input_ids=ids, use_cache=False, return_dict=True
+        ).last_hidden_state
         return states
 
 

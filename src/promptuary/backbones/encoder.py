@@ -28,12 +28,17 @@ class Encoder(Backbone):
         segments = getattr(self.model.config, "type_vocab_size", 0) > 1
         with self.attachment.carrying(call):
             states = run_stack(
-                self.model.base_model, call.layout, dtype=self.dtype, token_type_ids=call.layout.types if segments else None
+                self.model.base_model,
+                call.layout,
+                dtype=self.dtype,
+                token_type_ids=call.layout.types if segments else None,
             )
         return Output(at(states, call.layout.tokens), None, self.logits)
 
     def generate(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:
-        raise BackboneError(f"{self.name!r} is an encoder and does not generate text; use a causal or text-to-text model.")
+        raise BackboneError(
+            f"{self.name!r} is an encoder and does not generate text; use a causal or text-to-text model."
+        )
 
     def _read(self, ids: Int[Tensor, "batch tokens"]) -> Tensor:
         states: Tensor = call_with(self.model.base_model, input_ids=ids, return_dict=True).last_hidden_state

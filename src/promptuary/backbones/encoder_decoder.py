@@ -18,7 +18,7 @@ class EncoderDecoder(Backbone):
     """A model that reads with one tower and writes with another. The prompt is the encoder's; prefixes are both's."""
 
     def stacks(self) -> Sequence[tuple[nn.Module, Part]]:
-        return [(self.model.get_encoder(), "encoder"), (self.model.get_decoder(), "decoder")]
+        return [(self.model.get_encoder(), "encoder"), (self.model.get_decoder(), "decoder")]  # type: ignore[no-untyped-call]
 
     def run(self, call: Call, targets: Targets | None = None) -> Output:
         encoder, decoder = (stack for stack, _ in self.stacks())

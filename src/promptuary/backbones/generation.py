@@ -12,6 +12,8 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from promptuary.errors import SettingError
 
+_settings: Callable[..., GenerationConfig] = GenerationConfig
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -86,8 +88,8 @@ def generate(model: PreTrainedModel, how: Generation, *, start: int, **arguments
     """The texts alone: `start` is how many ids the model puts before them (an encoder-decoder's start token)."""
     # A view of the model with a generation config of its own: what a model's file sets there (BART forces an end
     # token, chat models sample) can otherwise only be overwritten where its neutral value is not None.
-    view = copy.copy(model)
-    view.generation_config = GenerationConfig()
+    view: Any = copy.copy(model)
+    view.generation_config = _settings()
     allowed = how.allowed
     if allowed is not None:
         arguments["prefix_allowed_tokens_fn"] = lambda _, ids: allowed(ids[start:].tolist())
@@ -111,7 +113,7 @@ def _config(model: PreTrainedModel, how: Generation) -> GenerationConfig:
     ends = [end] if isinstance(end, int) else list(end or ())
     pads = [how.pad, own.pad_token_id, getattr(known, "pad_token_id", None), *ends, 0]
     drawn = how.sampling
-    return GenerationConfig(
+    return _settings(
         max_new_tokens=how.max_new_tokens,
         num_beams=how.beams,
         num_return_sequences=how.sequences,

@@ -94,9 +94,9 @@ def load(
     if not dropout:
         _without_dropout(config)
     kind, auto, head = _kind(config)
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         model, info = auto.from_pretrained(place, config=config, dtype=dtype, output_loading_info=True)
     except (OSError, ValueError) as error:
@@ -138,7 +138,10 @@ def _config(name: str, place: str) -> PreTrainedConfig:
     try:
         # The hub's client retries an unreachable host for half a minute; one look-up of its name tells at once.
         offline = not looks_local and not _hub_answers()
-        return AutoConfig.from_pretrained(str(Path(place).expanduser()) if looks_local else place, local_files_only=offline)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            str(Path(place).expanduser()) if looks_local else place, local_files_only=offline
+        )
+        return config
     except (OSError, ValueError) as error:
         raise BackboneError(
             f"Backbone {name!r} is not on this machine and could not be fetched from the Hugging Face hub "
@@ -186,7 +189,9 @@ def _without_dropout(config: PreTrainedConfig) -> None:
 
 def _tokenizer(name: str, place: str) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(str(Path(place).expanduser()) if Path(place).expanduser().is_dir() else place)
+        return AutoTokenizer.from_pretrained(
+            str(Path(place).expanduser()) if Path(place).expanduser().is_dir() else place
+        )
     except (OSError, ValueError) as error:
         raise BackboneError(f"{name!r}: no tokenizer could be loaded ({_first_line(error)}).") from error
 

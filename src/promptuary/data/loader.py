@@ -19,7 +19,9 @@ class Loader:
         DataError: when there are no examples.
     """
 
-    def __init__(self, examples: Sequence[Example], size: int, *, pad: int, seed: int = 0, shuffle: bool = False) -> None:
+    def __init__(
+        self, examples: Sequence[Example], size: int, *, pad: int, seed: int = 0, shuffle: bool = False
+    ) -> None:
         if not examples:
             raise DataError("There are no rows to make batches of. Expected at least one.")
         self.examples, self.size, self.pad, self.seed, self.shuffle = examples, size, pad, seed, shuffle

@@ -5,11 +5,14 @@ Files are read strictly: what is not UTF-8, not JSON or not of the header's widt
 a row that is guessed at or left out. Everything is streamed; a file may be larger than the memory.
 """
 
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from promptuary import samples
 from promptuary.data.lines import comma_separated, json_lines, tab_separated
@@ -44,16 +47,16 @@ def rows(source: str, split: str | None = None) -> Iterator[Row]:
         path = samples.path(source.removeprefix(SAMPLE), split)
         return _file(path, f"{SAMPLE}{path.parent.name}/{path.stem}")
     path = Path(source).expanduser()
-    if _looks_like_file(path):
+    if _looks_like_file(source, path):
         _no_split(source, split)
         return _file(path, source)
     return _not_empty(_datasets(source, split), source)
 
 
 def _file(path: Path, source: str) -> Iterator[Row]:
-    read = _reader(path, source)
     if not path.is_file():
         raise DataError(f"There is no file {source!r}. {_beside(path)}")
+    read = _reader(path, source)
     return _not_empty((Row(fields, place) for place, fields in read(path, source)), source)
 
 
@@ -65,10 +68,11 @@ def _not_empty(found: Iterator[Row], source: str) -> Iterator[Row]:
     yield from found
 
 
-def _looks_like_file(path: Path) -> bool:
-    if path.is_dir() or Path(str(path).rpartition(":")[0] or ".nowhere").is_dir():
+def _looks_like_file(source: str, path: Path) -> bool:
+    folder = source.rpartition(":")[0]
+    if path.is_dir() or (folder and Path(folder).expanduser().is_dir()):
         return False
-    return path.exists() or path.is_absolute() or str(path).startswith((".", "~")) or _suffix(path) in READERS
+    return path.exists() or source.startswith((".", "/", "~")) or _suffix(path) in READERS
 
 
 def _no_split(source: str, split: str | None) -> None:
@@ -138,7 +142,10 @@ def _named_split(source: str, split: str | None) -> tuple[str, str]:
     if split is not None and named != split:
         raise SettingError(f"{source!r} names the split {named!r}, and split={split!r} another. Write one of them.")
     if not named:
-        raise SettingError(f"{source!r} is no file here; as a data set it needs a split. Write {source + ':train'!r}.")
+        raise SettingError(
+            f"{source!r} is no file here; as a data set of the Hugging Face hub it needs a split. "
+            f"Write {source + ':train'!r}, or name a file that ends in {', '.join(READERS)}."
+        )
     return name, named
 
 
@@ -146,6 +153,7 @@ def _opened(source: str, name: str, split: str) -> Any:
     import datasets  # heavy, and files do not need it
 
     if not Path(name).expanduser().is_dir():
+        _reach_hub()
         parts = name.split("/")
         configuration = "/".join(parts[2:]) or None
         return datasets.load_dataset("/".join(parts[:2]), configuration, split=split, streaming=True)
@@ -155,6 +163,16 @@ def _opened(source: str, name: str, split: str) -> Any:
     if split not in saved:
         raise DataError(f"{source!r}: the folder has no split {split!r}. {nearest(split, saved)}")
     return saved[split]
+
+
+def _reach_hub() -> None:
+    """Fail at once without a network: the hub's client would go on trying for half a minute."""
+    from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
+
+    if HF_HUB_OFFLINE:
+        raise ConnectionError("HF_HUB_OFFLINE is set")
+    if not getproxies():  # behind a proxy it is the proxy that looks names up
+        socket.getaddrinfo(urlsplit(ENDPOINT).hostname, 443)
 
 
 def _brief(error: Exception) -> str:

@@ -227,7 +227,9 @@ def _unicode(text: str, where: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:  # JSON can write half of a pair; no tokenizer can read it
-        raise DataError(f"{where} holds half a surrogate pair at character {error.start}. Expected whole characters.") from error
+        raise DataError(
+            f"{where} holds half a surrogate pair at character {error.start}. Expected whole characters."
+        ) from error
 
 
 def _label(value: Any, where: str) -> Label:

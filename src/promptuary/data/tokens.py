@@ -53,7 +53,7 @@ class Tokens:
                 "Expected one that is backed by the library `tokenizers` (a tokenizer.json in the model's folder)."
             )
         self.tokenizer, self.causal = tokenizer, causal
-        self.special = {int(i) for i in tokenizer.all_special_ids}
+        self._forbidden = {int(i) for i in tokenizer.all_special_ids if i != tokenizer.unk_token_id}
         self._leads = {"begin": ("", 0), "spaced": self._spaced(), "glued": self._glued()}
 
     @property
@@ -127,6 +127,16 @@ class Tokens:
         return [[*head, *w.ids, *tail] for w in self.write(texts)]
 
     def _batch(self, texts: Sequence[str]) -> list[Written]:
+        written = self._written(texts)
+        # Unigram models find special tokens in a text even when these are not looked for.
+        found = [i for i, w in enumerate(written) if not self._forbidden.isdisjoint(w.ids)]
+        if found:
+            disarmed = [self._disarmed(texts[i], written[i]) for i in found]
+            for i, again in zip(found, self._batch(disarmed), strict=True):
+                written[i] = again
+        return written
+
+    def _written(self, texts: Sequence[str]) -> list[Written]:
         if not texts:
             return []
         encodings = self.tokenizer(
@@ -138,6 +148,15 @@ class Tokens:
             verbose=False,
         ).encodings
         return [Written(e.ids, e.offsets) for e in encodings]
+
+    def _disarmed(self, text: str, w: Written) -> str:
+        """The text with a space for the first character of each special token in it; no other character moves."""
+        characters = list(text)
+        for token, (start, end) in zip(w.ids, w.offsets, strict=True):
+            if token in self._forbidden:
+                first = next(i for i in range(start, end) if not characters[i].isspace())
+                characters[first] = " "
+        return "".join(characters)
 
     def _spaced(self) -> tuple[str, int]:
         both, first = self._batch([f"{WORD} {OTHER}", WORD])

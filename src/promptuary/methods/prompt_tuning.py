@@ -18,7 +18,14 @@ PAPER = "Lester, Al-Rfou, Constant 2021: The Power of Scale for Parameter-Effici
 
 # Section 3 and appendix: 30,000 steps of batch 32 at a constant 0.3 with Adafactor, decay 1e-5, T5's own scale.
 LESTER = Recipe(
-    optimizer="adafactor", rate=0.3, scaled=False, decay=1e-5, schedule="constant", warmup=0.0, batch=32, steps=30_000,
+    optimizer="adafactor",
+    rate=0.3,
+    scaled=False,
+    decay=1e-5,
+    schedule="constant",
+    warmup=0.0,
+    batch=32,
+    steps=30_000,
     clip=0.0,
 )
 
@@ -58,7 +65,7 @@ METHODS = (
         "soft tokens before the input",
         PAPER,
         prompt_tuning,
-        Recipe(rate=0.3),
+        Recipe(rate=0.3, head_rate=1e-2, epochs=20),
         init="vocabulary",
         presets={"paper": LESTER},
     ),
@@ -67,7 +74,9 @@ METHODS = (
         "soft tokens whose hidden states are overwritten before every layer",
         PAPER + ", published code",
         deep_prompt_tuning,
-        Recipe(rate=0.01, scaled=False),
+        Recipe(rate=0.01, scaled=False, head_rate=1e-2, epochs=20),
     ),
-    Method("frozen", "no prompt: only the read-out is trained (a control)", "-", frozen, Recipe(rate=0.01, head_rate=3e-3)),
+    Method(
+        "frozen", "no prompt: only the read-out is trained (a control)", "-", frozen, Recipe(head_rate=1e-2, epochs=20)
+    ),
 )

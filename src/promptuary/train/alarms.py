@@ -172,8 +172,8 @@ def _dead(what: str, names: set[str]) -> list[Alarm]:
 def _leap(name: str, ratio: float) -> Alarm:
     return Alarm(
         "leap",
-        f"One step moved {name} by {ratio:.1f} times its own scale: the rate does not fit. Divide it "
-        f"by {math.ceil(ratio)} or more. For prompts at the input, scaled=True states it in units of the embedding table.",
+        f"One step moved {name} by {ratio:.1f} times its own scale: the rate does not fit. Divide it by "
+        f"{math.ceil(ratio)} or more. At the input, scaled=True states it in units of the model's embeddings.",
     )
 
 

@@ -1,0 +1,5 @@
+"""`python -m promptuary` is the command `promptuary`."""
+
+from promptuary.cli import main
+
+main()

@@ -1,0 +1,157 @@
+"""Alarms fire on what is wrong and stay silent on what is not."""
+
+import random
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from promptuary.initial import normal
+from promptuary.readouts import Prediction
+from promptuary.train import alarms
+from promptuary.train.alarms import Watch
+from promptuary.train.evaluation import Pairs
+from tests.unit.train.toy import Toy, parts
+
+
+def pairs(true: list[int], said: list[int]) -> Pairs:
+    batch = Toy(size=len(true)).batch(0)
+    object.__setattr__(batch, "labels", torch.tensor(true))
+    return [(batch, Prediction(torch.tensor(said), torch.eye(3)[said]))]
+
+
+@pytest.mark.parametrize(
+    ("true", "said", "fires"),
+    [
+        ([0, 0, 0, 1], [0, 0, 0, 0], True),
+        ([0, 0, 0, 1], [0, 0, 1, 0], True),
+        ([0, 1, 0, 1], [1, 1, 1, 1], True),
+        ([0, 0, 0, 1], [0, 0, 0, 1], False),
+        ([0, 1, 2, 0], [0, 1, 0, 0], False),
+        ([1, 1], [1, 1], False),  # one class only: there is nothing better
+    ],
+)
+def test_majority(true: list[int], said: list[int], fires: bool) -> None:
+    assert (alarms.majority(pairs(true, said)) is not None) == fires
+
+
+def test_majority_says_the_numbers() -> None:
+    found = alarms.majority(pairs([0, 0, 0, 1], [0, 0, 0, 0]))
+    assert found is not None
+    assert "Accuracy 75.0% is not above the 75.0% of always answering class 0" in found.sentence
+
+
+def test_majority_needs_classes() -> None:
+    batch = Toy().batch(0)
+    object.__setattr__(batch, "labels", None)
+    assert alarms.majority([(batch, object())]) is None
+
+
+@given(seed=st.integers(0, 200), steps=st.integers(20, 200), noise=st.sampled_from([0.0, 0.01, 0.1]))
+def test_a_falling_loss_raises_no_alarm(seed: int, steps: int, noise: float) -> None:
+    source = random.Random(seed)
+    losses = [0.7 - 0.6 * k / steps + source.gauss(0, noise) for k in range(steps)]
+    assert alarms.still(losses) is None
+
+
+def test_a_flat_or_rising_loss_raises_an_alarm() -> None:
+    source = random.Random(0)
+    flat = [[0.69 + source.gauss(0, 0.05) for _ in range(100)] for _ in range(50)]
+    assert sum(alarms.still(losses) is not None for losses in flat) >= 35
+    assert alarms.still([0.69] * 20) is not None
+    assert alarms.still([0.5 + k / 100 for k in range(40)]) is not None
+
+
+def test_a_loss_that_is_learnt_or_short_raises_no_alarm() -> None:
+    assert alarms.still([0.01] * 100) is None
+    assert alarms.still([0.69] * 19) is None
+    assert alarms.still([]) is None
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@pytest.mark.parametrize("name", ["prompt-tuning", "deep-prompt-tuning", "prefix-tuning", "p-tuning-v2"])
+def test_a_prompt_that_is_heard_raises_no_alarm(family: str, name: str) -> None:
+    model, readout = parts(family, name)
+    assert alarms.ineffective(model, readout, Toy().batch(0)) is None
+
+
+def test_no_prompt_raises_no_alarm() -> None:
+    assert alarms.ineffective(*parts("bert", "frozen"), Toy().batch(0)) is None
+
+
+@pytest.mark.parametrize("family", ["bert", "t5"])
+def test_a_prompt_that_is_not_heard_raises_an_alarm(family: str) -> None:
+    model, readout = parts(family, "p-tuning-v2", init=normal(0.0))
+    deaf = model.backbone.run
+    heard = model.generator.forward
+
+    def absent(x: object) -> object:
+        p = heard(x)
+        return type(p)(p.values, torch.zeros_like(p.keep))
+
+    model.generator.forward = absent  # type: ignore[method-assign, assignment]
+    found = alarms.ineffective(model, readout, Toy().batch(0))
+    assert deaf == model.backbone.run
+    assert found is not None
+    assert found.name == "ineffective"
+
+
+@pytest.mark.parametrize(
+    ("probability", "fires"),
+    [
+        ([[1.0, 0.0], [1.0, 0.0]], True),
+        ([[1.0, 0.0], [0.0, 1.0]], False),  # certain, but not always of the same
+        ([[0.9, 0.1], [0.9, 0.1]], False),
+        ([[1.0], [1.0]], False),  # a single option is no choice
+    ],
+)
+def test_saturated(probability: list[list[float]], fires: bool) -> None:
+    found = alarms.saturated("length", torch.tensor(probability))
+    assert (found is not None) == fires
+    assert found is None or "length takes option 0" in found.sentence
+
+
+def watched(named: dict[str, nn.Parameter], move: float, steps: int = 3, quiet: tuple[str, ...] = ()) -> Watch:
+    watch = Watch.of(named, 0.1)
+    for step in range(1, steps + 1):
+        for name, p in named.items():
+            p.grad = torch.zeros_like(p) if name in quiet else torch.ones_like(p)
+        watch.before(named, step)
+        with torch.no_grad():
+            for name, p in named.items():
+                p.add_(0.0 if name in quiet else move)
+        watch.after(named)
+    return watch
+
+
+def test_tensors_that_learn_raise_no_alarm() -> None:
+    named = {"prompt": nn.Parameter(torch.randn(4, 4)), "bias": nn.Parameter(torch.zeros(4))}
+    assert watched(named, 0.05).alarms() == []
+
+
+def test_a_tensor_without_gradient_raises_an_alarm() -> None:
+    named = {"one": nn.Parameter(torch.randn(4, 4)), "two": nn.Parameter(torch.randn(4, 4))}
+    (found,) = watched(named, 0.05, quiet=("two",)).alarms()
+    assert found.sentence.startswith("two got no gradient")
+
+
+def test_a_tensor_that_never_moves_raises_an_alarm() -> None:
+    (found,) = watched({"one": nn.Parameter(torch.randn(4, 4))}, 0.0).alarms()
+    assert found.sentence.startswith("one never changed")
+
+
+def test_a_step_longer_than_a_tensor_s_scale_raises_an_alarm() -> None:
+    (found,) = watched({"prompt": nn.Parameter(torch.full((4, 4), 0.05))}, 0.6).alarms()
+    assert found.name == "leap"
+    assert "moved prompt by 6.0 times its own scale" in found.sentence
+
+
+def test_a_tensor_that_starts_at_zero_is_measured_by_the_embedding_table() -> None:
+    assert watched({"prompt": nn.Parameter(torch.zeros(4, 4))}, 0.09).alarms() == []
+
+
+def test_a_watch_goes_on_from_its_notes() -> None:
+    watch = watched({"a": nn.Parameter(torch.ones(2)), "b": nn.Parameter(torch.ones(2))}, 0.1, quiet=("b",))
+    assert Watch.from_notes(watch.notes()) == watch
