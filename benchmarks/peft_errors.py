@@ -34,13 +34,13 @@ def main() -> int:
     sys.path.insert(0, str(HERE.parent))  # for tests/backbones.py, the tiny models
     _quiet()
     import torch
-    from peers import generation, reading, training
+
+    from peers import generation, heads, limits, training
     from peers.sides import SEED, Finding
 
-    checks: list[Callable[[], Finding]] = sorted(
-        (check for module in (generation, reading, training) for name, check in vars(module).items() if _is_check(name)),
-        key=lambda check: check.__name__,
-    )
+    parts = (generation, heads, limits, training)
+    named = {name: check for part in parts for name, check in vars(part).items() if _is_check(name)}
+    checks: list[Callable[[], Finding]] = [named[name] for name in sorted(named)]
     began, findings = time.perf_counter(), []
     for check in checks:
         torch.manual_seed(SEED)  # PEFT draws its own starts from the global generator
@@ -62,7 +62,8 @@ def main() -> int:
     (results / "peft_errors.json").write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (results / "peft_errors.md").write_text(table(findings, about), encoding="utf-8")
     wrong = [f.name for f in findings if not f.ours.right]
-    print(f"{sum(not f.peft.right for f in findings)} of {len(findings)} wrong in PEFT, {len(wrong)} in promptuary {wrong or ''}")
+    theirs = sum(not f.peft.right for f in findings)
+    print(f"of {len(findings)}: {theirs} wrong in PEFT, {len(wrong)} in promptuary {' '.join(wrong)}")
     return 1 if wrong else 0
 
 
@@ -76,9 +77,9 @@ def table(findings: Sequence[Any], about: dict[str, Any]) -> str:
         f"torch {versions['torch']}, commit {about['commit']}, seed {about['seed']}, {hardware['processors']} processors "
         f"({hardware['processor']}), {about['threads']} threads, {about['wall_s']} s.",
         "",
-        "Tiny random models with enlarged weights: the figures prove that an error exists, not how large it is on a trained",
-        "model. Both sides are held against the reference, never against each other. Logits here have a size of a few units.",
-        "**Bold** is wrong.",
+        "Tiny random models with enlarged weights: the figures prove that an error exists, not how large it is on a",
+        "trained model (logits here have a size of a few units). Both sides are held against the reference, never",
+        "against each other. **Bold** is wrong.",
         "",
         "| | what is compared | reference | PEFT | promptuary |",
         "|---|---|---|---|---|",
@@ -104,7 +105,9 @@ def _quiet() -> None:
 
 
 def _commit() -> str:
-    said = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True, check=False)
+    said = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True, check=False
+    )
     return said.stdout.strip() or "unknown"
 
 

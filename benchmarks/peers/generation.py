@@ -16,7 +16,6 @@ from peers.sides import (
     P,
     Side,
     backbone,
-    cached,
     counts,
     embedded,
     furthest,
@@ -220,7 +219,9 @@ def a13() -> Finding:
         "A13",
         "greedy continuations on OPT with a prefix that differ: with a cache, and everything computed anew each step",
         "the bare model step by step, the prefix as its cache",
-        counts({w: wrong(peft_write(prompted, ids, mask, use_cache=w == "cached")[0], P) for w in ("cached", "anew")}, 20),
+        counts(
+            {w: wrong(peft_write(prompted, ids, mask, use_cache=w == "cached")[0], P) for w in ("cached", "anew")}, 20
+        ),
         counts({"cached": wrong(write(own, ids, mask)[0], 0), "anew": wrong(_continued(ids, anew), 0)}, 20),
     )
 

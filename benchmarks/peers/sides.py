@@ -14,6 +14,7 @@ from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, Pre
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.generation import Generation
 from promptuary.backbones.load import wrap
+from promptuary.data.batch import Batch
 from promptuary.generators import Free
 from promptuary.initial import from_prompt
 from promptuary.injections import Embeddings, Injection
@@ -57,7 +58,9 @@ def counts(values: dict[str, int], of: int) -> Side:
     return Side(shown, {name: float(value) for name, value in values.items()}, not any(values.values()))
 
 
-def tiny(kind: type[PreTrainedModel], family: str, *, seed: int = SEED, scale: float = 0.3, **changes: Any) -> PreTrainedModel:
+def tiny(
+    kind: type[PreTrainedModel], family: str, *, seed: int = SEED, scale: float = 0.3, **changes: Any
+) -> PreTrainedModel:
     """A small random model with enlarged weights that never stops early. Equal arguments give equal weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -203,3 +206,11 @@ def prefixed(model: PreTrainedModel, table: Tensor, text: Tensor, *, start: int)
 def furthest(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
     """The largest distance between any two numbers that should be equal."""
     return max(float((a - b).abs().max()) for a, b in pairs)
+
+
+def batch(ids: Tensor, mask: Tensor, **more: Tensor) -> Batch:
+    """A batch of ours without segments and tasks."""
+    number = len(ids)
+    return Batch(
+        ids, mask.bool(), torch.zeros_like(ids), torch.zeros(number, dtype=torch.long), torch.arange(number), **more
+    )

@@ -1,8 +1,7 @@
-"""Checks of training: pooling, labels, rows of several tasks, checkpointing, resuming, dead and badly started numbers."""
+"""Checks of training: checkpointing, resuming, parameters without gradient, where the numbers start."""
 
-import copy
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -13,135 +12,30 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from peers.sides import EXACT, Finding, P, Side, backbone, counts, embedded, furthest, gaps, like, ours, padded, random, rows, theirs, tiny
+from peers.sides import (
+    EXACT,
+    Finding,
+    P,
+    Side,
+    backbone,
+    batch,
+    embedded,
+    furthest,
+    like,
+    ours,
+    random,
+    rows,
+    theirs,
+    tiny,
+)
 from promptuary.checkpoint import read_manifest, restore, save_prompt
 from promptuary.data.batch import Batch
 from promptuary.initial import from_words, matched
 from promptuary.injections import KeyValues
 from promptuary.methods import method
 from promptuary.model import SoftPrompted
-from promptuary.readouts import Classifier, Span
+from promptuary.readouts import Classifier
 from promptuary.values import Targets
-
-CLASSIFIERS = {
-    "GPT-2": (hf.GPT2LMHeadModel, hf.GPT2ForSequenceClassification, "gpt2"),
-    "Llama": (hf.LlamaForCausalLM, hf.LlamaForSequenceClassification, "llama"),
-    "Qwen3": (hf.Qwen3ForCausalLM, hf.Qwen3ForSequenceClassification, "qwen3"),
-}
-
-
-def batch(ids: Tensor, mask: Tensor, **more: Tensor) -> Batch:
-    number = len(ids)
-    return Batch(ids, mask.bool(), torch.zeros_like(ids), torch.zeros(number, dtype=torch.long), torch.arange(number), **more)
-
-
-def a02() -> Finding:
-    """Classification on a causal model: which state is read."""
-    texts = rows(200, 4, 11)
-    ids, mask = padded(texts, 12, left=False)
-    wrong: dict[str, dict[str, int]] = {"peft": {}, "ours": {}}
-    for name, (causal, kind, family) in CLASSIFIERS.items():
-        model, table = tiny(causal, family, num_labels=3), random(P, 32)
-        judge = like(kind, model)
-        judge.score.weight.data.copy_(random(3, 32, seed=1))
-        settings = PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=P)
-        own = ours(backbone(model), table)
-        readout = Classifier(3, 32, pool="last")
-        readout.head.weight.data.copy_(judge.score.weight)
-        with torch.no_grad():
-            right = torch.cat([judge(inputs_embeds=embedded(judge, table, text)).logits.argmax(1) for text in texts])
-            peft = theirs(judge, settings, table)(input_ids=ids, attention_mask=mask).logits.argmax(1)
-            said = readout.predict(own(own.instance(ids, mask.bool())), batch(ids, mask)).label
-        wrong["peft"][name] = int((peft != right).sum())
-        wrong["ours"][name] = int((said != right).sum())
-    return Finding(
-        "A2",
-        "predicted classes changed by right padding to 12 tokens, prompt tuning, a head on a causal model",
-        "the bare classification model on prompt and text as one unpadded row",
-        counts(wrong["peft"], 200),
-        counts(wrong["ours"], 200),
-    )
-
-
-def a03() -> Finding:
-    """Extractive question answering: which tokens the loss asks for."""
-    model = tiny(hf.BertForMaskedLM, "bert", num_labels=2)
-    judge = like(hf.BertForQuestionAnswering, model)
-    judge.qa_outputs.weight.data.copy_(random(2, 32, seed=1))
-    table = random(P, 32)
-    ids = torch.stack(rows(8, 10, 10))
-    mask = torch.ones_like(ids)
-    spans = torch.stack([torch.arange(8) % 4, torch.arange(8) % 4 + 4], 1)
-    with torch.no_grad():
-        outs = [judge(inputs_embeds=embedded(judge, table, text)) for text in ids]
-        scores = torch.stack([torch.cat([o.start_logits for o in outs]), torch.cat([o.end_logits for o in outs])], 1)
-        by_hand = F.cross_entropy(scores.flatten(0, 1), (spans + P).flatten())  # the prompt's columns are scored too
-        own_hand = F.cross_entropy(scores[..., P:].flatten(0, 1), spans.flatten())  # only the text can answer
-        settings = PromptTuningConfig(task_type="QUESTION_ANS", num_virtual_tokens=P)
-        prompted = theirs(judge, settings, table)
-        start, end = spans.unbind(1)
-        peft = prompted(input_ids=ids, attention_mask=mask, start_positions=start, end_positions=end).loss
-        own = ours(backbone(model), table)
-        readout = Span(32)
-        readout.head.weight.data.copy_(judge.qa_outputs.weight)
-        many = batch(ids, mask, spans=spans, context=mask.bool())
-        loss = readout.loss(own(own.instance(ids, mask.bool())), many)
-        unshifted = F.cross_entropy(scores.flatten(0, 1), spans.flatten())
-    asked = "the tokens 5 earlier" if abs(float(peft - unshifted)) < EXACT else "other tokens"
-    return Finding(
-        "A3",
-        "span loss on BERT with a prompt",
-        "cross-entropy by hand on the bare model's logits, labels moved with the text",
-        Side(f"{peft:.5f}, right is {by_hand:.5f} (it asks for {asked})", {"loss": float(peft), "right": float(by_hand)}, bool((peft - by_hand).abs() < EXACT)),
-        Side(f"{loss:.5f}, right is {own_hand:.5f}", {"loss": float(loss), "right": float(own_hand)}, bool((loss - own_hand).abs() < EXACT)),
-    )
-
-
-def a04() -> Finding:
-    """Rows of two tasks in one batch."""
-    model = tiny(hf.LlamaForCausalLM, "llama")
-    ids = torch.stack(rows(8, 6, 6))
-    tables = random(P, 32), random(P, 32, seed=1)
-    task = torch.arange(8) % 2
-    settings = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=P)
-    prompted = theirs(model, settings, tables[0])
-    prompted.add_adapter("B", settings)
-    prompted.prompt_encoder["B"].embedding.weight.data.copy_(tables[1])
-    prompted.set_adapter("default")
-    to = backbone(model)
-    apart = [ours(to, table) for table in tables]
-
-    def off(scores: Tensor) -> int:
-        return int(((scores - right).abs().amax(1) > EXACT).sum())
-
-    def takes(call: Callable[[], object]) -> bool:
-        try:
-            call()
-        except (TypeError, ValueError, KeyError):
-            return False
-        return True
-
-    with torch.no_grad():
-        right = torch.stack([model(inputs_embeds=embedded(model, tables[t], i)).logits[0, -1] for t, i in zip(task, ids, strict=True)])
-        names = [("default", "B")[t] for t in task]
-        peft = prompted(input_ids=ids, adapter_names=names).logits[:, -1]
-        peft_typo = takes(lambda: prompted(input_ids=ids, adapter_names=["defualt"] * 8))
-        both = [m(m.instance(ids, torch.ones_like(ids, dtype=torch.bool))) for m in apart]
-        mixed = torch.stack([both[t].logits(both[t].hidden[row, -1]) for row, t in enumerate(task)])
-        x = apart[0].instance(ids, torch.ones_like(ids, dtype=torch.bool))
-        own_typo = takes(lambda: apart[0](x, adapter_names=["defualt"] * 8))
-    wrong = {"peft": off(peft), "ours": off(mixed)}
-    return Finding(
-        "A4",
-        "rows that get another task's prompt (PEFT: adapter_names; ours: two prompts on one backbone, one pass each), and is a misspelt name accepted",
-        "the bare model on each row with its own prompt",
-        Side(f"{wrong['peft']}/8, accepted: {_yes(peft_typo)}", {"rows": wrong["peft"], "accepted": peft_typo}, not (wrong["peft"] or peft_typo)),
-        Side(f"{wrong['ours']}/8, accepted: {_yes(own_typo)}", {"rows": wrong["ours"], "accepted": own_typo}, not (wrong["ours"] or own_typo)),
-    )
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
 
 
 def a05() -> Finding:
@@ -184,7 +78,14 @@ def a05() -> Finding:
 
 def _trainer(model: nn.Module, folder: str, data: list[dict[str, Tensor]], **options: object) -> hf.Trainer:
     arguments = hf.TrainingArguments(
-        folder, report_to=[], disable_tqdm=True, learning_rate=1e-2, per_device_train_batch_size=8, use_cpu=True, seed=0, **options
+        folder,
+        report_to=[],
+        disable_tqdm=True,
+        learning_rate=1e-2,
+        per_device_train_batch_size=8,
+        use_cpu=True,
+        seed=0,
+        **options,
     )
     trainer = hf.Trainer(model, arguments, train_dataset=data, eval_dataset=data)
     trainer.remove_callback(hf.PrinterCallback)
@@ -217,7 +118,9 @@ def a07() -> Finding:
     def bare_loss(table: Tensor, *, given: int) -> float:
         """Of the rows' tokens behind the `given` first ones. PEFT's prompt also predicts the first; ours reads on."""
         with torch.no_grad():
-            scores = torch.cat([model(inputs_embeds=embedded(model, table, i)).logits[:, P - 1 + given : -1] for i in ids])
+            scores = torch.cat(
+                [model(inputs_embeds=embedded(model, table, i)).logits[:, P - 1 + given : -1] for i in ids]
+            )
         return float(F.cross_entropy(scores.flatten(0, 1), ids[:, given:].flatten()))
 
     settings = PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=P, encoder_hidden_size=32)
@@ -268,9 +171,9 @@ def a09() -> Finding:
         targets = Targets(answer[None, None], torch.ones(1, 1, 6, dtype=torch.bool))
         out = own(own.instance(text[None], torch.ones(1, 6, dtype=torch.bool)), targets)
         F.cross_entropy(out.logits(out.targets)[0, 0], answer).backward()
-        for side, parameters in (("peft", prompted.prompt_encoder.parameters()), ("ours", own.parameters())):
-            found[side][name] = _dead(parameters)
-            found[side][f"{name} numbers"] = sum(p.numel() for p in (prompted.prompt_encoder if side == "peft" else own).parameters())
+        for side, module in (("peft", prompted.prompt_encoder), ("ours", own)):
+            found[side][name] = _dead(module.parameters())
+            found[side][f"{name} numbers"] = sum(p.numel() for p in module.parameters())
 
     def side(of: dict[str, int]) -> Side:
         shown = ", ".join(f"{n} {of[n]} rows dead of {of[f'{n} numbers'] // 32}" for n in ("T5", "BART"))
@@ -314,7 +217,8 @@ def a10() -> Finding:
         (random_.prompt_encoder["default"].embedding.weight.std(), text.prompt_encoder["default"].embedding.weight),
         (generator.table.std(), started),
     ):
-        ids = [int(i) if bool((row == to.table[i]).all()) else -1 for row in table.detach() for i in [(to.table - row).abs().sum(1).argmin()]]
+        same = (table.detach()[:, None] == to.table).all(2)  # [8, vocabulary]
+        ids = torch.where(same.any(1), same.int().argmax(1), -1).tolist()
         special = sum(i in (1, 2) for i in ids)
         repeated = sum(i >= 0 and i not in (1, 2) and i in ids[:n] for n, i in enumerate(ids))
         ratio = float(spread.detach()) / scale
@@ -338,4 +242,6 @@ def _tokenizer(words: str) -> hf.PreTrainedTokenizerFast:
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     inner.post_processor = processors.TemplateProcessing("[BOS] $A [EOS]", special_tokens=[("[BOS]", 1), ("[EOS]", 2)])
-    return hf.PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="[BOS]", eos_token="[EOS]", pad_token="[PAD]", unk_token="[UNK]")
+    return hf.PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="[BOS]", eos_token="[EOS]", pad_token="[PAD]", unk_token="[UNK]"
+    )

@@ -30,7 +30,7 @@ class Labels:
         decode: from token ids (up to the end token) to text; this file knows no tokenizer.
 
     Raises:
-        SettingError: for fewer than two labels, as many texts as ids do not make, or two equal labels.
+        SettingError: for fewer than two labels, texts and ids of different number, an empty label, or two equal ones.
     """
 
     texts: tuple[str, ...]
@@ -44,6 +44,8 @@ class Labels:
                 f"Labels: {len(self.texts)} texts and {len(self.ids)} lists of token ids. "
                 "Expected one of each for every class, and two classes or more."
             )
+        if () in self.bare:
+            raise SettingError(f"Labels(ids=...): label {self.bare.index(())} has no token ids. Expected one or more.")
         for name, values in (("texts", self.texts), ("ids", self.bare)):
             twice = [value for value in values if values.count(value) > 1]
             if twice:

@@ -162,16 +162,18 @@ def test_a04_two_prompts_on_one_backbone_stay_apart_and_no_argument_is_ignored()
     for _ in range(2):  # in turns: the one leaves nothing behind for the other
         for one, table in zip(apart, tables, strict=True):
             out = run(one, text[None])
-            assert gap(out.logits(out.hidden)[0], model(inputs_embeds=embedded(model, table, text)).logits[0, -6:]) <= EXACT
+            expected = model(inputs_embeds=embedded(model, table, text)).logits[0, len(table) :]
+            assert gap(out.logits(out.hidden)[0], expected) <= EXACT
     x = apart[0].instance(text[None], torch.ones(1, 6, dtype=torch.bool))
     with pytest.raises(TypeError, match="adapter_names"):
         apart[0](x, adapter_names=["no such"])
     with pytest.raises(TypeError, match="adapter_names"):
         apart[0].instance(text[None], torch.ones(1, 6, dtype=torch.bool), adapter_names=["no such"])
-    with pytest.raises(SettingError, match="lenght.*Did you mean 'length'"):
+    with pytest.raises(SettingError, match=r"lenght.*Did you mean 'length'"):
         method("prompt-tuning").parts(b.shape, lenght=5)
 
 
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable.*:FutureWarning")
 @pytest.mark.parametrize("family", ["bert", "roberta"])
 def test_a05_gradient_checkpointing_on_an_encoder_trains_the_prefix_just_as_without(family: str) -> None:
     ids = torch.stack(some(8, 8))
@@ -247,7 +249,7 @@ def manifest(b: Backbone, name: str, settings: dict[str, Any], seed: int) -> dic
 @pytest.mark.parametrize("family", ["t5", "bart"])
 @torch.no_grad()
 def test_a08_training_and_generation_of_a_text_to_text_model_use_the_same_prompt(family: str) -> None:
-    b, model = backbone(family, **UNTIED), bare(family, **UNTIED)
+    b, model = backbone(family), bare(family)
     table, (text,) = numbers(P, 32), some(6)
     prompted = soft(b, table)
     begun = torch.tensor([[model.config.decoder_start_token_id]])
@@ -302,7 +304,8 @@ def test_a11_a_second_turn_goes_on_from_the_first_as_one_text(family: str) -> No
 @pytest.mark.parametrize("family", ["t5", "bart"])
 @torch.no_grad()
 def test_a12_without_the_prompt_a_shared_backbone_generates_as_the_bare_model(family: str) -> None:
-    b, model = backbone(family, **UNTIED), bare(family, **UNTIED)
+    changes = UNTIED if family == "t5" else {}  # BART would untie its two towers' embeddings too
+    b, model = backbone(family, **changes), bare(family, **changes)
     (text,) = some(6)
     prompted, off = soft(b, numbers(P, 32)), soft(b, torch.zeros(0, 32))
     begun = torch.tensor([[model.config.decoder_start_token_id]])
@@ -363,7 +366,7 @@ def test_a15_a_prefix_reaches_encoder_decoder_and_cross_attention_each_by_itself
 OTHERS = {
     "another family of the same width": ("gpt2", {}),
     "the same family with more layers": ("llama", {"num_hidden_layers": 3}),
-    "the same family with another vocabulary": ("llama", {"vocab_size": 101}),
+    "the same family with other heads": ("llama", {"num_key_value_heads": 4}),
 }
 
 
@@ -416,12 +419,11 @@ WINDOWED: dict[str, tuple[str, dict[str, Any]]] = {
 @torch.no_grad()
 def test_a18_out_of_sight_counts_the_tokens_that_no_soft_token_before_the_input_moves(which: str, tokens: int) -> None:
     family, changes = WINDOWED[which]
-    b, model = backbone(family, **changes), bare(family, **changes)
+    b, model = wrap(fresh(family, **changes)), fresh(family, **changes)
     (text,) = some(tokens)
     tower = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
-    one, other = (
-        tower(inputs_embeds=embedded(model, numbers(P, 32, seed=seed), text)).last_hidden_state[0, P:] for seed in (0, 1)
-    )
+    tables = numbers(2, P, 32)
+    one, other = (tower(inputs_embeds=embedded(model, t, text)).last_hidden_state[0, P:] for t in tables)
     unmoved = (one == other).all(-1)
     assert soft(b, numbers(P, 32)).out_of_sight(tokens) == int(unmoved.sum())
     assert unmoved.tolist() == sorted(unmoved.tolist())  # they are the trailing ones

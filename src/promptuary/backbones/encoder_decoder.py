@@ -7,7 +7,6 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Int
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutput
 
 from promptuary.backbones.backbone import Backbone, at, call_with, run_stack
 from promptuary.backbones.generation import Generation, fits, generate
@@ -46,18 +45,9 @@ class EncoderDecoder(Backbone):
 
     def generate(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:
         fits(how.max_new_tokens, self.shape.positions, self.name)
-        with torch.no_grad(), self.attachment.carrying(call):
-            states = run_stack(self.stacks()[0][0], call.layout, dtype=self.dtype)
-        # Hidden states belong to the encoder: a long text would look to the decoder's layers like a whole input.
-        with self.attachment.carrying(_each(call, 1)):
-            return generate(
-                self.model,
-                how,
-                start=1,
-                encoder_outputs=BaseModelOutput(last_hidden_state=states),
-                attention_mask=call.layout.mask.long(),
-                **options,
-            )
+        embeds, mask = call.layout.embeds.to(self.dtype), call.layout.mask.long()
+        with self.attachment.carrying(call):
+            return generate(self.model, how, start=1, inputs_embeds=embeds, attention_mask=mask, **options)
 
     def _start(self) -> int:
         return int(self.model.config.decoder_start_token_id)

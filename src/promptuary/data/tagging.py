@@ -49,8 +49,9 @@ class TagWording:
         told = [words(row, self.task.text) for row in rows]
         lines = self._lines(rows, told)
         for i, (line, own) in enumerate(zip(lines, told, strict=True)):
-            silent = set(range(len(own))) - set(_words(line, own))
-            if silent and not line.cut:
+            heard = set(_words(line, own))
+            silent = set(range(max(heard) + 1 if line.cut else len(own))) - heard
+            if silent:
                 told[i] = [VISIBLE if w in silent else word for w, word in enumerate(own)]
                 [lines[i]] = self._lines([rows[i]], [told[i]])
         return [self._example(*row, labelled) for row in zip(rows, lines, told, strict=True)]

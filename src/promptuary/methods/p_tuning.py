@@ -57,7 +57,7 @@ METHODS = (
         "soft tokens made by a BiLSTM and an MLP, before the input or at the marks of a template",
         PAPER,
         p_tuning,
-        Recipe(rate=1e-3, scaled=False, head_rate=1e-2, epochs=20),
+        Recipe(rate=1e-3, scaled=False, head_rate=1e-2, epochs=20, patience=6),
         presets={
             "paper-lama": Recipe(
                 rate=1e-5, scaled=False, decay=5e-4, batch=8, epochs=100, patience=20, schedule="constant", warmup=0.0

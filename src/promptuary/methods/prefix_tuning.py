@@ -56,7 +56,7 @@ METHODS = (
         "soft keys and values in every layer, trained through an MLP",
         PREFIX,
         prefix_tuning,
-        Recipe(rate=1e-3, scaled=False, head_rate=1e-2, epochs=20),
+        Recipe(rate=1e-3, scaled=False, head_rate=1e-2, epochs=20, patience=6),
         presets={
             "paper-e2e": Recipe(rate=5e-5, scaled=False, batch=5, epochs=5, decay=0.0, warmup=0.0),
             "paper-xsum": Recipe(rate=5e-5, scaled=False, batch=16, accumulation=3, epochs=30, decay=0.0, warmup=0.0),
@@ -67,7 +67,7 @@ METHODS = (
         "soft keys and values in every layer, trained directly",
         V2,
         p_tuning_v2,
-        Recipe(rate=1e-2, scaled=False, head_rate=1e-2, epochs=20),
+        Recipe(rate=1e-2, scaled=False, head_rate=1e-2, epochs=20, patience=6),
         presets={
             "paper-boolq": Recipe(rate=5e-3, scaled=False, head_rate=5e-3, batch=32, epochs=100, warmup=0.0),
             "paper-rte": Recipe(rate=1e-2, scaled=False, head_rate=1e-2, batch=32, epochs=60, warmup=0.0, dropout=0.1),

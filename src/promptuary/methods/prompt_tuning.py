@@ -65,7 +65,7 @@ METHODS = (
         "soft tokens before the input",
         PAPER,
         prompt_tuning,
-        Recipe(rate=0.3, head_rate=1e-2, epochs=20),
+        Recipe(rate=0.3, head_rate=1e-2, epochs=20, patience=6),
         init="vocabulary",
         presets={"paper": LESTER},
     ),
@@ -74,9 +74,9 @@ METHODS = (
         "soft tokens whose hidden states are overwritten before every layer",
         PAPER + ", published code",
         deep_prompt_tuning,
-        Recipe(rate=0.01, scaled=False, head_rate=1e-2, epochs=20),
+        Recipe(rate=0.01, scaled=False, head_rate=1e-2, epochs=20, patience=6),
     ),
     Method(
-        "frozen", "no prompt: only the read-out is trained (a control)", "-", frozen, Recipe(head_rate=1e-2, epochs=20)
+        "frozen", "no prompt: only the read-out is trained (a control)", "-", frozen, Recipe(head_rate=1e-2, epochs=20, patience=6)
     ),
 )

@@ -72,7 +72,7 @@ def still(losses: Sequence[float]) -> Alarm | None:
 
 
 def ineffective(model: SoftPrompted, readout: Readout, batch: Batch, tolerance: float = 1e-6) -> Alarm | None:
-    """Whether the backbone says the same with and without the prompt."""
+    """Whether the backbone says the same with and without the prompt (up to `tolerance` of its largest state)."""
     if model.generator.length == 0:
         return None
     x = model.instance(batch.ids, batch.mask, batch.types, batch.task)
@@ -82,7 +82,7 @@ def ineffective(model: SoftPrompted, readout: Readout, batch: Batch, tolerance: 
     gap = (prompted.hidden - alone.hidden)[batch.mask].abs().max()
     if prompted.targets is not None and alone.targets is not None and targets is not None:
         gap = torch.maximum(gap, (prompted.targets - alone.targets)[targets.mask].abs().max())
-    if float(gap) > tolerance:
+    if float(gap) > tolerance * max(1.0, float(alone.hidden[batch.mask].abs().max())):
         return None
     return Alarm(
         "ineffective",

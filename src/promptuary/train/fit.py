@@ -291,7 +291,9 @@ def _recomputing(model: SoftPrompted, recipe: Recipe) -> Iterator[None]:
     try:
         yield
     finally:
-        model.backbone.model.gradient_checkpointing_disable()  # type: ignore[no-untyped-call]
+        inner = model.backbone.model
+        # transformers 5.23 renamed it; the old name warns there, the new one is missing before.
+        getattr(inner, "activation_checkpointing_disable", inner.gradient_checkpointing_disable)()
 
 
 def _digest(batch: Batch) -> str:

@@ -86,10 +86,11 @@ def test_the_paper_s_lengths_agree_with_the_factoring_optimizer_of_transformers(
     assert torch.allclose(ours.detach(), theirs.detach().reshape(shape), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("shape", "factored"),
-    [((100, 768), False), ((127, 768), False), ((768, 127), False), ((128, 128), True), ((150, 768), True), ((300,), False), ((2, 200, 200), False)],
-)  # fmt: skip
+FULL = [(100, 768), (127, 768), (768, 127), (300,), (2, 200, 200)]
+FACTORED = [(128, 128), (150, 768)]
+
+
+@pytest.mark.parametrize(("shape", "factored"), [*((s, False) for s in FULL), *((s, True) for s in FACTORED)])
 def test_a_tensor_is_factored_only_if_it_is_a_matrix_with_both_sides_128_or_more(
     shape: tuple[int, ...], factored: bool
 ) -> None:

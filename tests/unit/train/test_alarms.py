@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from promptuary.initial import normal
 from promptuary.readouts import Prediction
 from promptuary.train import alarms
 from promptuary.train.alarms import Watch
@@ -83,8 +82,7 @@ def test_no_prompt_raises_no_alarm() -> None:
 
 @pytest.mark.parametrize("family", ["bert", "t5"])
 def test_a_prompt_that_is_not_heard_raises_an_alarm(family: str) -> None:
-    model, readout = parts(family, "p-tuning-v2", init=normal(0.0))
-    deaf = model.backbone.run
+    model, readout = parts(family, "p-tuning-v2")
     heard = model.generator.forward
 
     def absent(x: object) -> object:
@@ -93,7 +91,6 @@ def test_a_prompt_that_is_not_heard_raises_an_alarm(family: str) -> None:
 
     model.generator.forward = absent  # type: ignore[method-assign, assignment]
     found = alarms.ineffective(model, readout, Toy().batch(0))
-    assert deaf == model.backbone.run
     assert found is not None
     assert found.name == "ineffective"
 

@@ -16,7 +16,9 @@ EVERY = ("prompt-tuning", "deep-prompt-tuning", "prefix-tuning", "p-tuning-v2", 
 
 
 @given(name=st.sampled_from(EVERY), family=st.sampled_from(["bert", "gpt2", "t5"]), own=st.booleans())
-def test_every_trained_tensor_is_in_one_group_and_no_weight_of_the_backbone_is(name: str, family: str, own: bool) -> None:
+def test_every_trained_tensor_is_in_one_group_and_no_weight_of_the_backbone_is(
+    name: str, family: str, own: bool
+) -> None:
     model, readout = parts(family, name)
     rates = {"prompt.generator": 1e-4} if own and name != "frozen" else {}
     found = [p for group in groups(model, readout, Recipe(), rates) for p in group["params"]]
@@ -64,7 +66,7 @@ def test_a_read_out_that_holds_a_weight_of_the_backbone_is_refused() -> None:
     weight.requires_grad_(True)
     readout.stolen = weight
     try:
-        with pytest.raises(SettingError, match="readout.stolen is a weight of the frozen backbone"):
+        with pytest.raises(SettingError, match=r"readout\.stolen is a weight of the frozen backbone"):
             trained(model, readout)
     finally:
         weight.requires_grad_(False)

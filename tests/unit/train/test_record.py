@@ -57,7 +57,7 @@ def test_a_record_without_the_state_s_events_is_refused(tmp_path: Path, content:
     path = tmp_path / "r.jsonl"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(CheckpointError, match="does not hold the 2 events .* step 1"):
+    with pytest.raises(CheckpointError, match=r"does not hold the 2 events .* step 1"):
         Record(path).resume(step=1, count=2)
 
 
@@ -79,7 +79,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.Monk
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, "open", lambda *_, **__: Full())
-    with pytest.raises(TrainingError, match="No space left on device.*Make room"):
+    with pytest.raises(TrainingError, match=r"No space left on device.*Make room"):
         record.add("step", step=4)
     monkeypatch.undo()
     assert lines(tmp_path / "r.jsonl") == before
@@ -113,6 +113,8 @@ def test_surroundings_name_versions_hardware_and_threads() -> None:
     assert found["commit"] is None or len(found["commit"].rstrip("+")) == 40
 
 
-def test_a_commit_is_named_only_where_the_code_belongs_to_the_repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_commit_is_named_only_where_the_code_belongs_to_the_repository(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("promptuary.train.record.__file__", str(tmp_path / "record.py"))
     assert surroundings()["commit"] is None

@@ -1,11 +1,13 @@
 """A run that was killed goes on as if it had not been: the same losses, scores and tensors, to the last bit."""
 
+import contextlib
 import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,8 @@ from promptuary.train import fit as loop
 from promptuary.train.fit import Result, fit
 from promptuary.train.progress import Silent
 from promptuary.train.recipe import Recipe
-from promptuary.train.state import NAME
+from promptuary.train.state import NAME, State
+from promptuary.train.state import save as write_state
 from tests.unit.train.toy import Toy, numbers, parts, recipe
 
 ROOT = Path(__file__).parents[3]
@@ -53,7 +56,13 @@ class Bomb(Silent):
 
 
 def run(
-    folder: Path | None, *, r: Recipe = RECIPE, progress: Any = None, name: str = "prompt-tuning", seed: int = 4, **more: Any
+    folder: Path | None,
+    *,
+    r: Recipe = RECIPE,
+    progress: Any = None,
+    name: str = "prompt-tuning",
+    seed: int = 4,
+    **more: Any,
 ) -> tuple[Result, dict[str, Tensor]]:
     model, readout = parts("bert", name, dropout=0.2)
     result = fit(
@@ -97,31 +106,34 @@ def test_killed_at_any_step_it_goes_on_to_the_same_end(
         assert moment == "scored"  # not every step is scored
 
 
+def dying(count: int, *, before: bool) -> Callable[[Path, State], None]:
+    """A `save` that is killed before or after it writes for the `count`-th time."""
+    left = [count]
+
+    def save(path: Path, state: State) -> None:
+        left[0] -= 1
+        if left[0] or not before:
+            write_state(path, state)
+        if not left[0]:
+            raise Killed
+
+    return save
+
+
 @given(moments=st.lists(st.integers(1, STEPS), min_size=2, max_size=4), before=st.booleans())
 @settings(max_examples=8)
 def test_killed_again_and_again_around_a_save_it_goes_on_to_the_same_end(
-    tmp_path_factory: pytest.TempPathFactory, moments: list[int], before: bool
+    whole: tuple[Result, dict[str, Tensor]],
+    tmp_path_factory: pytest.TempPathFactory,
+    moments: list[int],
+    before: bool,
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
     for count in moments:
-        left = [count]
-
-        def save(path: Path, state: Any, left: list[int] = left) -> None:
-            left[0] -= 1
-            if left[0] <= 0 and before:
-                raise Killed
-            real(path, state)
-            if left[0] <= 0:
-                raise Killed
-
-        real = loop.state.save
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop.state, "save", save)
-            try:
-                run(folder)
-            except Killed:
-                continue
-    same(run(folder), run(None))
+        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
+            patch.setattr(loop.state, "save", dying(count, before=before))
+            run(folder)
+    same(run(folder), whole)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,9 @@ def test_rates_in_plain_numbers() -> None:
     assert rates("cosine", 0.0) == pytest.approx([1, 0.853553, 0.5, 0.146447], abs=1e-6)
 
 
-@given(batches=st.integers(1, 9), accumulation=st.integers(1, 4), epochs=st.integers(1, 3), evaluations=st.integers(1, 5))
+@given(
+    batches=st.integers(1, 9), accumulation=st.integers(1, 4), epochs=st.integers(1, 3), evaluations=st.integers(1, 5)
+)
 def test_an_epoch_uses_every_batch_once_and_ends_in_a_scoring(
     batches: int, accumulation: int, epochs: int, evaluations: int
 ) -> None:
@@ -72,7 +74,7 @@ def test_data_that_breaks_its_promise_is_refused() -> None:
         def __len__(self) -> int:
             return 5
 
-    with pytest.raises(TrainingError, match="Epoch 0 .* ended early: it announced 5 batches"):
+    with pytest.raises(TrainingError, match=r"Epoch 0 .* ended early: it announced 5 batches"):
         list(steps(plan(recipe(), 5), Short([Toy().batch(0)] * 4), 0))
 
 

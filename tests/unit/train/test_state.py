@@ -29,8 +29,13 @@ SETTINGS = plain({"seed": 0, "recipe": {"rate": 0.3, "epochs": 10}, "words": ("a
 
 
 def state(step: int = 3) -> State:
-    tensors = {"parameter/prompt": torch.arange(6.0).reshape(2, 3), "best/prompt": torch.ones(2, 3), "random/cpu": torch.arange(9, dtype=torch.uint8)}  # fmt: skip
-    return State(SETTINGS, {"step": step, "seconds": 0.1 + 0.2, "best": None}, tensors | {"optimizer/prompt/step": torch.tensor(3.0)})  # fmt: skip
+    tensors = {
+        "parameter/prompt": torch.arange(6.0).reshape(2, 3),
+        "best/prompt": torch.ones(2, 3),
+        "optimizer/prompt/step": torch.tensor(3.0),
+        "random/cpu": torch.arange(9, dtype=torch.uint8),
+    }
+    return State(SETTINGS, {"step": step, "seconds": 0.1 + 0.2, "best": None}, tensors)
 
 
 def only(folder: Path) -> list[str]:
@@ -43,7 +48,9 @@ def test_a_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert found is not None
     assert found.notes == state().notes
     assert found.tensors.keys() == state().tensors.keys()
-    assert all(torch.equal(found.tensors[k], v) and found.tensors[k].dtype == v.dtype for k, v in state().tensors.items())
+    assert all(
+        torch.equal(found.tensors[k], v) and found.tensors[k].dtype == v.dtype for k, v in state().tensors.items()
+    )
     assert list(found.under("parameter")) == ["prompt"]
     assert only(tmp_path) == ["state"]
 
@@ -64,7 +71,7 @@ def test_a_state_cut_short_is_refused(tmp_path_factory: pytest.TempPathFactory, 
     path = tmp_path_factory.mktemp("state") / "state"
     save(path, state())
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(CheckpointError, match="damaged.*Delete the folder"):
+    with pytest.raises(CheckpointError, match=r"damaged.*Delete the folder"):
         load(path, SETTINGS)
 
 
@@ -130,7 +137,7 @@ def test_a_full_disk_leaves_the_old_state_and_nothing_else(
 
 
 def test_settings_that_json_cannot_hold_are_refused() -> None:
-    with pytest.raises(SettingError, match="settings: .*not JSON serializable.*Expected text, numbers"):
+    with pytest.raises(SettingError, match=r"settings: .*not JSON serializable.*Expected text, numbers"):
         plain({"init": object()})
 
 

@@ -89,7 +89,12 @@ def recipe(**changes: Any) -> Recipe:
 
 
 def parts(
-    family: str = "bert", name: str = "prompt-tuning", *, b: Backbone | None = None, dropout: float = 0.0, **settings: Any
+    family: str = "bert",
+    name: str = "prompt-tuning",
+    *,
+    b: Backbone | None = None,
+    dropout: float = 0.0,
+    **settings: Any,
 ) -> tuple[SoftPrompted, Head]:
     """A prompted model and a head, equal for equal arguments."""
     b = b or backbone(family)

@@ -1,4 +1,4 @@
-"""Checks of what is read and refused: heads, encoder prefixes, foreign backbones, lengths, positions."""
+"""Checks of limits: how far a prefix reaches, which backbones are refused, how long an input may be."""
 
 import copy
 import tempfile
@@ -8,41 +8,13 @@ from pathlib import Path
 import torch
 import transformers as hf
 from peft import PeftModel, PrefixTuningConfig, PromptTuningConfig
-from torch import Tensor, nn
+from torch import nn
 
-from peers.sides import EXACT, Finding, P, Side, backbone, embedded, furthest, like, ours, random, rows, theirs, tiny
+from peers.sides import Finding, P, Side, backbone, furthest, like, ours, random, rows, theirs, tiny
 from promptuary.backbones.backbone import Backbone
 from promptuary.checkpoint import check_backbone, read_manifest, save_prompt
 from promptuary.errors import CheckpointError, PromptuaryError
 from promptuary.injections import KeyValues
-
-
-def a14() -> Finding:
-    """Which state BERT's head reads."""
-    model, table = tiny(hf.BertForMaskedLM, "bert", num_labels=2), random(P, 32)
-    judge = like(hf.BertForSequenceClassification, model)
-    (text,) = rows(1, 8, 8)
-    ids, mask = text[None], torch.ones(1, 8, dtype=torch.long)
-    read: list[Tensor] = []
-    prompted = theirs(judge, PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=P), table)
-    prompted.get_base_model().bert.pooler.dense.register_forward_pre_hook(lambda _, args: read.append(args[0]))
-    own = ours(backbone(model), table)
-    with torch.no_grad():
-        states = judge.bert(inputs_embeds=embedded(judge, table, text)).last_hidden_state[0]
-        prompted(input_ids=ids, attention_mask=mask)
-        first = own(own.instance(ids, mask.bool())).hidden[0, 0]
-
-    def side(got: Tensor) -> Side:
-        cls, soft = furthest([(got, states[P])]), furthest([(got, states[0])])
-        return Side(f"{cls:.2g} from [CLS], {soft:.2g} from soft token 0", {"cls": cls, "soft": soft}, cls < EXACT)
-
-    return Finding(
-        "A14",
-        "the state a classification head on BERT reads under an input prompt: its distance",
-        "the bare model's states on prompt and text",
-        side(read[0][0]),
-        side(first),
-    )
 
 
 def a15() -> Finding:
@@ -62,7 +34,9 @@ def a15() -> Finding:
             prompted = theirs(model, settings)
             weight = prompted.prompt_encoder["default"].embedding.weight
             weight.data.copy_(random(*weight.shape, seed=seed, scale=3.0))
-            pair.append(prompted(input_ids=ids, attention_mask=mask, decoder_input_ids=ids[:, :2]).encoder_last_hidden_state)
+            pair.append(
+                prompted(input_ids=ids, attention_mask=mask, decoder_input_ids=ids[:, :2]).encoder_last_hidden_state
+            )
         moved["peft"], parts["peft"] = furthest([tuple(pair)]), weight.numel() / P / one
         pair = []
         for seed in (0, 1):
@@ -130,30 +104,6 @@ def _accepts(to: Backbone, folder: Path) -> bool:
     except CheckpointError:
         return False
     return True
-
-
-def a17() -> Finding:
-    """The length of what comes out."""
-    (text,) = rows(1, 6, 6)
-    ids, mask = text[None], torch.ones(1, 6, dtype=torch.long)
-    lengths: dict[str, dict[str, int]] = {"peft": {}, "ours": {}}
-    for name, task, kind, model in (
-        ("causal", "CAUSAL_LM", hf.LlamaForCausalLM, tiny(hf.LlamaForCausalLM, "llama")),
-        ("tagging", "TOKEN_CLS", hf.BertForTokenClassification, tiny(hf.BertForMaskedLM, "bert", num_labels=3)),
-    ):
-        table = random(P, 32)
-        prompted = theirs(like(kind, model), PromptTuningConfig(task_type=task, num_virtual_tokens=P), table)
-        own = ours(backbone(model), table)
-        with torch.no_grad():
-            lengths["peft"][name] = prompted(input_ids=ids, attention_mask=mask).logits.shape[1]
-            lengths["ours"][name] = own(own.instance(ids, mask.bool())).hidden.shape[1]
-
-    def side(of: dict[str, int]) -> Side:
-        return Side(", ".join(f"{k} {v}" for k, v in of.items()), {k: float(v) for k, v in of.items()}, set(of.values()) == {6})
-
-    return Finding(
-        "A17", "columns of output for 6 tokens of input", "6: what labels of the same input have", *map(side, lengths.values())
-    )
 
 
 def a19() -> Finding:

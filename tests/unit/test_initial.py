@@ -1,0 +1,123 @@
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from promptuary.errors import SettingError
+from promptuary.initial import (
+    Initial,
+    from_file,
+    from_labels,
+    from_prompt,
+    from_vocabulary,
+    from_words,
+    matched,
+    normal,
+    uniform,
+)
+from tests.strategies import seeds
+
+TABLE = torch.randn(20, 4)
+
+
+def seed(number: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(number)
+
+
+def test_uniform_fills_its_range() -> None:
+    made = uniform()(500, 8, seed())
+    assert -0.5 <= made.min() < -0.49
+    assert 0.49 < made.max() < 0.5
+    assert abs(made.mean()) < 0.02
+    shifted = uniform(2.0, 3.0)(500, 8, seed())
+    assert 2.0 <= shifted.min() < 2.01 < 2.99 < shifted.max() < 3.0
+
+
+@pytest.mark.parametrize("bounds", [(1.0, 1.0), (1.0, 0.0)])
+def test_an_empty_range_is_refused(bounds: tuple[float, float]) -> None:
+    with pytest.raises(SettingError, match="low < high"):
+        uniform(*bounds)
+
+
+@pytest.mark.parametrize("make", [normal, matched])
+def test_random_starts_have_the_deviation_they_promise(make: type[Initial]) -> None:
+    made = make(0.3)(500, 40, seed())
+    assert abs(made.std() - 0.3) < 0.01
+    assert abs(made.mean()) < 0.01
+
+
+@given(seeds, st.integers(0, 12))
+def test_every_start_is_the_seeds_and_draws_nothing_else(number: int, length: int) -> None:
+    frequent = torch.arange(3, 15)
+    for init in (uniform(), normal(1.0), matched(0.1), from_vocabulary(TABLE, frequent), from_words(TABLE, [1], normal(1.0))):
+        before = torch.get_rng_state()
+        one, other = (init(length, 4, seed(number)) for _ in range(2))
+        assert one.shape == (length, 4)
+        assert torch.equal(one, other)
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_vocabulary_rows_are_drawn_without_repetition_as_long_as_there_are_enough() -> None:
+    frequent = torch.arange(3, 15)
+    made = from_vocabulary(TABLE, frequent)(12, 4, seed(3))
+    drawn = [int((TABLE == row).all(1).nonzero()) for row in made]
+    assert sorted(drawn) == frequent.tolist()
+    assert drawn != frequent.tolist()
+    assert len(from_vocabulary(TABLE, frequent)(30, 4, seed())) == 30
+    with pytest.raises(SettingError, match="no ids"):
+        from_vocabulary(TABLE, torch.arange(0))(2, 4, seed())
+
+
+def test_words_stand_in_order_and_the_rest_starts_otherwise() -> None:
+    made = from_words(TABLE, [7, 3], uniform(5.0, 6.0))(3, 4, seed())
+    assert torch.equal(made[:2], TABLE[[7, 3]])
+    assert bool((made[2] >= 5).all())
+    assert torch.equal(from_words(TABLE, [7, 3, 1], normal(1.0))(2, 4, seed()), TABLE[[7, 3]])
+
+
+def test_a_label_is_the_mean_of_its_pieces() -> None:
+    made = from_labels(TABLE, [[1, 2, 3], [], [4]], uniform(5.0, 6.0))(3, 4, seed())
+    assert torch.allclose(made[0], TABLE[1:4].mean(0))
+    assert torch.equal(made[1], TABLE[4])
+    assert bool((made[2] >= 5).all())
+
+
+@pytest.mark.parametrize("init", [from_vocabulary(TABLE, torch.arange(9)), from_words(TABLE, [1], normal(1.0))])
+def test_word_embeddings_of_another_width_are_refused(init: Initial) -> None:
+    with pytest.raises(SettingError, match="width 4, this prompt needs 8"):
+        init(3, 8, seed())
+
+
+def test_a_start_is_a_copy() -> None:
+    values = torch.zeros(2, 4)
+    made = from_prompt(values)(2, 4, seed())
+    made += 1
+    assert not values.any()
+    row = from_words(TABLE, [1], normal(1.0))(1, 4, seed())
+    kept = TABLE[1].clone()
+    row += 1
+    assert torch.equal(TABLE[1], kept)
+
+
+@pytest.mark.parametrize("shape", [(2, 5), (3, 4)])
+def test_another_prompt_must_have_the_same_shape(shape: tuple[int, int]) -> None:
+    with pytest.raises(SettingError, match="length=2"):
+        from_prompt(torch.zeros(2, 4))(*shape, seed())
+
+
+def test_a_file_gives_its_matrix_of_the_right_width(tmp_path: Path) -> None:
+    wanted = torch.randn(2, 4)
+    file = tmp_path / "prompt.safetensors"
+    save_file({"a.bias": torch.zeros(4), "b": torch.zeros(2, 9), "c": wanted}, file)
+    assert torch.equal(from_file(file)(2, 4, seed()), wanted)
+    assert torch.equal(from_file(tmp_path)(2, 4, seed()), wanted)
+    with pytest.raises(SettingError, match="width 9, this prompt needs 5"):
+        from_file(file)(2, 5, seed())
+    save_file({"n": torch.zeros(3)}, tmp_path / "none.safetensors")
+    with pytest.raises(SettingError, match="no matrix"):
+        from_file(tmp_path / "none.safetensors")
+    with pytest.raises(SettingError, match="no such file"):
+        from_file(tmp_path / "missing.safetensors")
