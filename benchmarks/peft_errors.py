@@ -73,9 +73,10 @@ def table(findings: Sequence[Any], about: dict[str, Any]) -> str:
     lines = [
         "# The same inputs through PEFT and through promptuary",
         "",
-        f"Written by `python benchmarks/peft_errors.py`: PEFT {versions['peft']}, transformers {versions['transformers']}, "
-        f"torch {versions['torch']}, commit {about['commit']}, seed {about['seed']}, {hardware['processors']} processors "
-        f"({hardware['processor']}), {about['threads']} threads, {about['wall_s']} s.",
+        "Written by `python benchmarks/peft_errors.py`: "
+        f"PEFT {versions['peft']}, transformers {versions['transformers']}, torch {versions['torch']}, "
+        f"commit {about['commit']}, seed {about['seed']}, {hardware['processors']} processors "
+        f"({hardware['processor']}), threads {about['threads']}, {about['wall_s']} s.",
         "",
         "Tiny random models with enlarged weights: the figures prove that an error exists, not how large it is on a",
         "trained model (logits here have a size of a few units). Both sides are held against the reference, never",

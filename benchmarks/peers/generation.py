@@ -186,7 +186,7 @@ def a12() -> Finding:
         far["ours"][name] = furthest([(write(ours(to, torch.zeros(0, 32)), ids, mask)[1], right)])
     return Finding(
         "A12",
-        "first generated logits with the prompt switched off (PEFT: disable_adapter; ours: length 0 on a shared backbone)",
+        "first generated logits with the prompt off (PEFT: disable_adapter; ours: length 0 on a shared backbone)",
         "the bare model's own generation",
         gaps(far["peft"]),
         gaps(far["ours"]),
@@ -264,7 +264,7 @@ def a18() -> Finding:
         f"the bare model ({true:.2g} for a prompt at the input: no library can change that)",
         Side(f"{moved:.2g}, {told} warnings", {"moved": moved, "told": told}, told > 0),
         Side(
-            f"at the input {own[0]:.2g}, and out_of_sight({tokens}) says {hidden} tokens; as keys and values {own[1]:.2g}",
+            f"at the input {own[0]:.2g}, out_of_sight({tokens}) says {hidden} tokens; as keys and values {own[1]:.2g}",
             {"input": own[0], "out_of_sight": hidden, "keys and values": own[1]},
             own[0] == true and hidden == _blind(model, tables, text) and own[1] > 0,
         ),

@@ -143,7 +143,8 @@ def a04() -> Finding:
     wrong = {"peft": off(peft), "ours": off(mixed)}
     return Finding(
         "A4",
-        "rows that get another task's prompt (PEFT: adapter_names; ours: two prompts on one backbone, one pass each), and is a misspelt name accepted",
+        "rows that get another task's prompt (PEFT: adapter_names; ours: two prompts on one backbone, a pass each); "
+        "is a misspelt name accepted",
         "the bare model on each row with its own prompt",
         Side(
             f"{wrong['peft']}/8, accepted: {_yes(peft_typo)}",

@@ -87,7 +87,8 @@ def a16() -> Finding:
         same = _accepts(backbone(model), Path(two))
     return Finding(
         "A16",
-        "wrong backbones of the same width that a saved prompt is put on without a word (another family, other weights, more layers)",
+        "wrong backbones of the same width that take a saved prompt without a word (another family, other weights, "
+        "more layers)",
         "none may be; the right one must be",
         Side(f"{len(taken['peft'])}/3", {"accepted": len(taken["peft"])}, not taken["peft"]),
         Side(

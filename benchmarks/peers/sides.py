@@ -194,7 +194,7 @@ def cached(model: PreTrainedModel, table: Tensor) -> DynamicCache:
 
 @torch.no_grad()
 def prefixed(model: PreTrainedModel, table: Tensor, text: Tensor, *, start: int) -> Tensor:
-    """Reference: the bare model's scores on one unpadded text behind a prefix; the text's positions begin at `start`."""
+    """Reference: the bare model's scores on one unpadded text behind a prefix; its positions begin at `start`."""
     return model(
         input_ids=text[None],
         past_key_values=cached(model, table),

@@ -126,10 +126,9 @@ def a07() -> Finding:
     settings = PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=P, encoder_hidden_size=32)
     prompted = theirs(model, settings)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = _trainer(
-            prompted, folder, data, max_steps=3, eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1,
-            load_best_model_at_end=True, metric_for_best_model="eval_loss",
-        )  # fmt: skip
+        every = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+        best_last = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss"}
+        trainer = _trainer(prompted, folder, data, max_steps=3, **every, **best_last)
         trainer.train()
         after = float(trainer.evaluate()["eval_loss"])
         saved = load_file(Path(trainer.state.best_model_checkpoint) / "adapter_model.safetensors")

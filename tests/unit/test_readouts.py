@@ -15,6 +15,8 @@ from promptuary.errors import DataError, SettingError
 from promptuary.readouts import (
     Classifier,
     LanguageModel,
+    Likelihood,
+    Prediction,
     Span,
     Tagger,
     WordsAsContinuation,
@@ -272,6 +274,7 @@ def test_text_loss_is_the_mean_over_all_target_tokens(z_loss: float, smoothing: 
     assert readout.targets(b) is targets
     assert number(readout.loss(out, b)) == pytest.approx(sum(losses) / 6, abs=1e-4)
     said = readout.predict(out, b)
+    assert isinstance(said, Likelihood)
     assert said.log_probability.tolist() == pytest.approx(own, abs=1e-4)
     assert said.tokens.tolist() == [3, 1, 2]
 
@@ -291,6 +294,7 @@ def test_text_with_labels_learns_its_own_text_and_is_evaluated_by_ranking_all_of
         for r in range(2)
     ]
     found = readout.predict(out, b)
+    assert isinstance(found, Prediction)
     assert found.label.tolist() == [max(range(3), key=lambda c: row[c]) for row in sums]
     assert torch.allclose(found.probability, torch.tensor(sums).softmax(1), atol=1e-5)
     # The loss is that of the row's own text: 2 + 3 tokens.
@@ -301,8 +305,11 @@ def test_ranking_per_token_divides_by_the_length() -> None:
     columns = [[0]]
     summed, per_token = LanguageModel([[3, 3, 3], [6]]).eval(), LanguageModel([[3, 3, 3], [6]], per_token=True).eval()
     flat = Output(torch.zeros(1, 1, HIDDEN), torch.zeros(1, 2, 3, HIDDEN), scored)  # every token is equally probable
-    assert summed.predict(flat, batch(columns, 1)).label.tolist() == [1]
-    assert per_token.predict(flat, batch(columns, 1)).probability[0].tolist() == pytest.approx([0.5, 0.5])
+    by_sum, by_mean = summed.predict(flat, batch(columns, 1)), per_token.predict(flat, batch(columns, 1))
+    assert isinstance(by_sum, Prediction)
+    assert isinstance(by_mean, Prediction)
+    assert by_sum.label.tolist() == [1]
+    assert by_mean.probability[0].tolist() == pytest.approx([0.5, 0.5])
 
 
 # Tags and spans
@@ -384,8 +391,8 @@ def test_span_loss_is_over_the_context_and_ignores_rows_without_an_answer(
     columns, width = places(lengths, side, extra=1, seed=seed), max(lengths) + 1
     inside = [torch.randint(0, 2, (n,), generator=source).tolist() for n in lengths]
     ends = []
-    for row in inside:
-        there = [i for i, yes in enumerate(row) if yes]
+    for marks in inside:
+        there = [i for i, yes in enumerate(marks) if yes]
         ends.append((there[0], there[-1]) if len(there) > 1 else (-1, -1))
     spans = [[-1 if p == -1 else at[p] for p in pair] for pair, at in zip(ends, columns, strict=True)]
     b = batch(columns, width, context=at_columns(inside, columns, width, 0).bool(), spans=torch.tensor(spans))

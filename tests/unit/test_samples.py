@@ -18,10 +18,18 @@ from promptuary.errors import SettingError
 
 COLUMNS = {"intents": ("text",), "opinions": ("text",), "passages": ("question", "passage")}
 CLASSES = {
-    "intents": (
-        "account_access cancel_order change_address complaint_service damaged_item "
-        "delivery_status payment_problem product_question refund_missing return_item"
-    ).split(),
+    "intents": [
+        "account_access",
+        "cancel_order",
+        "change_address",
+        "complaint_service",
+        "damaged_item",
+        "delivery_status",
+        "payment_problem",
+        "product_question",
+        "refund_missing",
+        "return_item",
+    ],
     "opinions": ["negative", "positive"],
     "passages": ["no", "yes"],
 }
@@ -32,7 +40,7 @@ BAGS = {
     "counts": CountVectorizer,
     "tf-idf, words and pairs": lambda: TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
 }
-# Share of right answers on the test rows: below the floor the labels would be noise, above the bound words give them away.
+# Shares of right answers on the test rows: below the first the labels would be noise, above the second words would do.
 BOUNDS = {
     ("intents", ("text",)): (0.60, 0.85),
     ("opinions", ("text",)): (0.40, 0.65),
@@ -112,7 +120,9 @@ def test_a_bag_of_words_is_neither_blind_nor_enough(name: str, columns: tuple[st
 
 @pytest.mark.parametrize("name", ["intents", "opinions"])
 def test_no_text_names_its_class(name: str) -> None:
-    named = [(text, label) for s in SIZES for text, label in zip(_told(name, s, ("text",)), _labels(name, s), strict=True)]
+    named = [
+        (text, label) for s in SIZES for text, label in zip(_told(name, s, ("text",)), _labels(name, s), strict=True)
+    ]
     assert not [text for text, label in named if label.replace("_", " ") in " ".join(_words(text))]
 
 

@@ -70,7 +70,8 @@ def known_entropy(scores: Float[Tensor, "*n classes"], labels: Int[Tensor, "*n"]
 
 def head(outputs: int, inputs: int, *, seed: int) -> nn.Linear:
     """A float32 layer with small normal weights (deviation 0.02, as in BERT's own new heads) and no bias at first."""
-    layer = nn.Linear(inputs, outputs, dtype=torch.float32)
+    # By way of the meta device, since the layer's own first weights would be drawn from the global generator.
+    layer = nn.Linear(inputs, outputs, dtype=torch.float32, device="meta").to_empty(device="cpu")
     nn.init.normal_(layer.weight, std=0.02, generator=torch.Generator().manual_seed(seed))
     nn.init.zeros_(layer.bias)
     return layer

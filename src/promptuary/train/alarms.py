@@ -72,21 +72,21 @@ def still(losses: Sequence[float]) -> Alarm | None:
 
 
 def ineffective(model: SoftPrompted, readout: Readout, batch: Batch, tolerance: float = 1e-6) -> Alarm | None:
-    """Whether the backbone says the same with and without the prompt (up to `tolerance` of its largest state)."""
+    """Whether the backbone says the same with and without the prompt (up to `tolerance` of the largest number)."""
     if model.generator.length == 0:
         return None
     x = model.instance(batch.ids, batch.mask, batch.types, batch.task)
     targets = readout.targets(batch)
     with torch.no_grad():
         alone, prompted = model.backbone.run(Call(bare(x)), targets), model(x, targets)
-    gap = (prompted.hidden - alone.hidden)[batch.mask].abs().max()
+    gap = _gap(alone.hidden[batch.mask], prompted.hidden[batch.mask])
     if prompted.targets is not None and alone.targets is not None and targets is not None:
-        gap = torch.maximum(gap, (prompted.targets - alone.targets)[targets.mask].abs().max())
-    if float(gap) > tolerance * max(1.0, float(alone.hidden[batch.mask].abs().max())):
+        gap = max(gap, _gap(alone.targets[targets.mask], prompted.targets[targets.mask]))
+    if gap > tolerance:
         return None
     return Alarm(
         "ineffective",
-        f"The model's output is the same with and without the prompt (largest gap {float(gap):.1g}). Check that the "
+        f"The model's output is the same with and without the prompt (gap {gap:.1g}). Check that the "
         "prompt is not zero and enters the model: another injection, or another start.",
     )
 
@@ -175,6 +175,10 @@ def _leap(name: str, ratio: float) -> Alarm:
         f"One step moved {name} by {ratio:.1f} times its own scale: the rate does not fit. Divide it by "
         f"{math.ceil(ratio)} or more. At the input, scaled=True states it in units of the model's embeddings.",
     )
+
+
+def _gap(one: Tensor, other: Tensor) -> float:
+    return float((one - other).abs().max() / one.abs().max().clamp(min=1e-12))
 
 
 def _rms(tensor: Tensor) -> float:

@@ -14,7 +14,9 @@ from promptuary.errors import DataError, SettingError
 from tests.unit.data.vocabularies import CAUSAL, VOCABULARIES
 
 NAMES = st.sampled_from(sorted(VOCABULARIES))
-WORDS = st.lists(st.sampled_from(["parcel", "Berlin", "12", "Ångström", "don't", "naïve", "a", "🙂"]), min_size=1, max_size=12)
+WORDS = st.lists(
+    st.sampled_from(["parcel", "Berlin", "12", "Ångström", "don't", "naïve", "a", "🙂"]), min_size=1, max_size=12
+)
 TASK = answering(name="x")
 
 

@@ -15,7 +15,9 @@ from promptuary.data.source import Row, rows
 from promptuary.errors import DataError, PromptuaryError, SettingError
 
 # Line ends of every alphabet inside a text: only a line feed ends a line of a file.
-TEXT = st.text(st.characters(exclude_categories=("Cs",)) | st.sampled_from("\u2028\u2029\u0085\x0b\x1c\"',;\t\r\n"), max_size=20)
+TEXT = st.text(
+    st.characters(exclude_categories=("Cs",)) | st.sampled_from("\u2028\u2029\u0085\x0b\x1c\"',;\t\r\n"), max_size=20
+)
 VALUE = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
 OBJECTS = st.lists(st.dictionaries(TEXT, VALUE, max_size=4), min_size=1, max_size=6)
 
@@ -31,7 +33,9 @@ def _save(path: Path, data: bytes | str) -> str:
 
 
 @given(OBJECTS, st.booleans(), st.booleans(), st.booleans())
-def test_json_lines_come_out_as_they_went_in(place: Path, objects: list[dict], bom: bool, end: bool, ascii_only: bool) -> None:
+def test_json_lines_come_out_as_they_went_in(
+    place: Path, objects: list[dict], bom: bool, end: bool, ascii_only: bool
+) -> None:
     text = "\n".join(json.dumps(o, ensure_ascii=ascii_only) for o in objects) + ("\n" if end else "")
     source = _save(place / "x.jsonl", ("\ufeff" if bom else "") + text)
     assert [row.fields for row in rows(source)] == objects
@@ -60,7 +64,10 @@ def test_a_row_of_several_lines_is_placed_at_its_first(tmp_path: Path) -> None:
 
 def test_tab_separated_cells_keep_their_quotation_marks(tmp_path: Path) -> None:
     source = _save(tmp_path / "x.tsv", 'text\tlabel\n"an open quote\t1\nit\'s 5" wide\t0\n')
-    assert [row.fields for row in rows(source)] == [{"text": '"an open quote', "label": "1"}, {"text": "it's 5\" wide", "label": "0"}]
+    assert [row.fields for row in rows(source)] == [
+        {"text": '"an open quote', "label": "1"},
+        {"text": "it's 5\" wide", "label": "0"},
+    ]
 
 
 def test_a_json_array_is_read_by_items(tmp_path: Path) -> None:
@@ -78,7 +85,11 @@ def test_rows_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
 
 BROKEN = {
     "cut off": ("x.jsonl", b'{"a": 1}\n{"a": 2\n', "line 2: not JSON at .*: Expecting"),
-    "two objects": ("x.jsonl", b'{"a": 1} {"a": 2}\n', "line 1: not JSON at column 10: Extra data. Expected one object a line"),
+    "two objects": (
+        "x.jsonl",
+        b'{"a": 1} {"a": 2}\n',
+        "line 1: not JSON at column 10: Extra data. Expected one object a line",
+    ),
     "single quotes": ("x.jsonl", b"{'a': 1}\n", "line 1: not JSON at column 2"),
     "printed over lines": ("x.json", b'{\n "a": 1\n}\n', "line 1: not JSON"),
     "no object": ("x.jsonl", b'{"a": 1}\n["a"]\n', "line 2: an array where an object was expected"),
@@ -104,7 +115,11 @@ BROKEN = {
     "semicolons": ("x.csv", b"text;label\nx;1\n", "header is one cell, 'text;label'. Separate .csv files with commas"),
     "commas for tabs": ("x.tsv", b"text,label\nx,1\n", "and .tsv files with tabs"),
     "an open quote": ("x.csv", b'a,b\n1,2\n3,"4\n5,6\n', "line 3: unexpected end of data"),
-    "a packed file cut off": ("x.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 999)[:-20], "the gzip file is broken or cut off"),
+    "a packed file cut off": (
+        "x.jsonl.gz",
+        gzip.compress(b'{"a": 1}\n' * 999)[:-20],
+        "the gzip file is broken or cut off",
+    ),
     "not packed": ("x.jsonl.gz", b'{"a": 1}\n', "the gzip file is broken or cut off"),
     "no parquet": ("x.parquet", b"PAR1 and nothing else", "not a readable Parquet file"),
 }
@@ -159,11 +174,11 @@ def test_saved_data_sets_are_read_by_split(tmp_path: Path) -> None:
     both = str(tmp_path / "both")
     assert [row.fields for row in rows(both, "train")] == [{"a": 1}, {"a": 2}]
     assert next(rows(f"{both}:test")) == Row({"a": 3}, f"{both}:test, row 1")
-    with pytest.raises(DataError, match="no split 'tset'. Did you mean 'test'"):
+    with pytest.raises(DataError, match=r"no split 'tset'. Did you mean 'test'"):
         next(rows(f"{both}:tset"))
-    with pytest.raises(SettingError, match="two|another"):
+    with pytest.raises(SettingError, match=r"names the split .test., and split=.train. another"):
         next(rows(f"{both}:test", "train"))
-    with pytest.raises(SettingError, match="needs a split. Write"):
+    with pytest.raises(SettingError, match=r"needs a split. Write"):
         next(rows(both))
 
 

@@ -67,7 +67,10 @@ def test_what_is_no_task_is_refused(plain: Any) -> None:
 
 BAD_LABELS = {
     "two types": ([0, "1"], r"line 2: label '1' is a text, but 0 \(train.jsonl, line 1\) is a number"),
-    "a number and a boolean": ([1, True], r"line 2: label true is a boolean, but 1 \(train.jsonl, line 1\) is a number"),
+    "a number and a boolean": (
+        [1, True],
+        r"line 2: label true is a boolean, but 1 \(train.jsonl, line 1\) is a number",
+    ),
     "one class": (["a", "a"], "the only label is 'a'. Expected at least two"),
     "no rows": ([], "no training rows"),
     "null": (["a", None], "line 2: 'label' is empty"),
@@ -101,13 +104,17 @@ def test_bad_texts_are_errors_with_their_place(text: Any, message: str) -> None:
 
 def test_a_missing_column_is_told_with_the_columns_there_are() -> None:
     row = Row({"texts": "a", "label": "b"}, "train.csv, line 2")
-    with pytest.raises(DataError, match="line 2: there is no column 'text'; the columns are 'texts', 'label'. Did you mean 'texts'"):
+    with pytest.raises(
+        DataError, match=r"line 2: there is no column 'text'; the columns are 'texts', 'label'. Did you mean 'texts'"
+    ):
         classification([row], name="x")
 
 
 def test_a_label_nobody_trained_on_is_told_with_the_known_ones() -> None:
     task = classification(_rows("no", "yes"), name="x")
-    with pytest.raises(DataError, match="test.csv, line 3: label 'maybe' does not occur in the training rows, which know 'no', 'yes'"):
+    with pytest.raises(
+        DataError, match=r"test.csv, line 3: label 'maybe' does not occur in the training rows, which know 'no', 'yes'"
+    ):
         task.index(Row({"label": "maybe"}, "test.csv, line 3"))
     with pytest.raises(DataError, match="label true does not occur"):
         classification(_rows(0, 1), name="x").index(Row({"label": True}, "x"))

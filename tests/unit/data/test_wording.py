@@ -75,7 +75,10 @@ def test_a_template_without_soft_tokens_is_written_as_its_text(name: str, text: 
 
 @pytest.mark.parametrize(
     ("template", "written"),
-    [("{text} It was <mask>.", ["▁It", "▁was", "<mask>", "."]), ("{text} It was <mask> .", ["▁It", "▁was", "<mask>", "▁", "."])],
+    [
+        ("{text} It was <mask>.", ["▁It", "▁was", "<mask>", "."]),
+        ("{text} It was <mask> .", ["▁It", "▁was", "<mask>", "▁", "."]),
+    ],
 )
 def test_behind_a_mask_a_space_is_where_the_template_has_one(template: str, written: list[str]) -> None:
     tokenizer = VOCABULARIES["xlm"]()
@@ -149,7 +152,13 @@ def test_the_longest_text_gives_first(sizes: list[int], data: st.DataObject) -> 
     assert max(shortened, default=0) - min(shortened, default=0) <= 1
 
 
-@given(NAMES, st.lists(st.sampled_from(["[MASK]", "[SEP]", "<mask>", "</s>", "<s>", "<", " ", "a", "＜s＞", "<|endoftext|>"]), min_size=1))
+@given(
+    NAMES,
+    st.lists(
+        st.sampled_from(["[MASK]", "[SEP]", "<mask>", "</s>", "<s>", "<", " ", "a", "＜s＞", "<|endoftext|>"]),
+        min_size=1,
+    ),
+)
 def test_special_tokens_inside_a_text_are_text(name: str, pieces: list[str]) -> None:
     tokenizer = VOCABULARIES[name]()
     [written] = Tokens(tokenizer).write(["".join(pieces)])
@@ -174,7 +183,10 @@ def test_a_text_that_does_not_fit_is_an_error_with_its_place_and_the_way_out() -
 
 
 BAD = {
-    "longer than the room": ({"max_length": 9, "room": 8}, "max_length=9: beside the prompt .* room for 8 tokens. Write max_length=8"),
+    "longer than the room": (
+        {"max_length": 9, "room": 8},
+        "max_length=9: beside the prompt .* room for 8 tokens. Write max_length=8",
+    ),
     "no length": ({"max_length": 0}, "max_length=0: expected 1 or more"),
     "no room for words": ({"max_length": 2}, "max_length=2: .* leave no place for a text. Expected 3 tokens or more"),
     "no room beside": ({"room": 2}, "room=2: .* leave no place for a text"),
@@ -201,7 +213,7 @@ def test_a_second_text_must_be_used() -> None:
 
 
 def test_a_mask_needs_a_tokenizer_that_has_one() -> None:
-    with pytest.raises(SettingError, match="no mask token. Use a backbone trained to fill masks"):
+    with pytest.raises(SettingError, match=r"no mask token. Use a backbone trained to fill masks"):
         _wording("t5", template="{text} It was <mask>")
 
 
@@ -225,7 +237,9 @@ def test_columns_that_do_not_fit_beside_the_text_are_an_error() -> None:
 
 
 def test_a_row_without_any_token_is_an_error() -> None:
-    silent = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(VOCABULARIES["bert"]().backend_tokenizer.to_str()), unk_token="[UNK]")
+    silent = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(VOCABULARIES["bert"]().backend_tokenizer.to_str()), unk_token="[UNK]"
+    )
     silent.backend_tokenizer.post_processor = processors.Sequence([])
     assert Wording(silent, ONE).encode([_row("a")])[0].cut == 0
     with pytest.raises(DataError, match="line 1: the tokenizer makes no token of the text"):

@@ -6,8 +6,9 @@ from types import MappingProxyType
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from promptuary.backbones.load import SHORT_NAMES
 from promptuary.data.source import rows
 
 SIZE = 700
@@ -26,7 +27,9 @@ def bert() -> Any:
     made.normalizer = normalizers.BertNormalizer(lowercase=True)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    made.train_from_iterator(sentences(), trainers.WordPieceTrainer(vocab_size=SIZE, special_tokens=special, show_progress=False))
+    made.train_from_iterator(
+        sentences(), trainers.WordPieceTrainer(vocab_size=SIZE, special_tokens=special, show_progress=False)
+    )
     made.post_processor = _around(made, "[CLS]:0 $A:0 [SEP]:0", "[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1", special[2:4])
     return PreTrainedTokenizerFast(
         tokenizer_object=made,
@@ -44,7 +47,9 @@ def roberta() -> Any:
     """Byte-level BPE, `<s> a </s></s> b </s>`, a mask that takes the space before it."""
     special = ["<s>", "<pad>", "</s>", "<unk>"]
     made = _byte_level(special)
-    made.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False)
+    made.post_processor = processors.RobertaProcessing(
+        ("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=made,
         bos_token="<s>",
@@ -100,24 +105,35 @@ def llama() -> Any:
     made.decoder = decoders.Metaspace()
     special = ["<unk>", "<s>", "</s>"]
     made.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")  # else words grow together while it learns
-    made.train_from_iterator(sentences(), trainers.BpeTrainer(vocab_size=SIZE, special_tokens=special, show_progress=False))
+    made.train_from_iterator(
+        sentences(), trainers.BpeTrainer(vocab_size=SIZE, special_tokens=special, show_progress=False)
+    )
     made.pre_tokenizer = None
     made.post_processor = _around(made, "<s> $A", "<s> $A <s> $B", ["<s>"])
     return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
+@cache
+def minilm() -> Any:
+    """The real vocabulary of the bundled model."""
+    return AutoTokenizer.from_pretrained(str(SHORT_NAMES["minilm"].path()))
+
+
+BUNDLED = {"minilm": minilm} if SHORT_NAMES["minilm"].path() else {}
 VOCABULARIES: Mapping[str, Callable[[], Any]] = MappingProxyType(
-    {"bert": bert, "roberta": roberta, "gpt2": gpt2, "t5": t5, "xlm": xlm, "llama": llama}
+    {"bert": bert, "roberta": roberta, "gpt2": gpt2, "t5": t5, "xlm": xlm, "llama": llama, **BUNDLED}
 )
 CAUSAL = ("gpt2", "llama")
-MASKED = ("bert", "roberta", "xlm")
+MASKED = ("bert", "roberta", "xlm", *BUNDLED)
 
 
 def _byte_level(special: list[str]) -> Tokenizer:
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=SIZE, special_tokens=special, initial_alphabet=ALPHABET, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=SIZE, special_tokens=special, initial_alphabet=ALPHABET, show_progress=False
+    )
     made.train_from_iterator(sentences(), trainer)
     return made
 

@@ -1,5 +1,7 @@
 """Adafactor against a loop in plain numpy, and against the one of transformers where the two agree."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -32,7 +34,7 @@ def plain_loop(p: Matrix, gradients: list[Matrix], rate: float, decay: float, *,
     return p
 
 
-def run(start: Matrix, gradients: list[Matrix], **settings: float) -> tuple[Matrix, Adafactor]:
+def run(start: Matrix, gradients: list[Matrix], **settings: Any) -> tuple[Matrix, Adafactor]:
     p = nn.Parameter(torch.from_numpy(start.copy()))
     optimizer = Adafactor([p], **settings)
     for g in gradients:
@@ -133,7 +135,7 @@ def test_decay_is_not_multiplied_by_the_rate(rate: float) -> None:
 
 
 def test_groups_have_their_own_rate_and_decay() -> None:
-    one, two, untouched = (nn.Parameter(torch.ones(3, 3)) for _ in range(3))
+    one, two, untouched = [nn.Parameter(torch.ones(3, 3)) for _ in range(3)]
     optimizer = Adafactor([{"params": [one, untouched], "lr": 0.5, "weight_decay": 0.0}, {"params": [two]}], lr=0.1)
     one.grad, two.grad = torch.ones(3, 3), torch.ones(3, 3)
     optimizer.step()
@@ -156,6 +158,6 @@ def test_a_closure_is_called_with_gradients_on() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"lr": 0.0}, {"lr": -1.0}, {"weight_decay": 1.0}, {"weight_decay": -0.1}])
-def test_a_rate_or_decay_out_of_range_is_refused(wrong: dict[str, float]) -> None:
+def test_a_rate_or_decay_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match="expected lr > 0"):
         Adafactor([nn.Parameter(torch.zeros(1))], **wrong)

@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from promptuary.data.batch import Batch
 from promptuary.readouts import Prediction
 from promptuary.train import alarms
 from promptuary.train.alarms import Watch
 from promptuary.train.evaluation import Pairs
-from tests.unit.train.toy import Toy, parts
+from promptuary.values import Instance, Prompt, Targets
+from tests.unit.train.toy import Head, Toy, parts
 
 
 def pairs(true: list[int], said: list[int]) -> Pairs:
@@ -80,16 +82,32 @@ def test_no_prompt_raises_no_alarm() -> None:
     assert alarms.ineffective(*parts("bert", "frozen"), Toy().batch(0)) is None
 
 
-@pytest.mark.parametrize("family", ["bert", "t5"])
-def test_a_prompt_that_is_not_heard_raises_an_alarm(family: str) -> None:
-    model, readout = parts(family, "p-tuning-v2")
+class Asks(Head):
+    """A head that also has the backbone score a text."""
+
+    def targets(self, batch: Batch) -> Targets:
+        ids = batch.ids[:, None, :3]
+        return Targets(ids, torch.ones_like(ids, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("part", ["decoder", "cross"])
+def test_a_prompt_that_only_the_decoder_hears_raises_no_alarm(part: str) -> None:
+    model, _ = parts("t5", "p-tuning-v2", parts=[part])
+    readout = Asks(2, model.backbone.shape.output)
+    assert alarms.ineffective(model, readout, Toy().batch(0)) is None
+
+
+@pytest.mark.parametrize(("family", "head"), [("bert", Head), ("t5", Head), ("t5", Asks)])
+def test_a_prompt_that_is_not_heard_raises_an_alarm(family: str, head: type[Head]) -> None:
+    model, _ = parts(family, "p-tuning-v2")
+    readout = head(2, model.backbone.shape.output)
     heard = model.generator.forward
 
-    def absent(x: object) -> object:
+    def absent(x: Instance) -> Prompt:
         p = heard(x)
         return type(p)(p.values, torch.zeros_like(p.keep))
 
-    model.generator.forward = absent  # type: ignore[method-assign, assignment]
+    model.generator.forward = absent  # type: ignore[method-assign]
     found = alarms.ineffective(model, readout, Toy().batch(0))
     assert found is not None
     assert found.name == "ineffective"

@@ -283,7 +283,7 @@ def test_validation_rows_must_exist_and_have_labels() -> None:
 
     class Unlabelled(Head):
         def loss(self, out: Output, batch: Batch) -> Tensor:
-            return super().loss(out, replace(batch, labels=batch.labels.clamp(min=0)))
+            return super().loss(out, replace(batch, labels=torch.zeros(len(batch.ids), dtype=torch.long)))
 
     model, _ = parts()
     unknown = Listed([replace(batch, labels=torch.full((8,), -1))])

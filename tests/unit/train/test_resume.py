@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from promptuary.errors import CheckpointError, TrainingError
-from promptuary.train import fit as loop
 from promptuary.train.fit import Result, fit
 from promptuary.train.progress import Silent
 from promptuary.train.recipe import Recipe
@@ -131,7 +130,7 @@ def test_killed_again_and_again_around_a_save_it_goes_on_to_the_same_end(
     folder = tmp_path_factory.mktemp("run")
     for count in moments:
         with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
-            patch.setattr(loop.state, "save", dying(count, before=before))
+            patch.setattr("promptuary.train.state.save", dying(count, before=before))
             run(folder)
     same(run(folder), whole)
 

@@ -126,7 +126,7 @@ def test_a_full_disk_leaves_the_old_state_and_nothing_else(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(*((os, call) if call == "fsync" else (Path, call)), full)
+    monkeypatch.setattr(os if call == "fsync" else Path, call, full)
     with pytest.raises(TrainingError, match="No space left on device"):
         save(tmp_path / "state", state(step=4))
     monkeypatch.undo()
@@ -145,7 +145,7 @@ def test_settings_that_json_cannot_hold_are_refused() -> None:
 def test_an_optimizer_goes_on_from_its_tensors(kind: type[torch.optim.Optimizer]) -> None:
     def fresh() -> tuple[dict[str, nn.Parameter], torch.optim.Optimizer]:
         named = {"a": nn.Parameter(torch.ones(3, 2)), "b.c": nn.Parameter(torch.ones(4))}
-        return named, kind(list(named.values()), lr=0.1)
+        return named, kind(list(named.values()), lr=0.1)  # type: ignore[call-arg]
 
     def step(named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, count: int) -> None:
         for k in range(count):

@@ -32,9 +32,11 @@ class Head(Readout):
 
     def scores(self, out: Output, batch: Batch) -> Tensor:
         states = out.hidden.float().masked_fill(~batch.mask[:, :, None], 0.0)
-        return self.head(states.sum(1) / batch.mask.sum(1)[:, None])
+        scores: Tensor = self.head(states.sum(1) / batch.mask.sum(1)[:, None])
+        return scores
 
     def loss(self, out: Output, batch: Batch) -> Tensor:
+        assert batch.labels is not None
         return F.cross_entropy(self.scores(out, batch).float(), batch.labels)
 
     def predict(self, out: Output, batch: Batch) -> Prediction:

@@ -1,0 +1,502 @@
+"""What soft prompts learn on public tasks, beside a frozen model, full fine-tuning and PEFT, with equal budgets.
+
+    PROMPTUARY_DATA=<folder> python benchmarks/learning.py               # all cells, then the table
+    PROMPTUARY_DATA=<folder> python benchmarks/learning.py --minutes 60  # no new cell after an hour
+    python benchmarks/learning.py --table                                # the table from what is there
+
+A cell is one run: a task, a method, a seed, a rate. Each finished cell is one line of `results/learning.jsonl`; the
+same command skips finished cells, and several processes may share the work. The table is `results/learning.md`.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from baselines import CONTENDERS, NAME, backbone
+from tasks import PROBLEMS, Ground, folder, read
+
+from promptuary.backbones.backbone import Backbone
+from promptuary.data.loader import Loader
+from promptuary.errors import PromptuaryError, SettingError, TrainingError
+from promptuary.files import write
+from promptuary.metrics import accuracy, f1
+from promptuary.train import groups, record
+from promptuary.train.evaluation import evaluate
+from promptuary.train.fit import fit
+
+RESULTS = Path(__file__).resolve().parent / "results" / "learning.jsonl"
+SMOKE_ROWS, SMOKE_STEPS = 64, 2
+Line = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run."""
+
+    task: str
+    method: str
+    seed: int
+    rate: float
+
+
+# --- what is finished, and what is to be done -------------------------------------------------------------------------
+
+
+class Results:
+    """The file of finished cells, one line each, shared by processes of one machine.
+
+    Locks are the operating system's: those of a process that was killed are free again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        name = hashlib.blake2b(str(path.resolve()).encode(), digest_size=8).hexdigest()
+        self.locks = Path(tempfile.gettempdir()) / f"promptuary-learning-{name}"
+
+    def lines(self) -> list[Line]:
+        """All finished cells; half a line at the end (a crash, or somebody else's pen) is not one."""
+        if not self.path.is_file():
+            return []
+        return [json.loads(line) for line in self.path.read_bytes().split(b"\n")[:-1] if line]
+
+    def add(self, line: Line) -> None:
+        """Append a line, whole or not at all, and put it on the disk."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)  # what a crash left of a line
+            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    @contextmanager
+    def claim(self, cell: Cell) -> Iterator[bool]:
+        """Whether this process has the cell to itself, and nobody finished it before."""
+        self.locks.mkdir(exist_ok=True)
+        name = f"{cell.task} {cell.method} {cell.seed} {cell.rate:g}"
+        with (self.locks / name).open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield cell not in finished(self.lines())
+
+
+def current(lines: Iterable[Line]) -> list[Line]:
+    """The lines that were made as the code makes them today: recipe, settings, splits."""
+    return [line for line in lines if _as_today(line)]
+
+
+def finished(lines: Iterable[Line]) -> dict[Cell, Line]:
+    """Finished cells, the last line of each."""
+    return {Cell(line["task"], line["method"], line["seed"], line["rate"]): line for line in current(lines)}
+
+
+def chosen(done: Mapping[Cell, Line], task: str, method: str, rates: Sequence[float]) -> float | None:
+    """The rate with the best score of seed 0 on the selection split; `None` while one of them is not finished."""
+    if len(rates) == 1:
+        return rates[0]
+    tried = [done.get(Cell(task, method, 0, rate)) for rate in rates]
+    scores = [line["selection"] for line in tried if line is not None and "selection" in line]
+    if None in tried or not scores:
+        return None
+    first = PROBLEMS[task].shown[0]
+    best = max(scores, key=lambda s: (s[first], -s["loss"]))
+    return next(line["rate"] for line in tried if line is not None and line.get("selection") == best)
+
+
+def pending(
+    lines: Iterable[Line], tasks: Sequence[str], methods: Sequence[str], seeds: Sequence[int], search: bool
+) -> list[Cell]:
+    """The cells that can be started now, seed by seed. Rates that are searched are tried with seed 0 first."""
+    done = finished(lines)
+    cells = []
+    for seed in seeds:
+        for task in tasks:
+            for method in methods:
+                rates = CONTENDERS[method].rates(search)
+                if CONTENDERS[method].make is None:
+                    cells.append(Cell(task, method, 0, rates[0]))  # nothing is drawn: one seed is all
+                elif seed == 0:
+                    cells += [Cell(task, method, seed, rate) for rate in rates]
+                else:
+                    known = {chosen(done, task, method, rates)}
+                    if not CONTENDERS[method].candidates:
+                        known |= set(CONTENDERS[method].rates(False))  # the default rate keeps its own row
+                    cells += [Cell(task, method, seed, rate) for rate in rates if rate in known]
+    return [cell for cell in dict.fromkeys(cells) if cell not in done]
+
+
+def _as_today(line: Line) -> bool:
+    known = line["task"] in PROBLEMS and line["method"] in CONTENDERS
+    return known and line["how"] == _plain(CONTENDERS[line["method"]].described(line["task"], line["rate"]))
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+# --- one cell ---------------------------------------------------------------------------------------------------------
+
+
+def run(cell: Cell, ground: Ground, real: Backbone, steps: int = 0) -> dict[str, Any]:
+    """Train one cell, score it on both splits, and say how it was made.
+
+    Arguments:
+        steps: instead of the task's epochs, if positive.
+    """
+    contender = CONTENDERS[cell.method]
+    found = _majority(ground) if contender.make is None else _trained(cell, ground, real, steps)
+    about = record.surroundings()
+    if contender.needs is not None:
+        about["versions"][contender.needs] = importlib.metadata.version(contender.needs)
+    how = _plain(contender.described(cell.task, cell.rate))
+    return {**asdict(cell), **found, "rows": dict(ground.counts), "how": how, **about}
+
+
+def _trained(cell: Cell, ground: Ground, real: Backbone, steps: int) -> dict[str, Any]:
+    contender = CONTENDERS[cell.method]
+    assert contender.make is not None
+    recipe = contender.at(cell.task, cell.rate)
+    recipe = replace(recipe, steps=steps) if steps else recipe
+    made = contender.make(ground, real, recipe, contender.settings, cell.seed)
+    pad = int(real.tokenizer.pad_token_id or 0)
+    train = Loader(ground.train, recipe.batch, pad=pad, seed=cell.seed, shuffle=True)
+    selection, report = (Loader(part, 2 * recipe.batch, pad=pad) for part in (ground.selection, ground.report))
+    weights = groups.trained(made.model, made.readout).values()
+    known = {"precision": recipe.precision, "trainable": sum(p.numel() for p in weights)}
+    try:
+        result = fit(
+            made.model, made.readout, train, selection, recipe,
+            seed=cell.seed, metric=ground.problem.shown[0], rates=made.rates, audit=made.audit,
+        )  # fmt: skip
+    except TrainingError as error:  # diverged: that is a result too, and it would diverge again
+        return {**known, "error": str(error)}
+    found = evaluate(made.model, made.readout, report, precision=recipe.precision)
+    return {
+        **known,
+        "selection": dict(result.scores),
+        "report": dict(found.scores),
+        "steps": result.steps,
+        "best_step": result.best_step,
+        "seconds": result.seconds,
+        "stored": made.stored(),
+        "alarms": [alarm.name for alarm in result.alarms],
+    }
+
+
+def _majority(ground: Ground) -> dict[str, Any]:
+    labels = [
+        [e.label for e in part if e.label is not None] for part in (ground.train, ground.selection, ground.report)
+    ]
+    most = max(sorted(set(labels[0])), key=labels[0].count)
+
+    def scores(true: Sequence[int]) -> dict[str, float]:
+        said = [most] * len(true)
+        return {"accuracy": accuracy(true, said), "macro_f1": f1(true, said, classes=len(ground.task.values))}
+
+    return {
+        "selection": scores(labels[1]),
+        "report": scores(labels[2]),
+        "trainable": 0,
+        "steps": 0,
+        "stored": 0,
+        "seconds": 0.0,
+    }
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one row of the table shows for one task: the finished lines of one rate, one for each seed."""
+
+    rate: float
+    lines: Sequence[Line]
+
+    def scores(self, name: str) -> list[float]:
+        """One score of every seed that did not diverge, in percent."""
+        return [100 * line["report"][name] for line in self.lines if "report" in line]
+
+    def text(self, name: str) -> str:
+        """`mean ± deviation (seeds)`; the deviation is that of a sample, and one seed has none."""
+        found, lost = self.scores(name), len(self.lines) - len(self.scores(name))
+        said = f"{mean(found):.1f}" if found else "-"
+        said += f" ± {stdev(found):.1f}" if len(found) > 1 else ""
+        return f"{said} ({len(found)})" + (f", {lost} diverged" if lost else "")
+
+    def values(self, name: str) -> list[float]:
+        """One number of every line that has it."""
+        return [line[name] for line in self.lines if name in line]
+
+
+Row = tuple[str, dict[str, Entry]]  # a label, and the entry of each task
+
+
+def rows(lines: Iterable[Line]) -> list[Row]:
+    """The rows of the table: each method at its default (or always searched) rate, and at a rate that was searched."""
+    done = finished(lines)
+    found = []
+    for method, contender in CONTENDERS.items():
+        found.append((method, _entries(done, method, contender.rates(False))))
+        if contender.make is not None and not contender.candidates:
+            found.append((f"{method}, rate searched", _entries(done, method, contender.rates(True))))
+    return [row for row in found if row[1]]
+
+
+def _entries(done: Mapping[Cell, Line], method: str, rates: Sequence[float]) -> dict[str, Entry]:
+    entries = {}
+    for task in PROBLEMS:
+        rate = chosen(done, task, method, rates)
+        seeds = sorted(c.seed for c in done if (c.task, c.method, c.rate) == (task, method, rate))
+        if rate is not None and seeds:
+            entries[task] = Entry(rate, [done[Cell(task, method, seed, rate)] for seed in seeds])
+    return entries
+
+
+def table(lines: Sequence[Line]) -> str:
+    """The results as a page of Markdown."""
+    found, used = rows(lines), current(lines)
+    tasks = [task for task in PROBLEMS if any(task in entries for _, entries in found)]
+    if not tasks:
+        return "# What the methods learn\n\nNo cell is finished yet.\n"
+    left_out = len(lines) - len(used)
+    frozen = {label.removeprefix("frozen"): entries for label, entries in found if label.startswith("frozen")}
+    columns = [(task, name) for task in tasks for name in PROBLEMS[task].shown]
+    heads = [task if name == PROBLEMS[task].shown[0] else f"{task} {name.replace('_', ' ')}" for task, name in columns]
+    scores = _markdown(
+        ["", *heads, "trained numbers", "seconds"],
+        [
+            [
+                label,
+                *(_marked(label, entries, frozen, *column) for column in columns),
+                _span(entries),
+                _seconds(entries),
+            ]
+            for label, entries in found
+        ],
+    )
+    costs = _markdown(
+        ["", "stored", *(f"{task}: s, steps" for task in tasks)],
+        [[label, _stored(entries), *(_cost(entries.get(task)) for task in tasks)] for label, entries in found],
+    )
+    sizes = _markdown(
+        ["", *("epochs train selection reported cut".split()), "in train too"],
+        [_sizes(task, used) for task in tasks],
+    )
+    parts = [
+        "# What the methods learn",
+        _caption(used, left_out),
+        scores,
+        "† not above the frozen model's head by more than the sum of the two deviations.",
+        *_searched(found),
+        "## What it costs",
+        "Seconds of training with its scoring, mean over seeds; bytes of the tensors kept for one task.",
+        costs,
+        "## The tasks",
+        "Rows of each split, after the slice for selection was taken; training rows cut to the length (128 tokens, boolq "
+        "256); reported rows whose exact texts also stand in the training rows (kept: the splits are the published ones).",
+        sizes,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _caption(used: Sequence[Line], left_out: int) -> str:
+    def all_of(values: Iterable[Any]) -> str:
+        return ", ".join(sorted({str(v) for v in values if v is not None})) or "unknown"
+
+    names = sorted({name for line in used for name in line["versions"]})
+    versions = "; ".join(f"{n} {all_of(line['versions'].get(n) for line in used)}" for n in names)
+    hardware = all_of(
+        f"{h['accelerator'] or h['machine']} with {h['processors']} processors and {h['threads']} threads"
+        for h in (line["hardware"] for line in used)
+    )
+    commits = all_of(c and c[:12] + "+" * c.endswith("+") for c in (line["commit"] for line in used))
+    also = f" {left_out} finished cells of other recipes or splits are left out." if left_out else ""
+    return (
+        f"Accuracy in percent (and macro F1 for cb) on `{NAME}`: mean ± standard deviation over seeds (their number), on "
+        "the test split for sst2, trec, mr and mpqa, on the official validation split for rte, boolq (of whose training "
+        "rows a part is public here) and cb. The best epoch is selected on rows that are never reported: the validation "
+        "split, or a stratified slice of the training rows (trec, rte, boolq a tenth, cb a fifth). Every method has the "
+        "same rows, order of batches of 32, epochs, linear schedule with 6 % of warm-up and weight decay 0.01.\n\n"
+        "The prompt methods have their default recipes, the same for all tasks; where a row says *rate searched*, a third, "
+        "once and three times the default were tried. Fine-tuning's rate is the best of 2e-5, 5e-5 and 1e-4 on each task. "
+        "Searches use seed 0 and the selection split only. The frozen model is in bf16 without dropout; fine-tuning "
+        "is bf16 autocast over float32 weights, with the model's dropout, and a head at 1e-3. `peft-prompt` and `peft-prefix` "
+        "are PEFT's classes as PEFT's own notebooks on sequence classification set them up (10 and 20 soft tokens, rates "
+        "1e-3 and 1e-2 for prompt and head, no clipping, dropout on, BERT's own classification head); with `-ours` the "
+        "length, the rates and the clipping are those of our prompt-tuning and p-tuning-v2.\n\n"
+        f"Written by `python benchmarks/learning.py`. Commit {commits}; {versions}; {hardware}; precision "
+        f"{all_of(line.get('precision') for line in used)}.{also}"
+    )
+
+
+def _marked(
+    label: str, entries: Mapping[str, Entry], frozen: Mapping[str, Mapping[str, Entry]], task: str, name: str
+) -> str:
+    """A score, with a mark where the method is no gain over the frozen model (searched beside searched)."""
+    if task not in entries:
+        return ""
+    text = entries[task].text(name)
+    control = frozen.get(label.removeprefix("p-tuning-v2"), {}).get(task)
+    if control is None or not control.scores(name) or not entries[task].scores(name):
+        return text
+    ours, control_scores = entries[task].scores(name), control.scores(name)
+    spread = sum(stdev(scores) for scores in (ours, control_scores) if len(scores) > 1)
+    return text if mean(ours) - mean(control_scores) > spread else f"{text} †"
+
+
+def _span(entries: Mapping[str, Entry]) -> str:
+    found = [int(n) for entry in entries.values() for n in entry.values("trainable")]
+    low, high = min(found), max(found)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _seconds(entries: Mapping[str, Entry]) -> str:
+    found = [s for entry in entries.values() for s in entry.values("seconds")]
+    return f"{mean(found):,.0f}" if found else ""
+
+
+def _stored(entries: Mapping[str, Entry]) -> str:
+    found = [n for entry in entries.values() for n in entry.values("stored")]
+    return f"{max(found) / 1e3:,.0f} kB" if found else ""
+
+
+def _cost(entry: Entry | None) -> str:
+    if entry is None or not entry.values("seconds"):
+        return ""
+    return f"{mean(entry.values('seconds')):,.0f}, {mean(entry.values('steps')):,.0f}"
+
+
+def _sizes(task: str, used: Sequence[Line]) -> list[str]:
+    n = next(line["rows"] for line in reversed(used) if line["task"] == task)
+    counts = [PROBLEMS[task].epochs, n["train"], n["selection"], n["report"], n["cut"], n["shared"]]
+    return [task, *(f"{count:,}" for count in counts)]
+
+
+def _searched(found: Sequence[Row]) -> list[str]:
+    """The rates that searches ended with."""
+    said = []
+    for label, entries in found:
+        if label.endswith("rate searched") or CONTENDERS[label].candidates:
+            rates = ", ".join(f"{task} {entry.rate:.3g}" for task, entry in entries.items())
+            said.append(f"Rates chosen for {label}: {rates}.")
+    return said
+
+
+def _markdown(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *body]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    asked = _parser().parse_args(arguments)
+    try:
+        return _main(asked)
+    except PromptuaryError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _main(asked: argparse.Namespace) -> int:
+    smoke: bool = asked.smoke
+    path: Path = asked.results or (Path(tempfile.mkdtemp()) / RESULTS.name if smoke else RESULTS)
+    if smoke and path.resolve() == RESULTS:
+        raise SettingError(
+            f"--smoke is no measurement: it is kept out of {RESULTS.name}. Name another file with --results."
+        )
+    results = Results(path)
+    if not asked.table:
+        _work(results, asked)
+    page = table(results.lines())
+    if smoke:
+        page = f"**A smoke run ({SMOKE_ROWS} rows, {SMOKE_STEPS} steps): no result.**\n\n{page}"
+    write(path.with_suffix(".md"), page.encode())
+    print(page, f"Written to {path.with_suffix('.md')}.", sep="\n")
+    return 0
+
+
+def _work(results: Results, asked: argparse.Namespace) -> None:
+    """Run cells that nobody else runs, until there are none, or the time is up."""
+    place, methods = folder(), _installed(asked.methods)
+    seeds = asked.seeds or ([0] if asked.smoke else [0, 1, 2])
+    real, grounds, began = backbone(), dict[str, Ground](), time.monotonic()
+    while asked.minutes is None or time.monotonic() - began < 60 * asked.minutes:
+        left = pending(results.lines(), asked.tasks, methods, seeds, asked.search)
+        for cell in left:
+            with results.claim(cell) as mine:
+                if not mine:
+                    continue
+                if cell.task not in grounds:
+                    grounds[cell.task] = read(cell.task, real, place, SMOKE_ROWS if asked.smoke else None)
+                line = run(cell, grounds[cell.task], real, SMOKE_STEPS if asked.smoke else 0)
+                results.add(line)
+                _told(line)
+                break
+        else:
+            if left:
+                print(f"{len(left)} cells are with other processes; start again when they are done.", flush=True)
+            return
+    print(f"{asked.minutes:g} minutes are over; the same command goes on with the remaining cells.", flush=True)
+
+
+def _installed(methods: Sequence[str] | None) -> list[str]:
+    """The methods asked for; by default all that can run here.
+
+    Raises:
+        SettingError: for one that was asked for and cannot.
+    """
+    missing = {name: module for name, c in CONTENDERS.items() if (module := c.missing())}
+    for name in methods or ():
+        if name in missing:
+            raise SettingError(f"Method {name!r} needs {missing[name]}. Write: pip install 'promptuary[peers]'.")
+    if missing and not methods:
+        print(f"Left out, for lack of {', '.join(sorted(set(missing.values())))}: {', '.join(missing)}.", flush=True)
+    return list(methods or (name for name in CONTENDERS if name not in missing))
+
+
+def _told(line: Line) -> None:
+    what = f"{line['task']} {line['method']}, seed {line['seed']}, rate {line['rate']:.3g}"
+    if "error" in line:
+        print(f"{what}: {line['error']}", flush=True)
+        return
+    first = PROBLEMS[line["task"]].shown[0]
+    said = f"{first} {100 * line['report'][first]:.1f} ({100 * line['selection'][first]:.1f} where it was selected)"
+    print(f"{what}: {said}, {line['seconds']:.0f} s", flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--tasks", nargs="+", choices=list(PROBLEMS), default=list(PROBLEMS), metavar="TASK")
+    parser.add_argument("--methods", nargs="+", choices=list(CONTENDERS), metavar="METHOD")
+    parser.add_argument("--seeds", nargs="+", type=int, help="0 1 2 if not given; searches need seed 0")
+    parser.add_argument("--minutes", type=float, help="start no new cell after so many minutes")
+    parser.add_argument("--search", action="store_true", help="also try a third and three times each default rate")
+    parser.add_argument("--table", action="store_true", help="only write the table from the finished cells")
+    parser.add_argument(
+        "--smoke", action="store_true", help=f"{SMOKE_ROWS} rows, {SMOKE_STEPS} steps, results elsewhere"
+    )
+    parser.add_argument("--results", type=Path, help=f"another file than {RESULTS.parent.name}/{RESULTS.name}")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
