@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from tasks import PROBLEMS, Ground
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,10 +36,11 @@ from promptuary.readouts.readout import head, in_float32
 from promptuary.train.recipe import Recipe
 from promptuary.tuned import make_wording
 from promptuary.values import Call, Output, Part, Targets
+from tasks import PROBLEMS, Ground
 
 NAME = "minilm"
 # PEFT's own notebooks on sequence classification (examples/sequence_classification, MRPC): AdamW at one rate for prompt
-# and head, linear with 6 % of warm-up, batches of 32, no clipping. PEFT itself has no default rate and no default length.
+# and head, linear with 6 % of warm-up, batches of 32, no clipping. PEFT itself has no default rate or length.
 NOTEBOOK = Recipe(rate=1e-3, scaled=False, head_rate=1e-3, clip=0.0)
 # The head's rate is that of the prompt methods: their heads and this one are the same layer.
 FINE_TUNING = Recipe(rate=5e-5, scaled=False)
@@ -111,7 +111,7 @@ def backbone() -> Backbone:
 
 
 class Idle(Backbone):
-    """A backbone that does nothing: its states are zeros of width 1. What a read-out with a model of its own stands on."""
+    """A backbone that does nothing, for a read-out with a model of its own: its states are zeros of width 1."""
 
     def __init__(self, real: Backbone) -> None:
         # Not Backbone.__init__: there is no model to freeze, measure or probe.
@@ -254,8 +254,8 @@ def _quiet() -> Iterator[None]:
     from transformers.utils import logging as notes
 
     level, peft = notes.get_verbosity(), logging.getLogger("peft").level
-    notes.set_verbosity_error()
-    notes.disable_progress_bar()
+    notes.set_verbosity(logging.ERROR)
+    notes.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.getLogger("peft").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():

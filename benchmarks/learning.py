@@ -25,8 +25,6 @@ from statistics import mean, stdev
 from typing import Any
 
 from baselines import CONTENDERS, NAME, backbone
-from tasks import PROBLEMS, Ground, folder, read
-
 from promptuary.backbones.backbone import Backbone
 from promptuary.data.loader import Loader
 from promptuary.errors import PromptuaryError, SettingError, TrainingError
@@ -35,6 +33,7 @@ from promptuary.metrics import accuracy, f1
 from promptuary.train import groups, record
 from promptuary.train.evaluation import evaluate
 from promptuary.train.fit import fit
+from tasks import PROBLEMS, Ground, folder, read
 
 RESULTS = Path(__file__).resolve().parent / "results" / "learning.jsonl"
 SMOKE_ROWS, SMOKE_STEPS = 64, 2
@@ -116,7 +115,7 @@ def chosen(done: Mapping[Cell, Line], task: str, method: str, rates: Sequence[fl
         return None
     first = PROBLEMS[task].shown[0]
     best = max(scores, key=lambda s: (s[first], -s["loss"]))
-    return next(line["rate"] for line in tried if line is not None and line.get("selection") == best)
+    return next(rate for rate, line in zip(rates, tried, strict=True) if line and line.get("selection") == best)
 
 
 def pending(
@@ -296,7 +295,7 @@ def table(lines: Sequence[Line]) -> str:
         [[label, _stored(entries), *(_cost(entries.get(task)) for task in tasks)] for label, entries in found],
     )
     sizes = _markdown(
-        ["", *("epochs train selection reported cut".split()), "in train too"],
+        ["", "epochs", "train", "selection", "reported", "cut", "in train too"],
         [_sizes(task, used) for task in tasks],
     )
     parts = [
@@ -309,14 +308,37 @@ def table(lines: Sequence[Line]) -> str:
         "Seconds of training with its scoring, mean over seeds; bytes of the tensors kept for one task.",
         costs,
         "## The tasks",
-        "Rows of each split, after the slice for selection was taken; training rows cut to the length (128 tokens, boolq "
-        "256); reported rows whose exact texts also stand in the training rows (kept: the splits are the published ones).",
+        "Rows of each split, after the slice for selection was taken; training rows that were cut to 128 tokens (boolq "
+        "256); reported rows whose exact texts also stand in the training rows. They are kept: the splits are given ones.",
         sizes,
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def _caption(used: Sequence[Line], left_out: int) -> str:
+    tuned, prompt, prefix = (CONTENDERS[name] for name in ("fine-tuning", "peft-prompt", "peft-prefix"))
+    rates = ", ".join(f"{rate:g}" for rate in tuned.candidates)
+    also = f" {left_out} finished cells of other recipes or splits are left out." if left_out else ""
+    return f"""\
+Accuracy in percent (and macro F1 for cb) on `{NAME}`: mean ± standard deviation over seeds (their number), on the test
+split for sst2, trec, mr and mpqa, on the official validation split for rte, cb and boolq (for which only a fifth of the
+official training rows was at hand). The best epoch is selected on rows that are never reported: the validation split,
+or a stratified slice of the training rows (a tenth for trec, rte and boolq, a fifth for cb). Every method has the same
+rows, epochs and order of batches of 32, a linear schedule with 6 % of warm-up, and weight decay 0.01.
+
+The prompt methods have their default recipes, the same for all tasks; *rate searched* is the best of a third, once and
+three times the default. Fine-tuning has the best of {rates} on each task. Searches use seed 0 and the
+selection split. The frozen model is in bf16 without dropout; fine-tuning is bf16 autocast over float32 weights, with the
+model's dropout, and a head at {tuned.recipe.head_rate:g}. `peft-prompt` and `peft-prefix` are PEFT's classes as PEFT's own notebooks on
+sequence classification set them up: {prompt.settings["length"]} and {prefix.settings["length"]} soft tokens, prompt and head at {prompt.recipe.rate:g} and {prefix.recipe.rate:g}, no clipping, dropout on,
+BERT's own classification head. With `-ours`, length, rates and clipping are those of prompt-tuning and p-tuning-v2.
+
+Written by `python benchmarks/learning.py`. {_made(used)}.{also}"""
+
+
+def _made(used: Sequence[Line]) -> str:
+    """By what the numbers were made: commit, versions, hardware, threads, precision; all of them, where they differ."""
+
     def all_of(values: Iterable[Any]) -> str:
         return ", ".join(sorted({str(v) for v in values if v is not None})) or "unknown"
 
@@ -327,23 +349,8 @@ def _caption(used: Sequence[Line], left_out: int) -> str:
         for h in (line["hardware"] for line in used)
     )
     commits = all_of(c and c[:12] + "+" * c.endswith("+") for c in (line["commit"] for line in used))
-    also = f" {left_out} finished cells of other recipes or splits are left out." if left_out else ""
-    return (
-        f"Accuracy in percent (and macro F1 for cb) on `{NAME}`: mean ± standard deviation over seeds (their number), on "
-        "the test split for sst2, trec, mr and mpqa, on the official validation split for rte, boolq (of whose training "
-        "rows a part is public here) and cb. The best epoch is selected on rows that are never reported: the validation "
-        "split, or a stratified slice of the training rows (trec, rte, boolq a tenth, cb a fifth). Every method has the "
-        "same rows, order of batches of 32, epochs, linear schedule with 6 % of warm-up and weight decay 0.01.\n\n"
-        "The prompt methods have their default recipes, the same for all tasks; where a row says *rate searched*, a third, "
-        "once and three times the default were tried. Fine-tuning's rate is the best of 2e-5, 5e-5 and 1e-4 on each task. "
-        "Searches use seed 0 and the selection split only. The frozen model is in bf16 without dropout; fine-tuning "
-        "is bf16 autocast over float32 weights, with the model's dropout, and a head at 1e-3. `peft-prompt` and `peft-prefix` "
-        "are PEFT's classes as PEFT's own notebooks on sequence classification set them up (10 and 20 soft tokens, rates "
-        "1e-3 and 1e-2 for prompt and head, no clipping, dropout on, BERT's own classification head); with `-ours` the "
-        "length, the rates and the clipping are those of our prompt-tuning and p-tuning-v2.\n\n"
-        f"Written by `python benchmarks/learning.py`. Commit {commits}; {versions}; {hardware}; precision "
-        f"{all_of(line.get('precision') for line in used)}.{also}"
-    )
+    precision = all_of(line.get("precision") for line in used)
+    return f"Commit {commits}; {versions}; {hardware}; precision {precision}"
 
 
 def _marked(

@@ -119,14 +119,16 @@ def read(name: str, backbone: Backbone, place: Path, limit: int | None = None) -
     train, selection, report = train[:limit], selection[:limit], report[:limit]
     bare = prompted(backbone, "frozen", {}, init=None, seed=0)
     wording = make_wording(backbone, task, bare, template=None, columns=(), max_length=problem.max_length)
-    encoded = [wording.encode(part) for part in (train, selection, report)]
+    examples = wording.encode(train)
     known = {task.texts(row) for row in train}
     counts = {
-        **dict(zip(("train", "selection", "report"), map(len, encoded), strict=True)),
+        "train": len(train),
+        "selection": len(selection),
+        "report": len(report),
         "shared": sum(task.texts(row) in known for row in report),
-        "cut": sum(e.cut > 0 for e in encoded[0]),
+        "cut": sum(e.cut > 0 for e in examples),
     }
-    return Ground(name, problem, task, *encoded, counts)
+    return Ground(name, problem, task, examples, wording.encode(selection), wording.encode(report), counts)
 
 
 def _rows(place: Path, split: str) -> list[Row]:

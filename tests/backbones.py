@@ -49,7 +49,9 @@ def _towers(**more: Any) -> dict[str, Any]:
 
 
 _T5 = _towers(d_kv=6, d_ff=48, num_layers=2, num_heads=4, relative_attention_num_buckets=8)
-_GEMMA = _sizes(num_key_value_heads=2, head_dim=8, sliding_window=6, layer_types=["sliding_attention", "full_attention"])
+_GEMMA = _sizes(
+    num_key_value_heads=2, head_dim=8, sliding_window=6, layer_types=["sliding_attention", "full_attention"]
+)
 
 FAMILIES = MappingProxyType(
     {
@@ -94,7 +96,15 @@ FAMILIES = MappingProxyType(
             "decoder",
             hf.GPT2LMHeadModel,
             hf.GPT2Config,
-            {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": POSITIONS, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+            {
+                "n_embd": 32,
+                "n_layer": 2,
+                "n_head": 4,
+                "n_positions": POSITIONS,
+                "pad_token_id": 0,
+                "bos_token_id": 1,
+                "eos_token_id": 2,
+            },
         ),
         "llama": Family("decoder", hf.LlamaForCausalLM, hf.LlamaConfig, _sizes(num_key_value_heads=2)),
         "qwen3": Family("decoder", hf.Qwen3ForCausalLM, hf.Qwen3Config, _sizes(num_key_value_heads=2, head_dim=16)),
@@ -168,7 +178,9 @@ def config(name: str, **changes: Any) -> PreTrainedConfig:
     return made
 
 
-def fresh(name: str, *, dtype: torch.dtype = torch.float32, attention: str = "eager", **changes: Any) -> PreTrainedModel:
+def fresh(
+    name: str, *, dtype: torch.dtype = torch.float32, attention: str = "eager", **changes: Any
+) -> PreTrainedModel:
     """A new model; equal arguments give equal weights."""
     made = config(name, **changes)
     made._attn_implementation = attention

@@ -13,7 +13,9 @@ from tests.unit.data.vocabularies import bert, gpt2, t5
 
 Row = Mapping[str, Any]
 
-VOCABULARIES: Mapping[str, Callable[[], Any]] = MappingProxyType({"bert": bert, "deberta": bert, "gpt2": gpt2, "t5": t5})
+VOCABULARIES: Mapping[str, Callable[[], Any]] = MappingProxyType(
+    {"bert": bert, "deberta": bert, "gpt2": gpt2, "t5": t5}
+)
 PROMPT = ("--length", "3")
 QUICK = ("--epochs", "1", "--batch", "4")
 
@@ -21,7 +23,9 @@ QUICK = ("--epochs", "1", "--batch", "4")
 def save(family: str, folder: Path, *, seed: int = 20, **changes: Any) -> Path:
     """A random model of the family and its tokenizer, as save_pretrained leaves them."""
     tokenizer, known = VOCABULARIES[family](), FAMILIES[family]
-    special = {f"{k}_token_id": v for k in ("pad", "bos", "eos") if (v := getattr(tokenizer, f"{k}_token_id")) is not None}
+    special = {
+        f"{k}_token_id": v for k in ("pad", "bos", "eos") if (v := getattr(tokenizer, f"{k}_token_id")) is not None
+    }
     made = known.config(**known.settings | special | {"vocab_size": len(tokenizer)} | changes)
     made.architectures = [known.model.__name__]
     with torch.random.fork_rng():

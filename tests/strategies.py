@@ -95,7 +95,15 @@ def ragged(*lengths: int, seed: int = 0) -> list[Text]:
 
 sides = st.sampled_from(SIDES)
 seeds = st.integers(0, 2**20)
-prompt_lengths = st.integers(1, 5)
+prompt_lengths = st.integers(0, 5)
+
+
+@st.composite
+def splits(draw: st.DrawFn) -> tuple[int, int, int, int]:
+    """A prompt's length with the arguments of a `Split` that it fits: (length, before, head, tail)."""
+    length = draw(prompt_lengths)
+    return length, draw(st.integers(0, length)), draw(st.integers(0, 3)), draw(st.integers(0, 3))
+
 
 
 @st.composite

@@ -123,7 +123,5 @@ def prompted(
 ) -> SoftPrompted:
     """The backbone with a method's prompt before it."""
     starts = {} if init is None else {"init": init}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # networks behind a prompt draw their weights from torch's own generator
-        generator, injection = method(name).parts(backbone.shape, seed=seed, **starts, **settings)
+    generator, injection = method(name).parts(backbone.shape, seed=seed, **starts, **settings)
     return SoftPrompted(backbone, generator, injection, dropout=dropout)

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from promptuary.backbones.backbone import Backbone
+from promptuary.backbones.backbone import Backbone, same_model
 from promptuary.errors import CheckpointError
 from promptuary.files import write
 from promptuary.generators import Free, Generator
@@ -137,7 +137,7 @@ def check_backbone(manifest: Manifest, backbone: Backbone, folder: Path) -> None
     Raises:
         CheckpointError: naming both.
     """
-    if backbone.fingerprint() != manifest.fingerprint:
+    if not same_model(backbone.fingerprint(), manifest.fingerprint):
         raise CheckpointError(
             f"{folder} was tuned on {manifest.backbone!r} ({manifest.family}, width {manifest.dim}); {backbone.name!r} "
             f"({backbone.shape.family}, width {backbone.shape.dim}) has other weights. "

@@ -6,8 +6,11 @@ They reparameterise a prompt while it trains and are dropped afterwards: `Slotwi
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -86,17 +89,30 @@ class BiLSTM(Transform):
 
 
 class Scaled(Transform):
-    """Every number times a constant: brings a network's output to the scale of the embedding table."""
+    """Every number times a constant: brings a network's output to the scale of the embedding table.
+
+    The constant is a buffer: it was measured on one random start and belongs to that start.
+    """
+
+    factor: Tensor
 
     def __init__(self, factor: float) -> None:
         super().__init__()
-        self.factor = factor
+        self.register_buffer("factor", torch.tensor(factor))
 
     def forward(self, p: Prompt) -> Prompt:
         return Prompt(p.values * self.factor, p.keep)
 
     def shape(self, length: int, width: int) -> tuple[int, int]:
         return length, width
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Networks built inside draw their weights from `seed`; the caller's random state is untouched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def _expect(width: int, wanted: int, who: str) -> None:

@@ -68,8 +68,6 @@ def refusal(family: str, method: str) -> str | None:
     return None
 
 
-REFUSED = MappingProxyType(
-    {(f, m): why for f in FAMILIES for m in METHODS if (why := refusal(f, m)) is not None}
-)
+REFUSED = MappingProxyType({(f, m): why for f in FAMILIES for m in METHODS if (why := refusal(f, m)) is not None})
 PAIRS = tuple((f, m) for f in FAMILIES for m in METHODS if (f, m) not in REFUSED)
 PROMPTED = tuple((f, m) for f, m in PAIRS if m != "frozen")

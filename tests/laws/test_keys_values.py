@@ -68,9 +68,27 @@ def test_in_bfloat16_keys_and_values_of_real_tokens_equal_real_tokens(family: st
 
 
 PROJECTIONS = {
-    "t5": ("encoder.block.{}.layer.0.SelfAttention", "decoder.block.{}.layer.0.SelfAttention", "decoder.block.{}.layer.1.EncDecAttention", "k", "v"),
-    "mt5": ("encoder.block.{}.layer.0.SelfAttention", "decoder.block.{}.layer.0.SelfAttention", "decoder.block.{}.layer.1.EncDecAttention", "k", "v"),
-    "bart": ("model.encoder.layers.{}.self_attn", "model.decoder.layers.{}.self_attn", "model.decoder.layers.{}.encoder_attn", "k_proj", "v_proj"),
+    "t5": (
+        "encoder.block.{}.layer.0.SelfAttention",
+        "decoder.block.{}.layer.0.SelfAttention",
+        "decoder.block.{}.layer.1.EncDecAttention",
+        "k",
+        "v",
+    ),
+    "mt5": (
+        "encoder.block.{}.layer.0.SelfAttention",
+        "decoder.block.{}.layer.0.SelfAttention",
+        "decoder.block.{}.layer.1.EncDecAttention",
+        "k",
+        "v",
+    ),
+    "bart": (
+        "model.encoder.layers.{}.self_attn",
+        "model.decoder.layers.{}.self_attn",
+        "model.decoder.layers.{}.encoder_attn",
+        "k_proj",
+        "v_proj",
+    ),
 }
 
 
@@ -170,9 +188,7 @@ def test_the_layers_of_albert_share_weights_but_not_soft_keys_and_values() -> No
     first[:, : b.shape.attention[0].width] += 1.0
     second[:, b.shape.attention[0].width :] += 1.0
     rows = ragged(6)
-    one, other, plain = (
-        answers(SoftPrompted(b, Given(v), injection).eval(), rows)[0] for v in (first, second, base)
-    )
+    one, other, plain = (answers(SoftPrompted(b, Given(v), injection).eval(), rows)[0] for v in (first, second, base))
     assert min(distance(one, plain), distance(other, plain), distance(one, other)) > 1e-2
 
 
@@ -193,9 +209,7 @@ def test_soft_tokens_in_the_row_are_hidden_by_a_sliding_window() -> None:
     """Not a law we like, but what the model is: two layers of window 4 reach back 6 places, not 40."""
     b = backbone("mistral")
     long = text(40, seed=3)
-    one, other = (
-        answers(prompted("mistral", "prompt-tuning", seed=seed), [long])[0] for seed in (1, 2)
-    )
+    one, other = (answers(prompted("mistral", "prompt-tuning", seed=seed), [long])[0] for seed in (1, 2))
     assert gap(one.tokens[-1], other.tokens[-1]) == 0.0
     assert b.shape.attention[0].window is not None
 

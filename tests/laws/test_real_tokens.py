@@ -1,5 +1,6 @@
 """Real tokens' embeddings given as soft tokens are real tokens: the bare model on the ids in place says the same."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,8 @@ from promptuary.model import SoftPrompted
 from promptuary.placements import Placement, Slots, Split
 from tests.answers import BFLOAT16, EXACT, Answer, answers, bare_answer, distance, gap
 from tests.backbones import FAMILIES, backbone, bare
-from tests.strategies import SIDES, Side, Text, ragged, seeds, sides, texts
+from tests.laws.checks import loss_of
+from tests.strategies import SIDES, Side, Text, ragged, seeds, sides, splits, texts
 
 WORDS = [17, 42, 8]
 
@@ -83,6 +85,61 @@ def test_without_any_padding_and_without_targets_too(family: str, place: str) ->
         for row, answer in zip(rows, answers(speaking(family, words, placement()), rows, scored=False), strict=True):
             whole = expected(family, row, words, into)
             assert gap(answer.tokens, whole.tokens) <= EXACT
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=4)
+@given(rows=texts(most=3), side=sides, seed=seeds, split=splits())
+@torch.no_grad()
+def test_any_number_of_soft_tokens_split_anywhere_equals_real_tokens_there(
+    family: str, rows: list[Text], side: Side, seed: int, split: tuple[int, int, int, int]
+) -> None:
+    length, before, head, tail = split
+    words = random.Random(seed).choices(range(5, 99), k=length)
+
+    def into(row: list[Any], w: list[Any]) -> list[Any]:
+        start = min(head, len(row))
+        end = max(len(row) - tail, start)
+        return [*row[:start], *w[:before], *row[start:end], *w[before:], *row[end:]]
+
+    model = speaking(family, words, Split(before, head=head, tail=tail))
+    for row, answer in zip(rows, answers(model, rows, side, extra=1, seed=seed), strict=True):
+        assert distance(answer, expected(family, row, words, into)) <= EXACT
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_soft_tokens_gradient_is_the_gradient_of_the_real_token_in_its_place(family: str, side: Side) -> None:
+    model = speaking(family, WORDS, Split(head=1))
+    rows = ragged(6, 2, 4)
+    loss_of(answers(model, rows, side, scored=False)).backward()
+    (found,) = (p.grad for p in model.parameters())
+    oracle = bare(family)
+    seen: list[torch.Tensor] = []
+
+    def note(_module: object, _given: object, out: torch.Tensor) -> torch.Tensor:
+        seen.append(out.detach().requires_grad_())
+        return seen[-1]
+
+    wanted = torch.zeros_like(found)
+    tokens = []
+    for row in rows:
+        whole, own = splice(row, WORDS, PLACES["after the first"][1])
+        with oracle.get_input_embeddings().register_forward_hook(note):
+            seen.clear()
+            ids, types = torch.tensor([whole.ids]), torch.tensor([whole.types])
+            if oracle.config.is_encoder_decoder:
+                said = oracle.get_encoder()(input_ids=ids).last_hidden_state
+            elif getattr(oracle.config, "type_vocab_size", 0) > 1:
+                said = oracle(input_ids=ids, token_type_ids=types).logits
+            else:
+                said = oracle(input_ids=ids).logits
+        tokens.append((seen[0], said[0, own]))
+    loss_of([Answer(said, []) for _, said in tokens]).backward()
+    for embeds, _ in tokens:
+        assert embeds.grad is not None
+        wanted += embeds.grad[0, 1 : 1 + len(WORDS)]
+    assert gap(found, wanted) <= EXACT
 
 
 def marked(text: Text, gaps: list[int]) -> tuple[Text, Callable[[list[Any], list[Any]], list[Any]]]:

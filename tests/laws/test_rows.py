@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from promptuary.generators import Generator
 from promptuary.model import SoftPrompted
 from promptuary.values import Instance, Prompt
-from tests.answers import BFLOAT16, EXACT, answers, distance, parts, prompted
-from tests.backbones import backbone
+from tests.answers import BFLOAT16, EXACT, LENGTH, answers, distance, parts, prompted
+from tests.backbones import POSITIONS, backbone
 from tests.laws.checks import PAIRS, PROMPTED, TEXTS, alone, heard
-from tests.strategies import Text, ragged, seeds, sides, texts
+from tests.strategies import Text, ragged, seeds, sides, text, texts
 
 
 @pytest.mark.parametrize(("family", "method"), PAIRS)
@@ -41,6 +41,17 @@ def test_in_bfloat16_a_row_alone_is_that_row_in_a_batch(family: str, method: str
     found = answers(model, TEXTS, "left", extra=2)
     for text, answer in zip(TEXTS, found, strict=True):
         assert distance(answer, answers(model, [text])[0]) <= 3 * BFLOAT16
+
+
+@pytest.mark.xfail(strict=True, reason="padding takes positions: the batch is wider than any of its rows")
+@pytest.mark.parametrize(("family", "steps"), [("bert", ()), ("gpt2", ()), ("gpt2", (9,))])
+@torch.no_grad()
+def test_rows_that_fit_by_themselves_fit_together(family: str, steps: tuple[int, ...]) -> None:
+    model = prompted(family, "prompt-tuning")
+    rows = [text(POSITIONS - LENGTH - 1, seed=0, steps=steps and (1,)), text(4, seed=1, steps=steps)]
+    found = answers(model, rows, extra=0 if steps else 5)
+    for row, answer in zip(rows, found, strict=True):
+        assert distance(answer, answers(model, [row])[0]) <= EXACT
 
 
 @pytest.mark.parametrize(("family", "method"), PROMPTED)

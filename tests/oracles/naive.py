@@ -90,7 +90,7 @@ def begin() -> None:
 
 
 def cut(row: Tensor, shape: Shape, parts: frozenset[str], keep: Tensor) -> list[Soft | None]:
-    """A prompt [prompt, width] by attention call: for each layer of `parts`, all heads' keys, then all heads' values."""
+    """A prompt [prompt, width] by attention call: for each layer of `parts`, all heads' keys, then values."""
     soft: list[Soft | None] = []
     at = 0
     for a in shape.attention:

@@ -55,8 +55,8 @@ def test_soft_keys_and_values_are_seen_by_every_query_of_their_layer(
     rows = ragged(6, 2, 9)
     keep = torch.tensor([[True, True, True], [False, True, True], [True, False, False]])
     model = SoftPrompted(b, Given(row.expand(3, -1, -1), keep), injection).eval()
-    for i, (text, answer) in enumerate(zip(rows, answers(model, rows, side, extra=1), strict=True)):
-        assert distance(answer, naive_answer(family, text, row, parts, keep[i])) <= EXACT
+    for i, (one, answer) in enumerate(zip(rows, answers(model, rows, side, extra=1), strict=True)):
+        assert distance(answer, naive_answer(family, one, row, parts, keep[i])) <= EXACT
 
 
 @pytest.mark.parametrize("family", HOOKED)

@@ -163,7 +163,7 @@ def test_a_loaded_model_drops_nothing_unless_asked_to(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all"])
 def test_a_folder_without_a_model_is_refused(name: str) -> None:
-    with pytest.raises(BackboneError, match="no config.json"):
+    with pytest.raises(BackboneError, match=r"no config\.json"):
         load(name)
 
 

@@ -40,7 +40,10 @@ def test_seeds_tell_tables_apart_and_repeat_them() -> None:
 
 
 def test_a_table_is_float32_whatever_it_starts_from() -> None:
-    assert Free(2, 4, lambda length, width, _: torch.ones(length, width, dtype=torch.bfloat16)).table.dtype == torch.float32
+    assert (
+        Free(2, 4, lambda length, width, _: torch.ones(length, width, dtype=torch.bfloat16)).table.dtype
+        == torch.float32
+    )
 
 
 def test_no_soft_tokens_are_allowed_and_nothing_trains() -> None:

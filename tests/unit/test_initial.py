@@ -52,7 +52,13 @@ def test_random_starts_have_the_deviation_they_promise(make: type[Initial]) -> N
 @given(seeds, st.integers(0, 12))
 def test_every_start_is_the_seeds_and_draws_nothing_else(number: int, length: int) -> None:
     frequent = torch.arange(3, 15)
-    for init in (uniform(), normal(1.0), matched(0.1), from_vocabulary(TABLE, frequent), from_words(TABLE, [1], normal(1.0))):
+    for init in (
+        uniform(),
+        normal(1.0),
+        matched(0.1),
+        from_vocabulary(TABLE, frequent),
+        from_words(TABLE, [1], normal(1.0)),
+    ):
         before = torch.get_rng_state()
         one, other = (init(length, 4, seed(number)) for _ in range(2))
         assert one.shape == (length, 4)
@@ -63,7 +69,7 @@ def test_every_start_is_the_seeds_and_draws_nothing_else(number: int, length: in
 def test_vocabulary_rows_are_drawn_without_repetition_as_long_as_there_are_enough() -> None:
     frequent = torch.arange(3, 15)
     made = from_vocabulary(TABLE, frequent)(12, 4, seed(3))
-    drawn = [int((TABLE == row).all(1).nonzero()) for row in made]
+    drawn = [int((row == TABLE).all(1).nonzero()) for row in made]
     assert sorted(drawn) == frequent.tolist()
     assert drawn != frequent.tolist()
     assert len(from_vocabulary(TABLE, frequent)(30, 4, seed())) == 30

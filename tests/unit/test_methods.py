@@ -80,9 +80,13 @@ def test_equal_seeds_give_equal_prompts_and_draw_nothing_else(name: str) -> None
     ],
 )
 def test_building_a_method_warns_of_nothing(name: str) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        METHODS[name].parts(SHAPE)
+    torch.set_warn_always(True)  # else only the first time in a process
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            METHODS[name].parts(SHAPE)
+    finally:
+        torch.set_warn_always(False)
 
 
 @pytest.mark.parametrize("name", ["prompt-tuning", "deep-prompt-tuning", "p-tuning-v2"])

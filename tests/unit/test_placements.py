@@ -9,7 +9,11 @@ from promptuary.values import Instance, Layout, Prompt
 def instance(ids: list[list[int]], mask: list[list[int]]) -> Instance:
     made = torch.tensor(ids)
     return Instance(
-        made, torch.tensor(mask, dtype=torch.bool), made[..., None].float(), torch.ones_like(made), torch.zeros(len(ids))
+        made,
+        torch.tensor(mask, dtype=torch.bool),
+        made[..., None].float(),
+        torch.ones_like(made),
+        torch.zeros(len(ids)),
     )
 
 

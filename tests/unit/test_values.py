@@ -43,7 +43,15 @@ def test_values_cannot_be_changed() -> None:
 
 def test_width_counts_all_heads_keys_and_values_of_the_chosen_parts() -> None:
     shape = Shape(
-        "toy", 1, 1, 1, 1, 1, None, 1.0, (Attention("encoder", 2, 3, 5), Attention("cross", 1, 7, 7), Attention("encoder", 2, 3, 5))
+        "toy",
+        1,
+        1,
+        1,
+        1,
+        1,
+        None,
+        1.0,
+        (Attention("encoder", 2, 3, 5), Attention("cross", 1, 7, 7), Attention("encoder", 2, 3, 5)),
     )
     assert [a.width for a in shape.attention] == [16, 14, 16]
     assert shape.key_value_width(frozenset({"encoder"})) == 32

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from einops import repeat
@@ -28,6 +28,7 @@ NAME = "promptuary"
 Extended = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 
 
+@runtime_checkable
 class Carried(Protocol):
     """What rides to an attention call: given its tensors, the tensors to use."""
 

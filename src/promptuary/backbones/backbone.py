@@ -10,7 +10,7 @@ import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from einops import rearrange
@@ -73,14 +73,20 @@ class Backbone(ABC):
             BackboneError: where the model does not generate, or not in this way.
         """
 
+    def _table(self) -> nn.Module:
+        """The embedding of the tower that reads the input (a BART may have another one for its decoder)."""
+        tower: Any = self.stacks()[0][0]
+        table: nn.Module = tower.get_input_embeddings()
+        return table
+
     @property
     def _weight(self) -> Tensor:
-        weight: Tensor = self.model.get_input_embeddings().weight  # type: ignore[assignment]
-        return weight
+        weight: Any = self._table().weight
+        return cast("Tensor", weight)
 
     def embed(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens dim"]:
         """Embeddings as the first layer expects them (scaled, where the family scales); zeros at negative ids."""
-        embeds: Tensor = self.model.get_input_embeddings()(ids.clamp(min=0))
+        embeds: Tensor = self._table()(ids.clamp(min=0))
         return embeds.masked_fill(rearrange(ids < 0, "b t -> b t 1"), 0.0)
 
     @property
@@ -119,7 +125,10 @@ class Backbone(ABC):
         """
         if not self.model.supports_gradient_checkpointing:
             raise BackboneError(f"{self.shape.family!r} does not support gradient checkpointing; leave it off.")
-        self.model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+        enable: Any = getattr(self.model, "activation_checkpointing_enable", None)
+        if enable is None:  # transformers before 5.23 (the name changed there)
+            enable = self.model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
 
     def digest(self) -> str:
         """A hash over every byte of every weight: equal before and after means nothing was touched."""
@@ -130,16 +139,24 @@ class Backbone(ABC):
         return digest.hexdigest()
 
     def fingerprint(self) -> str:
-        """A hash that tells backbones apart and survives a change of precision: names, shapes, sampled weights."""
+        """Hashes of names, shapes and sampled weights, one for each half precision the weights can be rounded to.
+
+        A model has the hash of every precision that its own one holds exactly; `same_model` compares what two have in
+        common, so that a prompt tuned in float32 is served in bfloat16 or float16.
+        """
+        precisions = [p for p in (torch.bfloat16, torch.float16) if self.dtype in (p, torch.float32, torch.float64)]
+        return " ".join(f"{str(p).removeprefix('torch.')}:{self._hashed(p)}" for p in precisions)
+
+    def _hashed(self, precision: torch.dtype) -> str:
         digest = hashlib.blake2b(digest_size=16)
         digest.update(
             json.dumps([self.shape.family, self.shape.dim, self.shape.layers, self.shape.vocabulary]).encode()
         )
         for name, tensor in sorted(self.model.named_parameters()):
             flat = tensor.detach().flatten()
-            sample = flat[:: max(1, flat.numel() // 64)][:64].float().cpu()
+            sample = flat[:: max(1, flat.numel() // 64)][:64].cpu().to(precision)
             digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            digest.update(_coarse(sample))
+            digest.update(sample.view(torch.int16).numpy().tobytes())
         return digest.hexdigest()
 
     def keys_values(self, ids: Sequence[int], parts: frozenset[Part]) -> Float[Tensor, "prompt width"]:
@@ -306,6 +323,6 @@ def _position_limit(model: PreTrainedModel) -> int | None:
     return int(limit) - (int(config.pad_token_id) + 1 if counted else 0)
 
 
-def _coarse(sample: Tensor) -> bytes:
-    """Sampled weights to two significant bits of bfloat16's own rounding, alike in float32, bfloat16 and float16."""
-    return sample.to(torch.bfloat16).view(torch.int16).numpy().tobytes()
+def same_model(one: str, other: str) -> bool:
+    """Whether two fingerprints are of one model, in whatever precision."""
+    return not set(one.split()).isdisjoint(other.split())

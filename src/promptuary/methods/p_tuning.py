@@ -18,7 +18,7 @@ from promptuary.injections import Embeddings, Injection
 from promptuary.methods.method import Method
 from promptuary.placements import Slots, Split
 from promptuary.train.recipe import Recipe
-from promptuary.transforms import BiLSTM, Scaled, Slotwise, Transform
+from promptuary.transforms import BiLSTM, Scaled, Slotwise, Transform, seeded
 from promptuary.values import Shape
 
 PAPER = "Liu, Zheng, Du, Ding, Qian, Yang, Tang 2021: GPT Understands, Too (arXiv 2103.10385)"
@@ -34,21 +34,17 @@ def p_tuning(
     seed: int = 0,
 ) -> tuple[Generator, Injection]:
     """Soft tokens through BiLSTM and MLP, before the input or (`template`) at the marks of a template."""
-    networks: dict[str, tuple[Transform, ...]] = {
-        "lstm": (BiLSTM(shape.dim),) if shape.dim % 2 == 0 else (),
-        "mlp": (),
-    }
-    if encoder not in networks:
+    if encoder not in ("lstm", "mlp"):
         raise SettingError(f"encoder={encoder!r}: expected 'lstm' or 'mlp'.")
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        transforms = (*networks[encoder], Slotwise(shape.dim, shape.dim, shape.dim, activation=nn.ReLU))
-        inner = Free(length, shape.dim, init or normal(1.0), seed=seed)
-        raw = Mapped(inner, *transforms).fixed()
-    assert raw is not None
-    factor = shape.deviation / max(float(raw.values.std()), 1e-6) if raw.values.numel() > 1 else 1.0
+    with seeded(seed):
+        mlp = Slotwise(shape.dim, shape.dim, shape.dim, activation=nn.ReLU)
+        networks: tuple[Transform, ...] = (BiLSTM(shape.dim), mlp) if encoder == "lstm" else (mlp,)
+    inner = Free(length, shape.dim, init or normal(1.0), seed=seed)
+    with torch.no_grad():
+        raw = Mapped(inner, *networks).fixed()
+    spread = float(raw.values.std()) if raw is not None and raw.values.numel() > 1 else 0.0
     injection = Embeddings(shape, Slots() if template else Split())
-    return Mapped(inner, *transforms, Scaled(factor)), injection
+    return Mapped(inner, *networks, Scaled(shape.deviation / spread if spread else 1.0)), injection
 
 
 METHODS = (

@@ -15,7 +15,7 @@ from promptuary.initial import Initial, normal
 from promptuary.injections import Injection, KeyValues
 from promptuary.methods.method import Method
 from promptuary.train.recipe import Recipe
-from promptuary.transforms import Slotwise
+from promptuary.transforms import Slotwise, seeded
 from promptuary.values import Part, Shape
 
 PREFIX = "Li, Liang 2021: Prefix-Tuning: Optimizing Continuous Prompts for Generation (ACL 2021)"
@@ -34,7 +34,9 @@ def prefix_tuning(
     """Soft keys and values through an MLP `dim -> middle -> width` that is dropped after training (section 4.3)."""
     injection = KeyValues(shape, parts=parts)
     inner = Free(length, shape.dim, init or normal(1.0), seed=seed)
-    return Mapped(inner, Slotwise(shape.dim, middle, injection.width, activation=nn.Tanh)), injection
+    with seeded(seed):
+        mlp = Slotwise(shape.dim, middle, injection.width, activation=nn.Tanh)
+    return Mapped(inner, mlp), injection
 
 
 def p_tuning_v2(

@@ -77,6 +77,10 @@ METHODS = (
         Recipe(rate=0.01, scaled=False, head_rate=1e-2, epochs=20, patience=6),
     ),
     Method(
-        "frozen", "no prompt: only the read-out is trained (a control)", "-", frozen, Recipe(head_rate=1e-2, epochs=20, patience=6)
+        "frozen",
+        "no prompt: only the read-out is trained (a control)",
+        "-",
+        frozen,
+        Recipe(head_rate=1e-2, epochs=20, patience=6),
     ),
 )

@@ -71,8 +71,11 @@ def still(losses: Sequence[float]) -> Alarm | None:
     )
 
 
-def ineffective(model: SoftPrompted, readout: Readout, batch: Batch, tolerance: float = 1e-6) -> Alarm | None:
-    """Whether the backbone says the same with and without the prompt (up to `tolerance` of the largest number)."""
+def ineffective(model: SoftPrompted, readout: Readout, batch: Batch, tolerance: float = 1e-5) -> Alarm | None:
+    """Whether the backbone says the same with and without the prompt (up to `tolerance` of the largest number).
+
+    The default is float32's rounding over a few layers: a masked prompt moves a random T5's states by 2.5e-6.
+    """
     if model.generator.length == 0:
         return None
     x = model.instance(batch.ids, batch.mask, batch.types, batch.task)

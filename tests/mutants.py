@@ -1,0 +1,281 @@
+"""Do the tests notice a broken core? Each mutant is one wrong line in a copy of the sources; every one must be killed.
+
+`python tests/mutants.py` runs them all, `... mutants.py PATTERN` those whose file or old text contains PATTERN.
+A survivor is a missing law.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = Path("src/promptuary")
+
+PLACED = ("tests/unit/test_placements.py", "tests/oracles/test_arranged_lists.py", "tests/laws/test_real_tokens.py")
+INJECTED = ("tests/unit/test_injections.py", "tests/oracles/test_naive_attention.py", "tests/laws/test_keys_values.py")
+MADE = ("tests/unit/test_generators.py", "tests/unit/test_transforms.py", "tests/unit/test_initial.py")
+METHODS = ("tests/unit/test_methods.py",)
+HOOKED = ("tests/oracles/test_naive_attention.py", "tests/laws/test_keys_values.py", "tests/laws/test_rows.py")
+BACKBONES = ("tests/unit/test_backbones.py", "tests/laws/test_real_tokens.py")
+BUILT = ("tests/laws/test_construction.py",)
+TRAINED = ("tests/laws/test_training.py",)
+ISOLATED = ("tests/laws/test_isolation.py",)
+ROWS = ("tests/laws/test_rows.py",)
+GENERATED = ("tests/laws/test_generation.py",)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    file: str
+    old: str
+    new: str
+    tests: Sequence[str]
+
+
+MUTANTS = (
+    # where soft tokens stand
+    Mutant("placements.py", "rank * (prompt + 1) + prompt], 1)", "rank * (prompt + 1)], 1)", PLACED),
+    Mutant("placements.py", "rank = x.mask.cumsum(1) - 1  #", "rank = x.mask.cumsum(1)  #", PLACED),
+    Mutant(
+        "placements.py",
+        "rank = x.mask.cumsum(1) - 1  #",
+        "rank = torch.arange(x.ids.shape[1]).expand(x.ids.shape)  #",
+        PLACED,
+    ),
+    Mutant("placements.py", "[p.keep > 0, tokens]", "[p.keep > -1, tokens]", ROWS),
+    Mutant("placements.py", "p.values.to(x.embeds.dtype)", "p.values", PLACED),
+    Mutant("placements.py", "x.types.new_zeros(p.keep.shape)", "x.types.new_ones(p.keep.shape).long()", PLACED),
+    Mutant("placements.py", "types=types.gather(1, source)", "types=types", PLACED),
+    Mutant("placements.py", "column = source.argsort(dim=1)", "column = source", PLACED),
+    Mutant("placements.py", "real.clamp(max=self.head)", "real.clamp(max=0)", PLACED),
+    Mutant("placements.py", "(real - self.tail).maximum(start)", "(real - self.tail)", PLACED),
+    Mutant("placements.py", "(real - self.tail).max", "real.max", PLACED),
+    Mutant("placements.py", "< (prompt if self.before", "<= (prompt if self.before", PLACED),
+    Mutant("placements.py", "marks = (x.ids < 0) & x.mask", "marks = x.ids < 0", PLACED),
+    Mutant("placements.py", "tokens=x.mask & ~marks", "tokens=x.mask", PLACED),
+    Mutant("placements.py", "torch.where(marks, laid.prompts", "torch.where(marks & False, laid.prompts", PLACED),
+    Mutant("placements.py", "if bool((counts != prompt).any())", "if bool((counts < prompt).any())", BUILT),
+    Mutant("placements.py", "self.before > length", "self.before > length + 1", BUILT),
+    # how they enter
+    Mutant(
+        "injections.py",
+        "flat[..., : a.heads * a.key], flat[..., a.heads * a.key :]",
+        "flat[..., a.heads * a.key :], flat[..., : a.heads * a.key]",
+        INJECTED,
+    ),
+    Mutant("injections.py", "b p (heads k) -> b heads p k", "b p (k heads) -> b heads p k", INJECTED),
+    Mutant("injections.py", "keep=p.keep > 0, start", "keep=p.keep > -1, start", INJECTED),
+    Mutant("injections.py", "start=self.start)", "start=0)", INJECTED),
+    Mutant(
+        "injections.py",
+        "enumerate(shape.attention) if a.part in chosen",
+        "enumerate(a for a in shape.attention if a.part in chosen)",
+        INJECTED,
+    ),
+    Mutant("injections.py", "        return self.start\n", "        return length\n", INJECTED),
+    Mutant(
+        "injections.py",
+        "b p (layers hidden) -> layers b p hidden",
+        "b p (hidden layers) -> layers b p hidden",
+        ("tests/unit/test_injections.py",),
+    ),
+    Mutant("injections.py", "start < 0 or (start and shape.encodes)", "start < 0", INJECTED),
+    # who makes them
+    Mutant("generators.py", "manual_seed(seed)", "manual_seed(0)", MADE),
+    Mutant("generators.py", "nn.Parameter(start.float(),", "nn.Parameter(start,", MADE),
+    Mutant("generators.py", "requires_grad=length > 0", "requires_grad=True", MADE),
+    Mutant("generators.py", ".amax(0)", ".amin(0)", MADE),
+    Mutant(
+        "generators.py",
+        "        if one is None:\n            return self._through(self.inner(x))\n",
+        "        if True:\n            return self._through(self.inner(x))\n",
+        MADE,
+    ),
+    Mutant("generators.py", "self.length, self.width = transform.shape(self.length, self.width)", "pass", MADE),
+    Mutant(
+        "transforms.py",
+        'return Prompt(values * rearrange(keep, "b p -> b p 1"), keep)',
+        "return Prompt(values, keep)",
+        MADE,
+    ),
+    Mutant("transforms.py", "nn.Sequential(*layers[:-1])", "nn.Sequential(*layers)", MADE),
+    Mutant("transforms.py", "[0], p.keep)", "[0] * 0, p.keep)", MADE + METHODS),
+    Mutant("transforms.py", "p.values * self.factor", "p.values", MADE),
+    Mutant("initial.py", "math.sqrt(3.0)", "math.sqrt(12.0)", MADE),
+    Mutant("initial.py", "torch.randperm(len(frequent), generator=seed)", "torch.randperm(len(frequent))", MADE),
+    Mutant("initial.py", "if length <= len(frequent):", "if False:", MADE),
+    Mutant("initial.py", ".float().mean(0).cpu()", ".float().sum(0).cpu()", MADE),
+    Mutant("initial.py", "return values.detach().float().cpu().clone()", "return values.detach().float().cpu()", MADE),
+    # the three parts together
+    Mutant(
+        "model.py", "self._backbone = (backbone,)", "self.inner = backbone.model; self._backbone = (backbone,)", TRAINED
+    ),
+    Mutant("model.py", "if self.training and self.dropout:", "if self.dropout:", TRAINED),
+    Mutant("model.py", "injection.accepts(generator.length)", "pass", BUILT),
+    Mutant("model.py", "self.room < 1", "self.room < 0", BUILT),
+    Mutant("model.py", "ids.new_zeros(ids.shape) if types is None else types,", "ids.new_zeros(ids.shape),", PLACED),
+    # the hook
+    Mutant(
+        "backbones/attention.py",
+        "visible = _rows(self.keep, rows)",
+        "visible = _rows(torch.ones_like(self.keep), rows)",
+        HOOKED,
+    ),
+    Mutant("backbones/attention.py", "if mask is None and not bool(visible.all()):", "if False:", HOOKED),
+    Mutant(
+        "backbones/attention.py",
+        "if mask is None and queries > 1 and getattr(module",
+        "if False and getattr(module",
+        HOOKED,
+    ),
+    Mutant(
+        "backbones/attention.py",
+        'if mask is None and queries > 1 and getattr(module, "is_causal", True):',
+        "if mask is None and queries > 1:",
+        HOOKED,
+    ),
+    Mutant(
+        "backbones/attention.py",
+        "if attention_mask is None and query.shape[2] > 1 and getattr(module",
+        "if False and getattr(module",
+        ("tests/laws/test_keys_values.py", "tests/laws/test_real_tokens.py"),
+    ),
+    Mutant("backbones/attention.py", "bias.new_zeros(", "bias.new_ones(", HOOKED),
+    Mutant(
+        "backbones/attention.py",
+        "torch.cat([_rows(soft.key, rows).to(key.dtype), key], 2)",
+        "torch.cat([key, _rows(soft.key, rows).to(key.dtype)], 2)",
+        HOOKED,
+    ),
+    Mutant(
+        "backbones/attention.py",
+        "_rows(soft.value, rows).to(value.dtype)",
+        "_rows(soft.value, rows).to(value.dtype) * 0",
+        HOOKED,
+    ),
+    Mutant("backbones/attention.py", "return seen % times", "return 0", ("tests/unit/test_backbones.py", *HOOKED)),
+    Mutant("backbones/attention.py", "class _Place(threading.local):", "class _Place:", ISOLATED),
+    Mutant("backbones/attention.py", "self._place.promise = None\n", "pass\n", ISOLATED),
+    Mutant("backbones/attention.py", 'part_of[layer] if place == 0 else "cross"', "part_of[layer]", INJECTED),
+    Mutant(
+        "backbones/attention.py",
+        "soft = torch.where(there, _rows(call.states[layer], rows).to(hidden.dtype), hidden.gather(1, columns))",
+        "soft = _rows(call.states[layer], rows).to(hidden.dtype)",
+        ROWS,
+    ),
+    Mutant("backbones/attention.py", "_rows(call.states[layer], rows).to", "_rows(call.states[0], rows).to", TRAINED),
+    Mutant(
+        "backbones/attention.py",
+        "given.repeat_interleave(rows // given.shape[0], dim=0)",
+        "given.repeat(rows // given.shape[0], *([1] * (given.dim() - 1)))",
+        GENERATED,
+    ),
+    # the frozen model
+    Mutant(
+        "backbones/backbone.py",
+        "model.requires_grad_(False)",
+        "pass",
+        ("tests/laws/test_training.py", "tests/unit/test_backbones.py"),
+    ),
+    Mutant(
+        "backbones/backbone.py",
+        "return embeds.masked_fill(",
+        "return embeds if True else embeds.masked_fill(",
+        BACKBONES,
+    ),
+    Mutant("backbones/backbone.py", "(int(config.pad_token_id) + 1 if counted else 0)", "0", INJECTED),
+    Mutant(
+        "backbones/backbone.py",
+        "attention_mask=layout.mask.long(),",
+        "attention_mask=torch.ones_like(layout.mask).long(),",
+        ROWS,
+    ),
+    Mutant(
+        "backbones/backbone.py",
+        "digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)",
+        "pass",
+        TRAINED,
+    ),
+    Mutant("backbones/backbone.py", "(layout.tokens + shift) % length", "layout.tokens", BACKBONES),
+    Mutant("backbones/backbone.py", "if torch.equal(outs[0], outs[1]):", "if False:", BUILT),
+    Mutant("backbones/encoder.py", "call.layout.types if segments", "call.layout.types * 0 if segments", PLACED),
+    Mutant("backbones/decoder.py", "length : length + steps] - 1", "length : length + steps]", PLACED),
+    Mutant("backbones/decoder.py", '"b ... -> (b c) ..."', '"b ... -> (c b) ..."', PLACED),
+    Mutant("backbones/decoder.py", "[None] + call.start", "[None]", INJECTED),
+    Mutant(
+        "backbones/decoder.py",
+        "source = (~present).int().argsort(dim=1, stable=True)",
+        "source = torch.arange(present.shape[1]).expand(present.shape).clone()",
+        PLACED,
+    ),
+    Mutant("backbones/encoder_decoder.py", "ids.gather(1, first)[:, :-1]", "ids[:, :-1]", PLACED),
+    Mutant(
+        "backbones/encoder_decoder.py",
+        "at(out.last_hidden_state, first.argsort(dim=1))",
+        "out.last_hidden_state",
+        PLACED,
+    ),
+    Mutant(
+        "backbones/encoder_decoder.py",
+        'repeat(call.layout.mask.long(), "b l -> (b c) l", c=choices)',
+        'repeat(call.layout.mask.long(), "b l -> (c b) l", c=choices)',
+        PLACED,
+    ),
+    Mutant(
+        "backbones/encoder_decoder.py",
+        "kv.value.repeat_interleave(times, 0)",
+        "kv.value.repeat(times, 1, 1, 1)",
+        HOOKED,
+    ),
+)
+
+
+def passes(source: Path, tests: Sequence[str]) -> bool:
+    """Whether the tests pass against the package in `source`."""
+    environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1, 2):  # 2: the mutant broke the import of a test
+        raise RuntimeError(done.stdout + done.stderr)
+    return done.returncode == 0
+
+
+def survives(mutant: Mutant) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "src"
+        shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
+        file = Path(folder) / PACKAGE / mutant.file
+        text = file.read_text(encoding="utf-8")
+        file.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+        return passes(source, mutant.tests)
+
+
+def main(pattern: str = "") -> int:
+    chosen = [m for m in MUTANTS if pattern in m.file or pattern in m.old]
+    stale = [m for m in chosen if (ROOT / PACKAGE / m.file).read_text(encoding="utf-8").count(m.old) != 1]
+    for m in stale:
+        print(f"stale     {m.file}: {m.old!r} is not there exactly once")
+    begun = time.monotonic()
+    if stale:
+        return 1
+    if not passes(ROOT / "src", sorted({t for m in chosen for t in m.tests})):
+        print("The tests fail without any mutant; mend that first.")
+        return 1
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        alive = []
+        for m, survived in zip(chosen, pool.map(survives, chosen), strict=True):
+            print(f"{'SURVIVED' if survived else 'killed'}  {m.file}: {m.old.strip()!r}", flush=True)
+            alive += [m] * survived
+    print(f"{len(chosen) - len(alive)} of {len(chosen)} mutants killed in {time.monotonic() - begun:.0f} s")
+    return 1 if alive else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(*sys.argv[1:2]))
