@@ -82,6 +82,8 @@ class Contender:
 
     def rates(self, search: bool) -> tuple[float, ...]:
         """The rates to try: the default, or with a search a third and three times of it as well."""
+        if self.make is None:
+            return (0.0,)
         default: float = getattr(self.recipe, self.rate)
         return self.candidates or ((default / 3, default, default * 3) if search else (default,))
 
@@ -118,6 +120,16 @@ class Idle(Backbone):
         self.model: Any = nn.Linear(1, 1).requires_grad_(False)
         self.name, self.has_head = "idle", False
         self.shape = replace(real.shape, dim=1, hidden=1, output=1, attention=())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32
+
+    def digest(self) -> str:
+        return self.name
+
+    def fingerprint(self) -> str:
+        return self.name
 
     def stacks(self) -> Sequence[tuple[nn.Module, Part]]:
         return []

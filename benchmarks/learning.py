@@ -152,19 +152,19 @@ def _plain(value: Any) -> Any:
 # --- one cell ---------------------------------------------------------------------------------------------------------
 
 
-def run(cell: Cell, ground: Ground, real: Backbone, steps: int = 0) -> dict[str, Any]:
+def run(cell: Cell, ground: Ground, real: Backbone, about: Mapping[str, Any], steps: int = 0) -> dict[str, Any]:
     """Train one cell, score it on both splits, and say how it was made.
 
     Arguments:
+        about: versions, hardware and commit as they were when the code was loaded.
         steps: instead of the task's epochs, if positive.
     """
     contender = CONTENDERS[cell.method]
     found = _majority(ground) if contender.make is None else _trained(cell, ground, real, steps)
-    about = record.surroundings()
-    if contender.needs is not None:
-        about["versions"][contender.needs] = importlib.metadata.version(contender.needs)
+    also = {} if contender.needs is None else {contender.needs: importlib.metadata.version(contender.needs)}
     how = _plain(contender.described(cell.task, cell.rate))
-    return {**asdict(cell), **found, "rows": dict(ground.counts), "how": how, **about}
+    versions = {**about["versions"], **also}
+    return {**asdict(cell), **found, "rows": dict(ground.counts), "how": how, **about, "versions": versions}
 
 
 def _trained(cell: Cell, ground: Ground, real: Backbone, steps: int) -> dict[str, Any]:
@@ -308,8 +308,8 @@ def table(lines: Sequence[Line]) -> str:
         "Seconds of training with its scoring, mean over seeds; bytes of the tensors kept for one task.",
         costs,
         "## The tasks",
-        "Rows of each split, after the slice for selection was taken; training rows that were cut to 128 tokens (boolq "
-        "256); reported rows whose exact texts also stand in the training rows. They are kept: the splits are given ones.",
+        "Rows of each split, after the slice for selection was taken; training rows cut to 128 tokens (boolq 256); "
+        "reported rows whose exact texts also stand in the training rows (they are kept: the splits are as given).",
         sizes,
     ]
     return "\n\n".join(parts) + "\n"
@@ -318,6 +318,8 @@ def table(lines: Sequence[Line]) -> str:
 def _caption(used: Sequence[Line], left_out: int) -> str:
     tuned, prompt, prefix = (CONTENDERS[name] for name in ("fine-tuning", "peft-prompt", "peft-prefix"))
     rates = ", ".join(f"{rate:g}" for rate in tuned.candidates)
+    lengths = f"{prompt.settings['length']} and {prefix.settings['length']} soft tokens"
+    theirs = f"{prompt.recipe.rate:g} and {prefix.recipe.rate:g}"
     also = f" {left_out} finished cells of other recipes or splits are left out." if left_out else ""
     return f"""\
 Accuracy in percent (and macro F1 for cb) on `{NAME}`: mean ± standard deviation over seeds (their number), on the test
@@ -327,11 +329,12 @@ or a stratified slice of the training rows (a tenth for trec, rte and boolq, a f
 rows, epochs and order of batches of 32, a linear schedule with 6 % of warm-up, and weight decay 0.01.
 
 The prompt methods have their default recipes, the same for all tasks; *rate searched* is the best of a third, once and
-three times the default. Fine-tuning has the best of {rates} on each task. Searches use seed 0 and the
-selection split. The frozen model is in bf16 without dropout; fine-tuning is bf16 autocast over float32 weights, with the
-model's dropout, and a head at {tuned.recipe.head_rate:g}. `peft-prompt` and `peft-prefix` are PEFT's classes as PEFT's own notebooks on
-sequence classification set them up: {prompt.settings["length"]} and {prefix.settings["length"]} soft tokens, prompt and head at {prompt.recipe.rate:g} and {prefix.recipe.rate:g}, no clipping, dropout on,
-BERT's own classification head. With `-ours`, length, rates and clipping are those of prompt-tuning and p-tuning-v2.
+three times the default. Fine-tuning has the best of {rates} on each task.
+Searches use seed 0 and the selection split. The frozen model is in bf16 without dropout; fine-tuning is bf16 autocast
+over float32 weights, with the model's dropout, and a head at {tuned.recipe.head_rate:g}.
+`peft-prompt` and `peft-prefix` are PEFT's classes as PEFT's own notebooks on sequence classification set them up:
+{lengths}, prompt and head at {theirs}, no clipping, dropout on, BERT's own classification head.
+With `-ours`, length, rates and clipping are those of prompt-tuning and p-tuning-v2.
 
 Written by `python benchmarks/learning.py`. {_made(used)}.{also}"""
 
@@ -445,7 +448,7 @@ def _work(results: Results, asked: argparse.Namespace) -> None:
     """Run cells that nobody else runs, until there are none, or the time is up."""
     place, methods = folder(), _installed(asked.methods)
     seeds = asked.seeds or ([0] if asked.smoke else [0, 1, 2])
-    real, grounds, began = backbone(), dict[str, Ground](), time.monotonic()
+    about, real, grounds, began = record.surroundings(), backbone(), dict[str, Ground](), time.monotonic()
     while asked.minutes is None or time.monotonic() - began < 60 * asked.minutes:
         left = pending(results.lines(), asked.tasks, methods, seeds, asked.search)
         for cell in left:
@@ -454,7 +457,7 @@ def _work(results: Results, asked: argparse.Namespace) -> None:
                     continue
                 if cell.task not in grounds:
                     grounds[cell.task] = read(cell.task, real, place, SMOKE_ROWS if asked.smoke else None)
-                line = run(cell, grounds[cell.task], real, SMOKE_STEPS if asked.smoke else 0)
+                line = run(cell, grounds[cell.task], real, about, SMOKE_STEPS if asked.smoke else 0)
                 results.add(line)
                 _told(line)
                 break

@@ -94,9 +94,8 @@ transformers {transformers.__version__}.
 
 {table()}
 
-The families are examples of their calling convention: any masked-language, causal or text-to-text model of
-transformers that is written against its attention interface takes every method. A model that would ignore soft keys
-and values is refused when it is loaded.
+Other masked-language, causal and text-to-text models of transformers are driven through the same three adapters. One
+whose attention would ignore soft keys and values is refused when it is loaded.
 """
 
 

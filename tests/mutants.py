@@ -161,6 +161,12 @@ MUTANTS = (
         HOOKED,
     ),
     Mutant("backbones/attention.py", "return seen % times", "return 0", ("tests/unit/test_backbones.py", *HOOKED)),
+    Mutant(
+        "backbones/attention.py",
+        "if call.states is not None and visit.main:",
+        "if call.states is not None:",
+        GENERATED,
+    ),
     Mutant("backbones/attention.py", "class _Place(threading.local):", "class _Place:", ISOLATED),
     Mutant("backbones/attention.py", "self._place.promise = None\n", "pass\n", ISOLATED),
     Mutant("backbones/attention.py", 'part_of[layer] if place == 0 else "cross"', "part_of[layer]", INJECTED),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from promptuary.backbones.backbone import Backbone
 from promptuary.data.example import Example
@@ -60,7 +61,21 @@ def reading(backbone: Backbone, task: Task, kind: str, pool: str, words: Mapping
     if unknown:
         raise SettingError(f"words: there is no label {unknown[0]!r}; the labels are {', '.join(task.labels)}.")
     named = dict(zip(task.labels, task.words, strict=True)) | dict(words)
-    return Reading(kind, pool, tuple((w,) if isinstance(w, str) else tuple(w) for w in (named[k] for k in task.labels)))
+    by_label = {k: (w,) if isinstance(w, str) else tuple(w) for k, w in ((k, named[k]) for k in task.labels)}
+    _check_words(by_label, kind)
+    return Reading(kind, pool, tuple(by_label.values()))
+
+
+def _check_words(words: Mapping[str, Sequence[str]], kind: str) -> None:
+    owner: dict[str, str] = {}
+    for label, own in words.items():
+        if not own or not all(w.strip() for w in own):
+            raise SettingError(f"words: label {label!r} has {list(own)}. Expected one or more, none of them empty.")
+        if kind == "text" and len(own) > 1:
+            raise SettingError(f"words: label {label!r} has {list(own)}, and readout='text' writes one. Name one.")
+        for word in own:
+            if owner.setdefault(word, label) != label:
+                raise SettingError(f"words: {word!r} stands for {owner[word]!r} and for {label!r}. Expected one label.")
 
 
 def make_readout(
@@ -102,7 +117,10 @@ def start(
     if kind in ("auto", "random") and not rest:
         return None
     if kind in ("file", "prompt") and rest:
-        return from_file(rest)
+        try:
+            return from_file(rest)
+        except SafetensorError as error:
+            raise SettingError(f"init={init!r}: no readable safetensors file ({error}).") from error
     ids = torch.tensor(frequent(examples, backbone.tokenizer))
     if kind == "activations" and not rest:
         present = {a.part for a in backbone.shape.attention}

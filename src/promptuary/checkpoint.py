@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ from promptuary.errors import CheckpointError
 from promptuary.files import write
 from promptuary.generators import Free, Generator
 from promptuary.initial import from_prompt
+from promptuary.specs import complaint
 
 FORMAT = 1
 MANIFEST, PROMPT, TRAINING = "manifest.json", "prompt.safetensors", "training.safetensors"
@@ -98,7 +100,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        what = "has no manifest.json" if folder.is_dir() else "does not exist"
+        what = "has no manifest.json" if folder.is_dir() else "is a file" if folder.exists() else "does not exist"
         raise CheckpointError(f"{folder} {what}: expected the folder that `promptuary tune --out` wrote.")
     try:
         found = json.loads(path.read_bytes())
@@ -107,7 +109,11 @@ def read_manifest(folder: Path) -> Manifest:
                 f"{path}: format {found.get('format')!r}; this version reads format {FORMAT}. Tune the prompt again, "
                 "or install the version that wrote it."
             )
-        return Manifest(**found)
+        return TypeAdapter(Manifest).validate_python(vars(Manifest(**found)))
+    except ValidationError as error:
+        raise CheckpointError(
+            f"{path} is damaged. {complaint(error, 'Field')} Tune the prompt again, or restore the file."
+        ) from error
     except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}). Tune the prompt again, or restore the file.") from error
 
@@ -160,14 +166,16 @@ def restore(
     try:
         readout.load_state_dict(_under("readout.", tensors))
         if manifest.form == "flat" and (not trainable or TRAINING not in manifest.hashes):
-            table = tensors["prompt"]
+            table, expected = tensors["prompt"], (generator.length, injection.width)
+            if tuple(table.shape) != expected:
+                raise RuntimeError(f"the prompt is {tuple(table.shape)} where {expected} is expected")
             return Free(table.shape[0], table.shape[1], from_prompt(table))
         parts = tensors if manifest.form == "parts" else read_tensors(folder, manifest, TRAINING)
         generator.load_state_dict(_under("generator.", parts))
         injection.load_state_dict(_under("injection.", parts))
     except (RuntimeError, KeyError) as error:
         raise CheckpointError(
-            f"{folder}: its tensors do not fit its manifest ({error}). Tune the prompt again."
+            f"{folder}: its tensors do not fit its manifest ({' '.join(str(error).split())}). Tune the prompt again."
         ) from error
     return generator
 

@@ -52,6 +52,11 @@ def _told(command: Callable[P, None]) -> Callable[P, None]:
         except PromptuaryError as error:
             err.print(f"promptuary: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(2) from error
+        except BrokenPipeError:  # whoever read our output has left: no mistake, and nobody to tell
+            raise
+        except OSError as error:
+            err.print(f"promptuary: {error.filename}: {error.strerror or error}.", style="red", markup=False)
+            raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             err.print("promptuary: interrupted; what was saved is whole. The same command goes on from there.")
             raise typer.Exit(130) from error
@@ -101,30 +106,27 @@ def tune(
 ) -> None:
     """Tune a soft prompt on labelled text. The same command again goes on where a killed one stopped."""
     from promptuary import tuning
-    from promptuary.specs import make_run, merged, parse_settings, read_run
-    from promptuary.train.recipe import FIELDS
+    from promptuary.specs import Run, parse_settings, read_run
 
-    given = {
-        "backbone": backbone, "train": train, "validation": validation, "text": text, "text_pair": text_pair,
-        "label": label, "method": method, "init": init, "preset": preset, "readout": readout, "template": template,
-        "pool": pool, "max_length": max_length, "metric": metric, "save_every": save_every,
-        "seeds": seed or None, "out": None if folder is None else str(folder),
-    }  # fmt: skip
-    pairs = parse_settings(settings or [])
-    recipe = {"epochs": epochs, "rate": rate, "batch": batch, "precision": precision}
-    overrides: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
-    overrides["recipe"] = {k: v for k, v in recipe.items() if v is not None} | {
-        k: v for k, v in pairs.items() if k in FIELDS
-    }
-    overrides["settings"] = {k: v for k, v in pairs.items() if k not in FIELDS} | (
-        {} if length is None else {"length": length}
-    )
-    run = make_run(merged({}, overrides)) if config is None else read_run(config, overrides)
+    own, fields = parse_settings(settings or [])
+    overrides = _given(
+        backbone=backbone, train=train, validation=validation, text=text, text_pair=text_pair, label=label,
+        method=method, init=init, preset=preset, readout=readout, template=template, pool=pool, max_length=max_length,
+        metric=metric, save_every=save_every, seeds=seed or None, out=None if folder is None else str(folder),
+        settings=own | _given(length=length) or None,
+        recipe=fields | _given(epochs=epochs, rate=rate, batch=batch, precision=precision) or None,
+    )  # fmt: skip
+    run = Run(**overrides) if config is None else read_run(config, overrides)
     results = tuning.tune(run, overwrite=overwrite, console=None if as_json else err)
     if as_json:
         print(json.dumps([r.summary() for r in results] if len(results) > 1 else results[0].summary()))
         return
     _print_results(results, run.out)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _print_results(results: "list[Any]", folder: str) -> None:
@@ -160,7 +162,7 @@ def evaluate(
     data: Data,
     backbone: Backbone = None,
     decode: Annotated[str | None, typer.Option(help="For prompts that write text: free, rank, constrained.")] = None,
-    batch: Annotated[int, typer.Option(help="Rows a pass.")] = 64,
+    batch: Annotated[int, typer.Option(min=1, help="Rows a pass.")] = 64,
     as_json: AsJson = False,
 ) -> None:
     """Score a prompt on labelled rows."""
@@ -188,7 +190,7 @@ def predict(
     input: Annotated[str, typer.Option(help="Rows with the columns the prompt was tuned on.")],
     output: Annotated[Path, typer.Option(help="A JSONL file: the input's fields with label and probability.")],
     backbone: Backbone = None,
-    batch: Annotated[int, typer.Option(help="Rows a pass.")] = 64,
+    batch: Annotated[int, typer.Option(min=1, help="Rows a pass.")] = 64,
 ) -> None:
     """Label rows: a stream that keeps their order, in constant memory."""
     from promptuary.data.source import rows
@@ -204,7 +206,7 @@ def predict(
 def show(
     folder: Folder,
     backbone: Backbone = None,
-    words: Annotated[int, typer.Option(help="Nearest vocabulary items for each soft token.")] = 5,
+    words: Annotated[int, typer.Option(min=1, help="Nearest vocabulary items for each soft token.")] = 5,
     as_json: AsJson = False,
 ) -> None:
     """What a prompt is: how it was made, its scores, its scale, and the words nearest to its soft tokens."""

@@ -2,31 +2,47 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from promptuary.errors import TrainingError
 
 
+@contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `path` when the block ends; after an error nothing is left of it.
+
+    It is a temporary file beside `path`, flushed to the disk, then renamed over it in one step.
+
+    Raises:
+        OSError: when it cannot be written; whatever stood at `path` is untouched.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(file.fileno(), 0o666 & ~_mask())
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
 def write(path: Path, data: bytes) -> None:
-    """Put `data` at `path` in one step: a temporary file beside it, flushed to the disk, then renamed over it.
+    """Put `data` at `path` in one step; folders above it are made.
 
     Raises:
         TrainingError: when the disk is full or not writable; whatever stood at `path` is untouched and no
             temporary file is left.
     """
-    handle = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), 0o666 & ~_mask())
+        with whole(path) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
     except OSError as error:
-        if handle is not None:
-            Path(name).unlink(missing_ok=True)
         raise TrainingError(
             f"{path}: could not be written ({error.strerror or error}). What stood there before is untouched; "
             "make room or choose another --out, and run the same command again."

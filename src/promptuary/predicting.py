@@ -1,18 +1,19 @@
 """Labelling a file: rows stream in, rows stream out in their order, and the result appears whole or not at all."""
 
 import json
-import os
-import tempfile
+import math
 import time
 from collections.abc import Iterable, Iterator
 from itertools import tee
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from promptuary.data.source import Row
 from promptuary.errors import DataError
+from promptuary.files import whole
 from promptuary.tuned import Tuned
 
 
@@ -21,42 +22,53 @@ def write_predictions(
 ) -> tuple[int, float]:
     """Write each row's fields with `label` and `probability` as a line of JSON; returns rows and seconds.
 
-    Memory is constant: as many rows are held as one window of batches needs. The file is put in its place when the
-    last row is written.
+    A field of the input that has one of these names is kept as `given_label` or `given_probability`. Memory is
+    constant: as many rows are held as one window of batches needs. The file is put in its place when the last row is
+    written.
 
     Raises:
         DataError: for a row that cannot be read, and when the output cannot be written; nothing is left then.
     """
-    began, count = time.perf_counter(), 0
+    began, count, place = time.perf_counter(), 0, output.resolve()
+    if place.exists() and not place.is_file():
+        raise DataError(f"{output} is no file that could be written. Name a file in a folder that exists.")
     try:
-        handle, name = tempfile.mkstemp(dir=output.resolve().parent, prefix=f".{output.name}.")
-    except OSError as error:
-        raise DataError(
-            f"{output}: cannot be written ({error.strerror}). Name a file in a folder that exists."
-        ) from error
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file, _bar(console) as bar:
+        with whole(place) as file, _bar(console) as bar:
             task = bar.add_task("rows", total=None)
-            for line in _lines(tuned, rows, batch):
-                file.write(line)
+            for fields in _labelled(tuned, rows, batch):
+                file.write(_line(fields))
                 count += 1
                 bar.update(task, completed=count)
-        part.replace(output)
     except OSError as error:
         raise DataError(
-            f"{output}: could not be written ({error.strerror}). Nothing was left there; make room."
+            f"{output}: could not be written ({error.strerror or error}), and nothing was left there. "
+            "Name a file in a folder that exists, on a disk with room."
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
     return count, time.perf_counter() - began
 
 
-def _lines(tuned: Tuned, rows: Iterable[Row], batch: int) -> Iterator[str]:
+def _labelled(tuned: Tuned, rows: Iterable[Row], batch: int) -> Iterator[dict[str, Any]]:
     kept, read = tee(rows)  # the answers lag behind the rows by one window, and so does the copy
     for row, answer in zip(kept, tuned.predict(read, batch=batch), strict=True):
-        fields = {**row.fields, "label": answer.label, "probability": answer.probability}
-        yield json.dumps(fields, ensure_ascii=False, default=str) + "\n"
+        said = {"label": answer.label, "probability": answer.probability}
+        given = {f"given_{name}": row.fields[name] for name in said if name in row.fields}
+        yield {name: value for name, value in row.fields.items() if name not in said} | given | said
+
+
+def _line(fields: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(fields, ensure_ascii=False, allow_nan=False, default=str).encode() + b"\n"
+    except ValueError:  # NaN (Parquet has it, JSON does not), or half a surrogate pair (JSON has it, UTF-8 does not)
+        return json.dumps(_finite(fields), default=str).encode() + b"\n"
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for every number that JSON cannot write."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _bar(console: Console | None) -> Progress:

@@ -19,16 +19,26 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from promptuary.errors import SettingError, nearest
-from promptuary.methods import method
+from promptuary.methods import METHODS, method
 from promptuary.train.recipe import FIELDS, Recipe
 
 ReadoutName = Literal["auto", "classifier", "verbalizer", "text"]
 Pool = Literal["auto", "first", "mean", "last"]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+EXACT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 class Run(BaseModel):
@@ -48,7 +58,10 @@ class Run(BaseModel):
         pool: which state the classifier reads. words: label words by label. template: see `data/wording.py`.
         max_length: cut longer texts; without it a text that does not fit is an error.
         seeds: one run each. out: where the prompt goes (with several seeds: a folder each, below it).
-        dropout: keep the frozen model's own dropout while tuning.
+        dropout: keep the frozen model's own dropout while tuning. device: `auto` is the GPU where there is one.
+
+    Raises:
+        SettingError: naming the field, what was given and what is expected; unknown names with the nearest known.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,10 +84,38 @@ class Run(BaseModel):
     template: str | None = None
     max_length: int | None = Field(default=None, gt=0)
     metric: Literal["accuracy", "macro_f1"] = "accuracy"
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
     dropout: bool = False
+    device: str = "auto"
     save_every: int = Field(default=50, gt=0)
     out: str
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _told(cls, values: Any, made: ModelWrapValidatorHandler[Self]) -> Self:
+        for name in values:
+            if name not in cls.model_fields:
+                raise SettingError(f"A run has no setting {name!r}. {nearest(name, cls.model_fields)}")
+        try:
+            run = made(values)
+        except ValidationError as error:
+            raise SettingError(complaint(error, "Setting")) from error
+        if len(set(run.seeds)) < len(run.seeds):
+            raise SettingError(f"Setting 'seeds': {list(run.seeds)} names one twice. Expected different seeds.")
+        return run
+
+    def check_settings(self) -> None:
+        """Look at the method's settings before any long work.
+
+        Raises:
+            SettingError: for an unknown method or setting, with the nearest known; for a value of another type.
+        """
+        chosen = method(self.method)
+        known = chosen.settings()
+        for name in self.settings:
+            if name not in known:
+                raise SettingError(f"Method {chosen.name!r} has no setting {name!r}. {nearest(name, known)}")
+        _typed(self.settings, get_type_hints(chosen.build))
 
     def full_recipe(self) -> Recipe:
         """The method's recipe (or the preset's), with this run's changes.
@@ -95,35 +136,26 @@ class Run(BaseModel):
         for name in self.recipe:
             if name not in FIELDS:
                 raise SettingError(f"A recipe has no field {name!r}. {nearest(name, FIELDS)}")
+        _typed(self.recipe, get_type_hints(Recipe))
         changes = dict(self.recipe)
         if "epochs" in changes and "steps" not in changes:
             changes["steps"] = 0  # a preset that counts steps gives way to epochs that were asked for
         return replace(base, **changes)
 
 
-def make_run(values: Mapping[str, Any]) -> Run:
-    """A `Run` from plain values.
-
-    Raises:
-        SettingError: naming the field, what was given and what is expected; unknown keys with the nearest known.
-    """
-    for name in values:
-        if name not in Run.model_fields:
-            raise SettingError(f"A run has no setting {name!r}. {nearest(name, Run.model_fields)}")
-    try:
-        return Run(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(p) for p in first["loc"])
-        given = "" if first["type"] == "missing" else f" (given: {first['input']!r})"
-        raise SettingError(f"Setting {place!r}: {first['msg'].lower()}{given}.") from error
+def complaint(error: ValidationError, what: str) -> str:
+    """The first thing that is wrong, as a sentence that names the field; `what` says what kind of field it is."""
+    first = error.errors()[0]
+    place = ".".join(str(p) for p in first["loc"])
+    given = "" if first["type"] == "missing" else f" (given: {repr(first['input'])[:200]})"
+    return f"{what} {place!r}: {first['msg'].lower()}{given}."
 
 
 def read_run(path: Path, overrides: Mapping[str, Any] | None = None) -> Run:
     """A run from a TOML file, with overrides on top.
 
     Raises:
-        SettingError: when the file is missing or is not TOML, and as `make_run`.
+        SettingError: when the file is missing or is not TOML, and as `Run`.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -132,13 +164,14 @@ def read_run(path: Path, overrides: Mapping[str, Any] | None = None) -> Run:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingError(f"{path} is not TOML: {error}.") from error
     tables = {"run", "method", "recipe"}
-    for name in document:
+    for name, table in document.items():
         if name not in tables:
             raise SettingError(f"{path}: no table [{name}]. {nearest(name, tables)}")
-    values = dict(document.get("run", {}))
-    values["settings"] = {**values.get("settings", {}), **document.get("method", {})}
-    values["recipe"] = {**values.get("recipe", {}), **document.get("recipe", {})}
-    return make_run(merged(values, overrides or {}))
+        if not isinstance(table, dict):
+            raise SettingError(f"{path}: {name} is {table!r}. Expected a table [{name}] with settings below it.")
+    below = {"settings": document.get("method"), "recipe": document.get("recipe")}
+    values = merged(document.get("run", {}), {name: table for name, table in below.items() if table})
+    return Run(**merged(values, overrides or {}))
 
 
 def merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,22 +183,33 @@ def merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str,
     return result
 
 
-def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """`["length=5", "parts=['encoder']"]` as values: TOML values where they parse, else text.
+def parse_settings(pairs: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`["length=5", "rate=0.1"]` as settings of a method and fields of the recipe: TOML values, else text.
 
     Raises:
-        SettingError: for a pair without `=`.
+        SettingError: for a pair without `=`; for a name that no method and no recipe has, with the nearest.
     """
-    found: dict[str, Any] = {}
+    own: dict[str, Any] = {}
+    recipe: dict[str, Any] = {}
+    known = {name for m in METHODS.values() for name in m.settings()}
     for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name.strip():
+        name, equals, text = (part.strip() for part in pair.partition("="))
+        if not equals or not name:
             raise SettingError(f"{pair!r}: expected NAME=VALUE.")
+        if name not in FIELDS and name not in known:
+            raise SettingError(f"No method and no recipe has a setting {name!r}. {nearest(name, {*FIELDS, *known})}")
         try:
-            found[name.strip()] = tomllib.loads(f"value = {text}")["value"]
+            value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
-            found[name.strip()] = text
-    return found
+            value = text
+        (recipe if name in FIELDS else own)[name] = value
+    return own, recipe
 
 
-READOUTS: tuple[str, ...] = get_args(ReadoutName)
+def _typed(values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
+    """Raise `SettingError` for a value of another type than its name has."""
+    names = {name: hints[name] for name in values}
+    try:
+        create_model("Typed", __config__=EXACT, **{n: (hint, ...) for n, hint in names.items()})(**values)
+    except ValidationError as error:
+        raise SettingError(complaint(error, "Setting")) from error

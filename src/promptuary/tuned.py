@@ -19,6 +19,7 @@ from promptuary.data.example import Example
 from promptuary.data.loader import Loader
 from promptuary.data.source import Row
 from promptuary.data.task import Label, Task
+from promptuary.data.tokens import Tokens
 from promptuary.data.wording import Wording
 from promptuary.decoding import Decoded, Labels
 from promptuary.errors import CheckpointError, SettingError, nearest
@@ -164,12 +165,19 @@ class Tuned:
         return said
 
 
-def open_prompt(folder: Path | str, *, backbone: Backbone | str | None = None, trainable: bool = False) -> Tuned:
+def open_prompt(
+    folder: Path | str,
+    *,
+    backbone: Backbone | str | None = None,
+    device: torch.device | str = "auto",
+    trainable: bool = False,
+) -> Tuned:
     """A saved prompt, ready to use.
 
     Arguments:
         backbone: a loaded backbone (one serves any number of prompts), or the name of one; by default the one the
             prompt was tuned on.
+        device: where a backbone that is loaded here runs; `auto` is the GPU where there is one.
         trainable: with the network that made the prompt, where there was one, so that training can go on.
 
     Raises:
@@ -180,7 +188,7 @@ def open_prompt(folder: Path | str, *, backbone: Backbone | str | None = None, t
     manifest = checkpoint.read_manifest(place)
     if not isinstance(backbone, Backbone):
         dtype = torch.bfloat16 if manifest.run.get("precision") == "bf16" else torch.float32
-        backbone = load(backbone or manifest.backbone, dtype=dtype)
+        backbone = load(backbone or manifest.backbone, dtype=dtype, device=device)
     checkpoint.check_backbone(manifest, backbone, place)
     try:
         run = manifest.run
@@ -190,7 +198,7 @@ def open_prompt(folder: Path | str, *, backbone: Backbone | str | None = None, t
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{place}: the manifest lacks {error}. Tune the prompt again.") from error
     model = prompted(backbone, manifest.method, manifest.settings, init=None, seed=manifest.seed)
-    wording = make_wording(backbone, task, model, template=template, columns=columns, max_length=max_length)
+    wording = make_wording(backbone, task, model, how, template=template, columns=columns, max_length=max_length)
     readout = make_readout(backbone, wording, task, how, blanks=blanks)
     generator = checkpoint.restore(place, manifest, model.generator, model.injection, readout, trainable=trainable)
     whole = SoftPrompted(backbone, generator, model.injection)
@@ -201,21 +209,23 @@ def make_wording(
     backbone: Backbone,
     task: Task,
     model: SoftPrompted,
+    how: Reading,
     *,
     template: str | None,
     columns: Iterable[str],
     max_length: int | None,
 ) -> Wording:
-    """How the task's rows are written for this backbone, in the room that the prompt leaves."""
+    """How the task's rows are written for this backbone, in the room that the prompt leaves.
+
+    Where the classes' words continue the input, they need room in the same row.
+    """
     causal = backbone.shape.decodes and not backbone.shape.encodes
+    room = model.room
+    if room is not None and causal and how.kind != "classifier":
+        tokens = Tokens(backbone.tokenizer, causal=True)
+        room -= max(len(ids) for words in how.words for ids in tokens.targets(words))
     return Wording(
-        backbone.tokenizer,
-        task,
-        template=template,
-        columns=columns,
-        max_length=max_length,
-        room=model.room,
-        causal=causal,
+        backbone.tokenizer, task, template=template, columns=columns, max_length=max_length, room=room, causal=causal
     )
 
 

@@ -74,7 +74,7 @@ def tune(
     task = classification(train, name=Path(run.out).name, text=run.text, text_pair=run.text_pair, label=run.label)
     if backbone is None:
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
-        backbone = load(run.backbone, dtype=dtype, dropout=run.dropout)
+        backbone = load(run.backbone, dtype=dtype, dropout=run.dropout, device=run.device)
     out = Path(run.out)
     places = {seed: out if len(run.seeds) == 1 else out / f"seed-{seed}" for seed in run.seeds}
     for place in places.values():
@@ -89,10 +89,12 @@ def _one(
     seed: int, folder: Path, console: Console | None,
 ) -> Outcome:  # fmt: skip
     columns = sorted(set(train[0].fields) - {run.label})
-    trial = prompted(backbone, run.method, run.settings, init=None, seed=seed)
-    wording = make_wording(backbone, task, trial, template=run.template, columns=columns, max_length=run.max_length)
-    examples, held = wording.encode(train), wording.encode(validation)
     how = reading(backbone, task, run.readout, run.pool, run.words)
+    trial = prompted(backbone, run.method, run.settings, init=None, seed=seed)
+    wording = make_wording(
+        backbone, task, trial, how, template=run.template, columns=columns, max_length=run.max_length
+    )
+    examples, held = wording.encode(train), wording.encode(validation)
     blanks = len(examples[0].blanks or ())
     readout = make_readout(backbone, wording, task, how, blanks=blanks, seed=seed)
     named = method(run.method).init if run.init == "auto" else run.init

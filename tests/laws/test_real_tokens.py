@@ -115,6 +115,7 @@ def test_a_soft_tokens_gradient_is_the_gradient_of_the_real_token_in_its_place(f
     loss_of(answers(model, rows, side, scored=False)).backward()
     (found,) = (p.grad for p in model.parameters())
     oracle = bare(family)
+    table = (oracle.get_encoder() if oracle.config.is_encoder_decoder else oracle).get_input_embeddings()
     seen: list[torch.Tensor] = []
 
     def note(_module: object, _given: object, out: torch.Tensor) -> torch.Tensor:
@@ -125,7 +126,7 @@ def test_a_soft_tokens_gradient_is_the_gradient_of_the_real_token_in_its_place(f
     tokens = []
     for row in rows:
         whole, own = splice(row, WORDS, PLACES["after the first"][1])
-        with oracle.get_input_embeddings().register_forward_hook(note):
+        with table.register_forward_hook(note):
             seen.clear()
             ids, types = torch.tensor([whole.ids]), torch.tensor([whole.types])
             if oracle.config.is_encoder_decoder:

@@ -76,7 +76,7 @@ def available() -> dict[str, str]:
 
 
 def load(
-    name: str, *, dtype: torch.dtype = torch.float32, dropout: bool = False, device: torch.device | str = "cpu"
+    name: str, *, dtype: torch.dtype = torch.float32, dropout: bool = False, device: torch.device | str = "auto"
 ) -> Backbone:
     """Load and freeze a backbone.
 
@@ -85,10 +85,12 @@ def load(
         dtype: precision of the frozen weights; prompts stay float32.
         dropout: whether the frozen model keeps its own dropout while a prompt is tuned. Lester et al. keep it;
             off is faster, and neither is clearly better (OpenPrompt's WebNLG results go both ways).
+        device: where it runs; `auto` is the GPU where there is one.
 
     Raises:
-        BackboneError: when the model is not there, or is of no kind this library drives.
+        BackboneError: when the model or the device is not there, or the model is of no kind this library drives.
     """
+    where = _device(device)
     place = _place(name)
     config = _config(name, place)
     if not dropout:
@@ -105,7 +107,7 @@ def load(
         transformers_logging.set_verbosity(verbosity)
     base = model.base_model_prefix
     missing = [key for key in info["missing_keys"] if not key.startswith(f"{base}.")]
-    backbone = kind(model.to(device), name, head=head and not missing)
+    backbone = kind(model.to(where), name, head=head and not missing)
     backbone.tokenizer = _tokenizer(name, place)
     return backbone
 
@@ -146,6 +148,18 @@ def _config(name: str, place: str) -> PreTrainedConfig:
         raise BackboneError(
             f"Backbone {name!r} is not on this machine and could not be fetched from the Hugging Face hub "
             f"({_first_line(error)}). {_offline()}"
+        ) from error
+
+
+def _device(device: torch.device | str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError) as error:
+        raise BackboneError(
+            f"device={str(device)!r} is not to be had here ({_first_line(error)}). Use 'auto'."
         ) from error
 
 

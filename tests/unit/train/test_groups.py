@@ -15,8 +15,6 @@ from tests.unit.train.toy import parts, recipe
 EVERY = ("prompt-tuning", "deep-prompt-tuning", "prefix-tuning", "p-tuning-v2", "p-tuning", "frozen")
 
 
-# p-tuning's warning is torch's about a scalar made from a tensor with gradient; it says nothing about groups.
-@pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad:UserWarning")
 @given(name=st.sampled_from(EVERY), family=st.sampled_from(["bert", "gpt2", "t5"]), own=st.booleans())
 def test_every_trained_tensor_is_in_one_group_and_no_weight_of_the_backbone_is(
     name: str, family: str, own: bool

