@@ -34,16 +34,17 @@ from promptuary.readouts import ClassReadout, Readout
 from promptuary.readouts.classifier import mean
 from promptuary.readouts.readout import head, in_float32
 from promptuary.train.recipe import Recipe
-from promptuary.tuned import make_wording
 from promptuary.values import Call, Output, Part, Targets
 from tasks import PROBLEMS, Ground
 
 NAME = "minilm"
 # PEFT's own notebooks on sequence classification (examples/sequence_classification, MRPC): AdamW at one rate for prompt
 # and head, linear with 6 % of warm-up, batches of 32, no clipping. PEFT itself has no default rate or length.
-NOTEBOOK = Recipe(rate=1e-3, scaled=False, head_rate=1e-3, clip=0.0)
-# The head's rate is that of the prompt methods: their heads and this one are the same layer.
-FINE_TUNING = Recipe(rate=5e-5, scaled=False)
+NOTEBOOK = Recipe(rate=1e-3, scaled=False, head_rate=1e-3, decay=0.01, schedule="linear", warmup=0.06, clip=0.0)
+# A new head on a model that moves: faster than the model, slower than the prompt methods' head on a frozen one.
+FINE_TUNING = Recipe(
+    rate=5e-5, scaled=False, head_rate=1e-3, decay=0.01, schedule="linear", warmup=0.06, clip=1.0
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +89,8 @@ class Contender:
         return self.candidates or ((default / 3, default, default * 3) if search else (default,))
 
     def at(self, task: str, rate: float) -> Recipe:
-        """The recipe on a task at a rate: the same epochs, batch and precision for every contender."""
-        budget = {"epochs": PROBLEMS[task].epochs, "steps": 0, "batch": 32, "precision": "bf16"}
+        """The recipe on a task at a rate: the same epochs, batch and precision for every contender, and all of them."""
+        budget = {"epochs": PROBLEMS[task].epochs, "steps": 0, "patience": 0, "batch": 32, "precision": "bf16"}
         return replace(self.recipe, **dict.fromkeys((self.rate, *self.also), rate), **budget)  # type: ignore[arg-type]
 
     def described(self, task: str, rate: float) -> dict[str, Any]:
@@ -214,12 +215,9 @@ def _ours(name: str) -> Make:
 
     def make(ground: Ground, real: Backbone, recipe: Recipe, settings: Mapping[str, Any], seed: int) -> Made:
         own = {k: v for k, v in settings.items() if k != "init"}
-        trial = prompted(real, name, own, init=None, seed=seed)
-        limit = ground.problem.max_length
-        wording = make_wording(real, ground.task, trial, template=None, columns=(), max_length=limit)
         how = reading(real, ground.task, "auto", "auto", {})
-        readout = make_readout(real, wording, ground.task, how, blanks=0, seed=seed)
-        init = start(settings["init"], real, wording, ground.train, own)
+        readout = make_readout(real, ground.wording, ground.task, how, blanks=0, seed=seed)
+        init = start(settings["init"], real, ground.wording, ground.train, own)
         model = prompted(real, name, own, init=init, seed=seed, dropout=recipe.dropout)
         return Made(model, readout, {}, lambda: _saved(model, readout, name, own, seed), audit=True)
 

@@ -320,21 +320,28 @@ def _caption(used: Sequence[Line], left_out: int) -> str:
     rates = ", ".join(f"{rate:g}" for rate in tuned.candidates)
     lengths = f"{prompt.settings['length']} and {prefix.settings['length']} soft tokens"
     theirs = f"{prompt.recipe.rate:g} and {prefix.recipe.rate:g}"
+    recipes = [line["how"]["recipe"] for line in used if line["how"]["recipe"]]
+
+    def values(field: str) -> str:
+        return ", ".join(sorted({str(recipe[field]) for recipe in recipes})) or "-"
+
     also = f" {left_out} finished cells of other recipes or splits are left out." if left_out else ""
     return f"""\
 Accuracy in percent (and macro F1 for cb) on `{NAME}`: mean ± standard deviation over seeds (their number), on the test
 split for sst2, trec, mr and mpqa, on the official validation split for rte, cb and boolq (for which only a fifth of the
 official training rows was at hand). The best epoch is selected on rows that are never reported: the validation split,
 or a stratified slice of the training rows (a tenth for trec, rte and boolq, a fifth for cb). Every method has the same
-rows, epochs and order of batches of 32, a linear schedule with 6 % of warm-up, and weight decay 0.01.
+rows, epochs (all of them: nothing stops early) and order of batches of 32, and is scored once an epoch.
+Over all rows of the table: schedule {values("schedule")}, warm-up {values("warmup")}, weight decay {values("decay")}.
 
-The prompt methods have their default recipes, the same for all tasks; *rate searched* is the best of a third, once and
-three times the default. Fine-tuning has the best of {rates} on each task.
+The prompt methods have their default recipes otherwise, the same for all tasks; *rate searched* is the best of a third,
+once and three times the default. Fine-tuning has the best of {rates} on each task.
 Searches use seed 0 and the selection split. The frozen model is in bf16 without dropout; fine-tuning is bf16 autocast
 over float32 weights, with the model's dropout, and a head at {tuned.recipe.head_rate:g}.
 `peft-prompt` and `peft-prefix` are PEFT's classes as PEFT's own notebooks on sequence classification set them up:
 {lengths}, prompt and head at {theirs}, no clipping, dropout on, BERT's own classification head.
-With `-ours`, length, rates and clipping are those of prompt-tuning and p-tuning-v2.
+With `-ours`, length, rates and clipping are those of prompt-tuning and p-tuning-v2. So a difference to PEFT is one of
+whole set-ups (the state that the head reads, the prompt's start, dropout), not of the prompt alone.
 
 Written by `python benchmarks/learning.py`. {_made(used)}.{also}"""
 

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from promptuary.assembly import prompted
 from promptuary.backbones.backbone import Backbone
 from promptuary.data import source
 from promptuary.data.example import Example
 from promptuary.data.source import Row
 from promptuary.data.task import Task, classification
+from promptuary.data.wording import Wording
 from promptuary.errors import SettingError
-from promptuary.tuned import make_wording
 from promptuary.tuning import hold_out
 
 VARIABLE = "PROMPTUARY_DATA"
@@ -76,6 +75,7 @@ class Ground:
     name: str
     problem: Problem
     task: Task
+    wording: Wording
     train: Sequence[Example]
     selection: Sequence[Example]
     report: Sequence[Example]
@@ -117,8 +117,7 @@ def read(name: str, backbone: Backbone, place: Path, limit: int | None = None) -
         train, selection = rows, _rows(place / name, problem.selection)
     report = _rows(place / name, problem.report)
     train, selection, report = train[:limit], selection[:limit], report[:limit]
-    bare = prompted(backbone, "frozen", {}, init=None, seed=0)
-    wording = make_wording(backbone, task, bare, template=None, columns=(), max_length=problem.max_length)
+    wording = Wording(backbone.tokenizer, task, max_length=problem.max_length, room=backbone.shape.positions)
     examples = wording.encode(train)
     known = {task.texts(row) for row in train}
     counts = {
@@ -128,7 +127,8 @@ def read(name: str, backbone: Backbone, place: Path, limit: int | None = None) -
         "shared": sum(task.texts(row) in known for row in report),
         "cut": sum(e.cut > 0 for e in examples),
     }
-    return Ground(name, problem, task, examples, wording.encode(selection), wording.encode(report), counts)
+    held, reported = wording.encode(selection), wording.encode(report)
+    return Ground(name, problem, task, wording, examples, held, reported, counts)
 
 
 def _rows(place: Path, split: str) -> list[Row]:

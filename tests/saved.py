@@ -1,4 +1,4 @@
-"""Tiny models with tiny tokenizers as folders, and tiny data files: what a user names on the command line."""
+"""What a user has on the disk, in small: models with tokenizers as folders, data files, and a command line to run."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -7,26 +7,49 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from typer.testing import CliRunner, Result
 
+from promptuary.cli import app
 from tests.backbones import FAMILIES
 from tests.unit.data.vocabularies import bert, gpt2, t5
 
-Row = Mapping[str, Any]
-
-VOCABULARIES: Mapping[str, Callable[[], Any]] = MappingProxyType(
-    {"bert": bert, "deberta": bert, "gpt2": gpt2, "t5": t5}
-)
-PROMPT = ("--length", "3")
-QUICK = ("--epochs", "1", "--batch", "4")
+VOCABULARIES: Mapping[str, Callable[[], Any]] = MappingProxyType({"bert": bert, "deberta": bert, "gpt2": gpt2, "t5": t5})
+SHORT = ("--epochs", "1", "--batch", "8")
+TEXTS = {"good": ("I like this box", "the best flat I had"), "bad": ("the glass lid broke", "I want my money back")}
 
 
-def save(family: str, folder: Path, *, seed: int = 20, **changes: Any) -> Path:
+def command(*arguments: Any) -> Result:
+    """Run the command line in this process. A bug of the library is raised here; a told mistake is an exit code."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments], prog_name="promptuary")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def done(*arguments: Any) -> str:
+    """Run a command that must succeed; what it printed on standard output."""
+    result = command(*arguments)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+def refused(*arguments: Any) -> str:
+    """Run a command that must be refused: exit code 2 and one sentence, which is returned."""
+    result = command(*arguments)
+    assert result.exit_code == 2, result.stdout + result.stderr
+    assert result.stdout == ""
+    last = result.stderr.rstrip("\n").split("\n")[-1]
+    assert last.startswith(("promptuary: ", "Error: ")), result.stderr
+    assert "Traceback" not in result.stderr
+    return last
+
+
+def save(family: str, folder: Path, *, seed: int = 20) -> Path:
     """A random model of the family and its tokenizer, as save_pretrained leaves them."""
     tokenizer, known = VOCABULARIES[family](), FAMILIES[family]
-    special = {
-        f"{k}_token_id": v for k in ("pad", "bos", "eos") if (v := getattr(tokenizer, f"{k}_token_id")) is not None
-    }
-    made = known.config(**known.settings | special | {"vocab_size": len(tokenizer)} | changes)
+    ids = {f"{k}_token_id": getattr(tokenizer, f"{k}_token_id") for k in ("pad", "bos", "eos")}
+    special = {name: number for name, number in ids.items() if number is not None}
+    made = known.config(**{**known.settings, **special, "vocab_size": len(tokenizer)})
     made.architectures = [known.model.__name__]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -39,17 +62,21 @@ def save(family: str, folder: Path, *, seed: int = 20, **changes: Any) -> Path:
     return folder
 
 
-def lines(path: Path, rows: Sequence[Row]) -> Path:
+def lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Rows as a JSONL file."""
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def opinions(count: int, *, start: int = 0) -> list[dict[str, Any]]:
     """Rows of two classes; the column `id` says which row it is."""
-    texts = {"good": ("I like this box", "the best flat I had"), "bad": ("the glass lid broke", "I want my money back")}
-    labels = sorted(texts)
+    labels = sorted(TEXTS)
     return [
-        {"id": i, "text": f"{texts[labels[i % 2]][i // 2 % 2]} {'very ' * (i % 5)}much", "label": labels[i % 2]}
+        {"id": i, "text": f"{TEXTS[labels[i % 2]][i // 2 % 2]} {'very ' * (i % 5)}much", "label": labels[i % 2]}
         for i in range(start, start + count)
     ]

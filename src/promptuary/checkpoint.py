@@ -166,9 +166,9 @@ def restore(
     try:
         readout.load_state_dict(_under("readout.", tensors))
         if manifest.form == "flat" and (not trainable or TRAINING not in manifest.hashes):
-            table, expected = tensors["prompt"], (generator.length, injection.width)
-            if tuple(table.shape) != expected:
-                raise RuntimeError(f"the prompt is {tuple(table.shape)} where {expected} is expected")
+            table, expected = tensors["prompt"], [generator.length, generator.width]
+            if list(table.shape) != expected:
+                raise RuntimeError(f"a prompt of {list(table.shape)}, expected {expected}")
             return Free(table.shape[0], table.shape[1], from_prompt(table))
         parts = tensors if manifest.form == "parts" else read_tensors(folder, manifest, TRAINING)
         generator.load_state_dict(_under("generator.", parts))

@@ -50,18 +50,22 @@ def _told(command: Callable[P, None]) -> Callable[P, None]:
         try:
             command(*args, **kwargs)
         except PromptuaryError as error:
-            err.print(f"promptuary: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+            _tell(str(error))
             raise typer.Exit(2) from error
         except BrokenPipeError:  # whoever read our output has left: no mistake, and nobody to tell
             raise
         except OSError as error:
-            err.print(f"promptuary: {error.filename}: {error.strerror or error}.", style="red", markup=False)
+            _tell(f"{error.filename}: {error.strerror}." if error.filename else f"{error}.")
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
-            err.print("promptuary: interrupted; what was saved is whole. The same command goes on from there.")
+            _tell("interrupted; what was saved is whole. The same command goes on from there.")
             raise typer.Exit(130) from error
 
     return wrapped
+
+
+def _tell(sentence: str) -> None:
+    err.print(f"promptuary: {sentence}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -93,6 +97,7 @@ def tune(
     max_length: Annotated[int | None, typer.Option(help="Cut longer texts to this many tokens.")] = None,
     metric: Annotated[str | None, typer.Option(help="What chooses the best checkpoint: accuracy, macro_f1.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16 for the frozen model.")] = None,
+    device: Annotated[str | None, typer.Option(help="Where the frozen model runs: auto, cpu, cuda, cuda:1.")] = None,
     seed: Annotated[
         list[int] | None, typer.Option(help="Of everything random; give it several times for several runs.")
     ] = None,
@@ -112,7 +117,8 @@ def tune(
     overrides = _given(
         backbone=backbone, train=train, validation=validation, text=text, text_pair=text_pair, label=label,
         method=method, init=init, preset=preset, readout=readout, template=template, pool=pool, max_length=max_length,
-        metric=metric, save_every=save_every, seeds=seed or None, out=None if folder is None else str(folder),
+        metric=metric, device=device, save_every=save_every, seeds=seed or None,
+        out=None if folder is None else str(folder),
         settings=own | _given(length=length) or None,
         recipe=fields | _given(epochs=epochs, rate=rate, batch=batch, precision=precision) or None,
     )  # fmt: skip

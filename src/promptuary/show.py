@@ -28,11 +28,11 @@ def nearest_words(
     count: int = 5,
     leave_out: Sequence[int] = (),
 ) -> list[Neighbours]:
-    """The `count` vocabulary items nearest to each vector by cosine, without the ids in `leave_out`."""
+    """The `count` vocabulary items (at most all) nearest to each vector by cosine, without the ids in `leave_out`."""
     similarity = F.normalize(vectors.float(), dim=1) @ F.normalize(table.float(), dim=1).T  # [prompt, vocabulary]
     if leave_out:
         similarity[:, torch.tensor(list(leave_out))] = -2.0
-    cosine, ids = similarity.topk(count, dim=1)
+    cosine, ids = similarity.topk(min(count, table.shape[0] - len(set(leave_out))), dim=1)
     return [Neighbours(tuple(i.tolist()), tuple(c.tolist())) for i, c in zip(ids, cosine, strict=True)]
 
 

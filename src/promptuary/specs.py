@@ -208,8 +208,8 @@ def parse_settings(pairs: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]
 
 def _typed(values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
     """Raise `SettingError` for a value of another type than its name has."""
-    names = {name: hints[name] for name in values}
+    fields: dict[str, Any] = {name: (hints[name], ...) for name in values}
     try:
-        create_model("Typed", __config__=EXACT, **{n: (hint, ...) for n, hint in names.items()})(**values)
+        create_model("Typed", __config__=EXACT, **fields)(**values)
     except ValidationError as error:
         raise SettingError(complaint(error, "Setting")) from error

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from promptuary import checkpoint, decoding, metrics
 from promptuary.assembly import Reading, make_readout, prompted, with_targets
@@ -22,9 +23,11 @@ from promptuary.data.task import Label, Task
 from promptuary.data.tokens import Tokens
 from promptuary.data.wording import Wording
 from promptuary.decoding import Decoded, Labels
-from promptuary.errors import CheckpointError, SettingError, nearest
+from promptuary.errors import BackboneError, CheckpointError, SettingError, nearest
 from promptuary.model import SoftPrompted
+from promptuary.placements import Slots
 from promptuary.readouts import Prediction, Readout
+from promptuary.specs import complaint
 from promptuary.train.evaluation import evaluate
 from promptuary.values import Instance
 
@@ -186,23 +189,63 @@ def open_prompt(
     """
     place = Path(folder)
     manifest = checkpoint.read_manifest(place)
+    run, task = _kept(manifest, place / checkpoint.MANIFEST)
     if not isinstance(backbone, Backbone):
-        dtype = torch.bfloat16 if manifest.run.get("precision") == "bf16" else torch.float32
-        backbone = load(backbone or manifest.backbone, dtype=dtype, device=device)
+        dtype = torch.bfloat16 if run.precision == "bf16" else torch.float32
+        backbone = _loaded(backbone, manifest, place, dtype, device)
     checkpoint.check_backbone(manifest, backbone, place)
-    try:
-        run = manifest.run
-        task = Task.from_json(run["task"])
-        how = Reading(run["readout"], run["pool"], tuple(tuple(w) for w in run["words"]))
-        template, max_length, columns, blanks = run["template"], run["max_length"], run["columns"], run["blanks"]
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{place}: the manifest lacks {error}. Tune the prompt again.") from error
+    how = Reading(run.readout, run.pool, tuple(tuple(w) for w in run.words))
     model = prompted(backbone, manifest.method, manifest.settings, init=None, seed=manifest.seed)
-    wording = make_wording(backbone, task, model, how, template=template, columns=columns, max_length=max_length)
-    readout = make_readout(backbone, wording, task, how, blanks=blanks)
+    wording = make_wording(
+        backbone, task, model, how, template=run.template, columns=run.columns, max_length=run.max_length
+    )
+    readout = make_readout(backbone, wording, task, how, blanks=run.blanks)
     generator = checkpoint.restore(place, manifest, model.generator, model.injection, readout, trainable=trainable)
     whole = SoftPrompted(backbone, generator, model.injection)
     return Tuned(whole.to(backbone.device), readout.to(backbone.device), wording, how, manifest)
+
+
+class _Kept(BaseModel):
+    """What using a prompt needs of what its manifest keeps of the run."""
+
+    model_config = ConfigDict(strict=True)
+
+    task: dict[str, Any]
+    readout: Literal["classifier", "verbalizer", "text"]
+    pool: Literal["first", "mean", "last"]
+    words: list[list[str]]
+    template: str | None
+    max_length: int | None
+    columns: list[str]
+    blanks: int
+    precision: Literal["fp32", "bf16"]
+
+
+def _kept(manifest: Manifest, path: Path) -> tuple[_Kept, Task]:
+    try:
+        run = _Kept(**manifest.run)
+        task = Task.from_json(run.task)
+    except ValidationError as error:
+        raise CheckpointError(f"{path} is damaged. {complaint(error, 'Field')} Tune the prompt again.") from error
+    if len(run.words) != len(task.labels):
+        raise CheckpointError(
+            f"{path} is damaged. It has words for {len(run.words)} labels, and the task has {len(task.labels)}. "
+            "Tune the prompt again."
+        )
+    return run, task
+
+
+def _loaded(
+    name: str | None, manifest: Manifest, folder: Path, dtype: torch.dtype, device: torch.device | str
+) -> Backbone:
+    try:
+        return load(name or manifest.backbone, dtype=dtype, device=device)
+    except BackboneError as error:
+        if name is not None:
+            raise
+        raise BackboneError(
+            f"{folder} was tuned on {manifest.backbone!r}; if that lies elsewhere, name it with --backbone. {error}"
+        ) from error
 
 
 def make_wording(
@@ -218,15 +261,24 @@ def make_wording(
     """How the task's rows are written for this backbone, in the room that the prompt leaves.
 
     Where the classes' words continue the input, they need room in the same row.
+
+    Raises:
+        SettingError: as `Wording` does; for marks of soft tokens where the prompt does not stand at marks.
     """
     causal = backbone.shape.decodes and not backbone.shape.encodes
     room = model.room
     if room is not None and causal and how.kind != "classifier":
         tokens = Tokens(backbone.tokenizer, causal=True)
         room -= max(len(ids) for words in how.words for ids in tokens.targets(words))
-    return Wording(
+    wording = Wording(
         backbone.tokenizer, task, template=template, columns=columns, max_length=max_length, room=room, causal=causal
     )
+    if wording.soft and not any(isinstance(part, Slots) for part in model.injection.modules()):
+        raise SettingError(
+            f"template {template!r} marks {wording.soft} soft tokens, but this prompt does not stand at marks. "
+            "Leave <soft> out, or use method='p-tuning' with template=true (--set template=true)."
+        )
+    return wording
 
 
 def _chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:

@@ -19,7 +19,7 @@ from promptuary.data.example import Example
 from promptuary.data.loader import Loader
 from promptuary.data.source import Row
 from promptuary.data.task import Task, classification, label_of
-from promptuary.errors import DataError
+from promptuary.errors import CheckpointError, DataError, SettingError
 from promptuary.methods import method
 from promptuary.specs import Run
 from promptuary.train import record, state
@@ -68,25 +68,26 @@ def tune(
     Raises:
         PromptuaryError: one of its kinds, before any long work where that can be known.
     """
+    run.check_settings()
     recipe = run.full_recipe()
-    method(run.method)
+    out = Path(run.out)
+    places = {seed: out if len(run.seeds) == 1 else out / f"seed-{seed}" for seed in run.seeds}
+    for place in places.values():
+        _check_place(place, overwrite)
     train, validation = _data(run)
     task = classification(train, name=Path(run.out).name, text=run.text, text_pair=run.text_pair, label=run.label)
     if backbone is None:
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         backbone = load(run.backbone, dtype=dtype, dropout=run.dropout, device=run.device)
-    out = Path(run.out)
-    places = {seed: out if len(run.seeds) == 1 else out / f"seed-{seed}" for seed in run.seeds}
-    for place in places.values():
-        _clear(place) if overwrite else None
     return [
-        _one(run, recipe, backbone, task, train, validation, seed, place, console) for seed, place in places.items()
+        _one(run, recipe, backbone, task, train, validation, seed, place, console, overwrite)
+        for seed, place in places.items()
     ]
 
 
 def _one(
     run: Run, recipe: Recipe, backbone: Backbone, task: Task, train: Sequence[Row], validation: Sequence[Row],
-    seed: int, folder: Path, console: Console | None,
+    seed: int, folder: Path, console: Console | None, overwrite: bool,
 ) -> Outcome:  # fmt: skip
     columns = sorted(set(train[0].fields) - {run.label})
     how = reading(backbone, task, run.readout, run.pool, run.words)
@@ -121,6 +122,8 @@ def _one(
         },
         "dropout": run.dropout,
     }
+    if overwrite:  # not before everything that can be wrong was looked at
+        _clear(folder)
     progress: Progress = Silent() if console is None else Terminal(f"{run.method}, seed {seed}")
     result = fit(
         model, readout, loaders[0], loaders[1], recipe,
@@ -189,6 +192,19 @@ def _digest(*sets: Iterable[Example]) -> str:
         for e in examples:
             digest.update(json.dumps([e.ids, e.types, e.label]).encode())
     return digest.hexdigest()
+
+
+def _check_place(folder: Path, overwrite: bool) -> None:
+    above = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not above.is_dir():
+        raise SettingError(
+            f"out={str(folder)!r}: {above} is a file. Expected a folder, or a name that is free (--out)."
+        )
+    if (folder / checkpoint.MANIFEST).exists() and not (folder / state.NAME).exists() and not overwrite:
+        raise CheckpointError(
+            f"{folder} holds a prompt without the state of its run ({state.NAME}), so nothing tells whether this is "
+            "the same run. Choose another folder, or start anew (overwrite=True, --overwrite)."
+        )
 
 
 def _clear(folder: Path) -> None:

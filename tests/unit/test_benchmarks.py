@@ -92,6 +92,15 @@ def test_a_result_of_another_recipe_is_neither_shown_nor_finished(learning: Any)
     assert [cell.seed for cell in learning.pending([old, new], ["sst2"], ["frozen"], [0, 1], False)] == [0]
 
 
+def test_every_contender_has_the_same_budget(learning: Any) -> None:
+    for task, problem in learning.PROBLEMS.items():
+        recipes = [c.at(task, c.rates(False)[0]) for c in learning.CONTENDERS.values() if c.make is not None]
+        budgets = {
+            (r.epochs, r.steps, r.patience, r.batch, r.accumulation, r.evaluations, r.precision) for r in recipes
+        }
+        assert budgets == {(problem.epochs, 0, 0, 32, 1, 1, "bf16")}
+
+
 def test_without_results_the_table_says_so(learning: Any) -> None:
     assert "No cell is finished yet" in learning.table([])
 

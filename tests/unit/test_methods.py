@@ -47,16 +47,7 @@ def test_length_is_the_number_of_soft_tokens(name: str) -> None:
         assert fixed is None or fixed.values.shape == (1, length, generator.width)
 
 
-UNSEEDED = {"prefix-tuning", "p-tuning"}
-SEEDED = [
-    pytest.param(n, marks=pytest.mark.xfail(strict=True, reason="its network starts from the global generator"))
-    if n in UNSEEDED
-    else n
-    for n in ON_BERT
-]
-
-
-@pytest.mark.parametrize("name", SEEDED)
+@pytest.mark.parametrize("name", ON_BERT)
 @torch.no_grad()
 def test_equal_seeds_give_equal_prompts_and_draw_nothing_else(name: str) -> None:
     def built(seed: int) -> dict[str, torch.Tensor]:
@@ -70,15 +61,7 @@ def test_equal_seeds_give_equal_prompts_and_draw_nothing_else(name: str) -> None
     assert all(not torch.equal(one[k], third[k]) for k in one)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(n, marks=pytest.mark.xfail(strict=True, reason="a float of a tensor that requires a gradient"))
-        if n == "p-tuning"
-        else n
-        for n in METHODS
-    ],
-)
+@pytest.mark.parametrize("name", METHODS)
 def test_building_a_method_warns_of_nothing(name: str) -> None:
     torch.set_warn_always(True)  # else only the first time in a process
     try:

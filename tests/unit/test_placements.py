@@ -13,7 +13,7 @@ def instance(ids: list[list[int]], mask: list[list[int]]) -> Instance:
         torch.tensor(mask, dtype=torch.bool),
         made[..., None].float(),
         torch.ones_like(made),
-        torch.zeros(len(ids)),
+        torch.zeros(len(ids), dtype=torch.long),
     )
 
 
