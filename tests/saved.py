@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -80,3 +81,34 @@ def opinions(count: int, *, start: int = 0) -> list[dict[str, Any]]:
         {"id": i, "text": f"{TEXTS[labels[i % 2]][i // 2 % 2]} {'very ' * (i % 5)}much", "label": labels[i % 2]}
         for i in range(start, start + count)
     ]
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A folder with models by family, `train.jsonl`, `dev.jsonl`, and the prompts tuned so far."""
+
+    place: Path
+
+    @property
+    def train(self) -> Path:
+        return self.place / "train.jsonl"
+
+    @property
+    def dev(self) -> Path:
+        return self.place / "dev.jsonl"
+
+    def model(self, family: str) -> Path:
+        folder = self.place / family
+        return folder if folder.is_dir() else save(family, folder)
+
+    def options(self, family: str, method: str, out: Path) -> list[Any]:
+        """A whole `tune` command."""
+        data = ["--train", self.train, "--validation", self.dev]
+        return ["tune", "--backbone", self.model(family), *data, "--method", method, *SHORT, "--out", out]
+
+    def prompt(self, family: str, method: str) -> Path:
+        """A tuned prompt; leave it as it is."""
+        out = self.place / "prompts" / family / method
+        if not out.is_dir():
+            done(*self.options(family, method, out))
+        return out

@@ -103,6 +103,17 @@ def test_a_call_that_failed_leaves_nothing_behind(family: str) -> None:
         assert torch.equal(one.tokens, other.tokens)
 
 
+@pytest.mark.parametrize(("family", "method"), [(f, m) for f in ("bert", "gpt2", "bart") for m in METHODS])
+@torch.no_grad()
+def test_the_wrapped_model_is_itself_again_after_a_call(family: str, method: str) -> None:
+    wrapped = backbone(family).model
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10, 11, 12]])
+    more = {"decoder_input_ids": ids} if wrapped.config.is_encoder_decoder else {}
+    before = wrapped(input_ids=ids, **more).logits
+    answers(prompted(family, method), TEXTS)
+    assert torch.equal(wrapped(input_ids=ids, **more).logits, before)
+
+
 ONE_LAYER: dict[str, dict[str, Any]] = {
     "bert": {"num_hidden_layers": 1},
     "llama": {"num_hidden_layers": 1},

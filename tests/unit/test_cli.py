@@ -1,0 +1,344 @@
+"""What the command line promises: the commands, their options, what they print and what they leave."""
+
+import gzip
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+
+from promptuary import predicting
+from promptuary.data.batch import Batch
+from promptuary.data.source import Row
+from promptuary.methods import METHODS
+from promptuary.readouts import Prediction
+from promptuary.train.stepper import Stepper
+from promptuary.tuned import Tuned, open_prompt
+from tests.saved import SHORT, Shelf, command, done, lines, opinions, read
+
+PROMPT = "prompt.safetensors"
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
+def test_a_tuned_prompt_is_scored_and_labels_rows(shelf: Shelf, tmp_path: Path, family: str) -> None:
+    prompt = shelf.prompt(family, "prompt-tuning")
+    scores = json.loads(done("evaluate", prompt, "--data", shelf.dev, "--json"))
+    assert scores["n"] == 6
+    assert 0 <= scores["macro_f1"] <= 1 and 0 <= scores["accuracy"] <= 1
+    fresh = lines(tmp_path / "new.jsonl", [{"id": r["id"], "text": r["text"]} for r in opinions(9)])
+    assert done("predict", prompt, "--input", fresh, "--output", tmp_path / "out.jsonl") == ""
+    found = read(tmp_path / "out.jsonl")
+    assert [list(row) for row in found] == [["id", "text", "label", "probability"]] * 9
+    assert [(row["id"], row["text"]) for row in found] == [(row["id"], row["text"]) for row in opinions(9)]
+    assert all(row["label"] in ("good", "bad") and 0.5 <= row["probability"] <= 1 for row in found)
+
+
+def test_accuracy_is_the_share_of_right_predictions(shelf: Shelf, tmp_path: Path) -> None:
+    prompt = shelf.prompt("gpt2", "prompt-tuning")
+    rows = opinions(23)
+    data = lines(tmp_path / "data.jsonl", rows)
+    scores = json.loads(done("evaluate", prompt, "--data", data, "--json", "--batch", "5"))
+    done("predict", prompt, "--input", data, "--output", tmp_path / "out.jsonl")
+    right = [row["label"] == row["given_label"] for row in read(tmp_path / "out.jsonl")]
+    assert scores["accuracy"] == pytest.approx(sum(right) / 23)
+    assert scores["majority"] == pytest.approx(12 / 23)
+
+
+def test_every_option_of_tune_reaches_the_run(shelf: Shelf, tmp_path: Path) -> None:
+    rows = [{"body": r["text"], "reply": "thank you", "topic": r["label"], "lang": "en"} for r in opinions(16)]
+    data = lines(tmp_path / "mail.jsonl", rows)
+    done(
+        "tune", "--backbone", shelf.model("bert"), "--train", data, "--text", "body", "--text-pair", "reply",
+        "--label", "topic", "--method", "p-tuning-v2", "--length", "5", "--epochs", "2", "--seed", "7", "--init", "random",
+        "--readout", "verbalizer", "--template", "{text} ( {lang} ) {pair} <mask:4>", "--rate", "0.02", "--batch", "4",
+        "--max-length", "30", "--metric", "macro_f1", "--precision", "fp32", "--device", "cpu", "--save-every", "3",
+        "--set", "parts=['encoder']", "--set", "warmup=0.25", "--out", tmp_path / "out",
+    )  # fmt: skip
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    run, recipe = manifest["run"], manifest["run"]["recipe"]
+    assert (manifest["method"], manifest["settings"]) == ("p-tuning-v2", {"length": 5, "parts": ["encoder"]})
+    assert (manifest["seed"], manifest["backbone"]) == (7, str(shelf.model("bert")))
+    assert (run["task"]["text"], run["task"]["text_pair"], run["task"]["label"]) == ("body", "reply", "topic")
+    assert (run["readout"], run["max_length"], run["init"], run["blanks"]) == ("verbalizer", 30, "random", 4)
+    given = {name: recipe[name] for name in ("epochs", "rate", "batch", "warmup", "precision")}
+    assert given == {"epochs": 2, "rate": 0.02, "batch": 4, "warmup": 0.25, "precision": "fp32"}
+    plain = [{"body": r["body"], "reply": r["reply"], "lang": "en"} for r in rows]
+    done("predict", tmp_path / "out", "--input", lines(tmp_path / "new.jsonl", plain), "--output", tmp_path / "p.jsonl")
+    assert {row["label"] for row in read(tmp_path / "p.jsonl")} <= {"good", "bad"}
+
+
+@pytest.mark.parametrize("values", [("bad", "good"), (1, 2), (False, True), ("1", "2")], ids=str)
+def test_a_label_comes_back_in_the_type_of_the_training_rows(
+    shelf: Shelf, tmp_path: Path, values: tuple[Any, Any]
+) -> None:
+    rows = [{**row, "label": values[row["label"] == "good"]} for row in opinions(16)]
+    data = lines(tmp_path / "data.jsonl", rows)
+    out = tmp_path / "out"
+    done("tune", "--backbone", shelf.model("bert"), "--train", data, "--method", "frozen", *SHORT, "--out", out)
+    done("predict", out, "--input", data, "--output", tmp_path / "p.jsonl")
+    found = read(tmp_path / "p.jsonl")
+    assert [row["given_label"] for row in found] == [row["label"] for row in rows]
+    assert all(any(row["label"] is v or row["label"] == v for v in values) for row in found)
+    assert {type(row["label"]) for row in found} == {type(values[0])}
+
+
+def test_columns_called_like_the_answer_are_kept_under_another_name(shelf: Shelf, tmp_path: Path) -> None:
+    data = lines(tmp_path / "d.jsonl", [{"label": "old", "text": "I like it", "probability": 3, "given_label": "older"}])
+    done("predict", shelf.prompt("bert", "frozen"), "--input", data, "--output", tmp_path / "p.jsonl")
+    [row] = read(tmp_path / "p.jsonl")
+    assert (row["given_label"], row["given_probability"], row["text"]) == ("old", 3, "I like it")
+    assert row["label"] in ("good", "bad") and isinstance(row["probability"], float)
+
+
+def test_what_json_or_utf8_cannot_hold_is_still_written_as_json(shelf: Shelf, tmp_path: Path) -> None:
+    odd = tmp_path / "odd.jsonl"
+    odd.write_text('{"text": "I like it", "note": "\\ud800", "name": "é"}\n', encoding="utf-8")
+    done("predict", shelf.prompt("bert", "frozen"), "--input", odd, "--output", tmp_path / "p.jsonl")
+    assert read(tmp_path / "p.jsonl")[0]["note"] == "\ud800"
+    table = pyarrow.table({"text": ["I like it"], "x": [float("nan")], "y": [[1.0, float("inf")]]})
+    pyarrow.parquet.write_table(table, tmp_path / "odd.parquet")
+    done("predict", shelf.prompt("bert", "frozen"), "--input", tmp_path / "odd.parquet", "--output", tmp_path / "p.jsonl")
+    [row] = read(tmp_path / "p.jsonl")
+    assert (row["x"], row["y"]) == (None, [1.0, None])
+
+
+def _csv(path: Path, mark: str = ",") -> None:
+    rows = [mark.join(map(str, row.values())) for row in opinions(16)]
+    path.write_text("\n".join([mark.join(["id", "text", "label"]), *rows, ""]), encoding="utf-8")
+
+
+def _packed(path: Path) -> None:
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in opinions(16))
+
+
+FORMATS: dict[str, Callable[[Path], Any]] = {
+    "d.csv": _csv,
+    "d.tsv": lambda path: _csv(path, "\t"),
+    "d.json": lambda path: path.write_text(json.dumps(opinions(16)), encoding="utf-8"),
+    "d.jsonl.gz": _packed,
+    "d.parquet": lambda path: pyarrow.parquet.write_table(pyarrow.Table.from_pylist(opinions(16)), path),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_of_the_same_rows_gives_the_same_prompt(shelf: Shelf, tmp_path: Path, name: str) -> None:
+    FORMATS[name](tmp_path / name)
+    options = shelf.options("bert", "prompt-tuning", tmp_path / "out")
+    done(*options, "--train", tmp_path / name)
+    same = shelf.prompt("bert", "prompt-tuning") / PROMPT
+    assert (tmp_path / "out" / PROMPT).read_bytes() == same.read_bytes()
+
+
+def test_methods_and_backbones_are_lists_of_objects_with_names() -> None:
+    methods = json.loads(done("methods", "--json"))
+    assert [m["name"] for m in methods] == list(METHODS)
+    assert all(m["summary"] and m["paper"] and isinstance(m["settings"], dict) for m in methods)
+    backbones = json.loads(done("backbones", "--json"))
+    assert all(isinstance(b["name"], str) and b["summary"] for b in backbones)
+    assert "prompt-tuning" in done("methods")
+    assert "--backbone" in done("backbones")
+
+
+def test_several_seeds_have_a_folder_each(shelf: Shelf, tmp_path: Path) -> None:
+    options = shelf.options("bert", "prompt-tuning", tmp_path / "out")
+    found = json.loads(done(*options, "--seed", "0", "--seed", "1", "--json"))
+    assert [run["seed"] for run in found] == [0, 1]
+    assert [Path(run["folder"]) for run in found] == [tmp_path / "out" / "seed-0", tmp_path / "out" / "seed-1"]
+    first, second = ((tmp_path / "out" / f"seed-{seed}" / PROMPT).read_bytes() for seed in (0, 1))
+    assert first == (shelf.prompt("bert", "prompt-tuning") / PROMPT).read_bytes()
+    assert first != second
+    again = done(*options, "--seed", "0", "--seed", "1")
+    assert "(2 seeds)" in again and str(tmp_path / "out" / "seed-0") in again.replace("\n", "")
+
+
+def test_a_run_as_json_is_one_object(shelf: Shelf, tmp_path: Path) -> None:
+    summary = json.loads(done(*shelf.options("bert", "frozen", tmp_path / "out"), "--json"))
+    assert summary["trainable"] == 32 * 2 + 2
+    assert summary["bytes"] == (tmp_path / "out" / PROMPT).stat().st_size
+    assert set(summary["scores"]) >= {"accuracy", "macro_f1"}
+
+
+def test_a_file_describes_a_run_and_options_override_it(shelf: Shelf, tmp_path: Path) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(
+        f"""
+        [run]
+        backbone = {str(shelf.model("bert"))!r}
+        train = {str(shelf.train)!r}
+        validation = {str(shelf.dev)!r}
+        method = "prompt-tuning"
+        seeds = [3]
+        out = {str(tmp_path / "file")!r}
+        [method]
+        length = 4
+        [recipe]
+        epochs = 1
+        batch = 8
+        """,
+        encoding="utf-8",
+    )
+    done("tune", config)
+    done("tune", config, "--out", tmp_path / "options", "--length", "2", "--set", "head=1", "--set", "epochs=2", "--seed", 5)
+    made, changed = (json.loads((tmp_path / n / "manifest.json").read_text()) for n in ("file", "options"))
+    assert (made["settings"], made["seed"], made["run"]["recipe"]["epochs"]) == ({"length": 4}, 3, 1)
+    assert changed["settings"] == {"length": 2, "head": 1}
+    assert (changed["seed"], changed["run"]["recipe"]["epochs"], changed["run"]["recipe"]["batch"]) == (5, 2, 8)
+
+
+def test_a_prompt_that_writes_text_is_scored_in_three_ways(shelf: Shelf) -> None:
+    prompt = shelf.prompt("t5", "prompt-tuning")
+    scores = {
+        mode: json.loads(done("evaluate", prompt, "--data", shelf.dev, "--json", "--decode", mode))
+        for mode in ("free", "rank", "constrained")
+    }
+    assert all(set(s) == {"accuracy", "macro_f1", "illegal", "n"} and s["n"] == 6 for s in scores.values())
+    assert scores["rank"]["illegal"] == scores["constrained"]["illegal"] == 0
+    assert scores["free"]["accuracy"] + scores["free"]["illegal"] <= 1
+    ranked = json.loads(done("evaluate", prompt, "--data", shelf.dev, "--json"))
+    assert scores["rank"]["accuracy"] == ranked["accuracy"]
+
+
+def test_pictures_and_tables_are_for_people(shelf: Shelf) -> None:
+    prompt = shelf.prompt("bert", "prompt-tuning")
+    assert "accuracy" in done("evaluate", prompt, "--data", shelf.dev)
+    assert "nearest words" in done("show", prompt, "--words", "3")
+    assert json.loads(done("show", prompt, "--json"))["method"] == "prompt-tuning"
+
+
+def test_the_same_command_again_changes_nothing(shelf: Shelf, tmp_path: Path) -> None:
+    options = shelf.options("bert", "prefix-tuning", tmp_path / "out")
+    done(*options)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+    done(*options)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
+
+
+def test_an_interrupted_run_goes_on_to_the_same_numbers(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [*shelf.options("bert", "p-tuning", tmp_path / "out"), "--epochs", "3", "--save-every", "1"]
+    calm = [*shelf.options("bert", "p-tuning", tmp_path / "calm"), "--epochs", "3", "--save-every", "1"]
+    step = Stepper.step
+
+    def interrupted(self: Stepper, number: int, batches: Any) -> Any:
+        if number == 4:
+            raise KeyboardInterrupt
+        return step(self, number, batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepper, "step", interrupted)
+        result = command(*options)
+    assert result.exit_code == 130
+    assert "interrupted" in result.stderr and "Traceback" not in result.stderr
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert "goes on after step 3" in command(*options).stderr
+    done(*calm)
+    for name in (PROMPT, "training.safetensors"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "calm" / name).read_bytes()
+
+
+def test_another_run_in_the_same_folder_is_refused_until_it_may_overwrite(shelf: Shelf, tmp_path: Path) -> None:
+    options = shelf.options("bert", "prompt-tuning", tmp_path / "out")
+    done(*options)
+    kept = (tmp_path / "out" / PROMPT).read_bytes()
+    result = command(*options, "--rate", "0.1", "--length", "4")
+    assert result.exit_code == 2
+    assert "recipe.rate is 0.1 and was 0.3" in result.stderr and "settings.method.length is 4" in result.stderr
+    assert command(*options, "--overwrite", "--init", "vocabulry").exit_code == 2
+    assert (tmp_path / "out" / PROMPT).read_bytes() == kept
+    done(*options, "--rate", "0.1", "--length", "4", "--overwrite")
+    assert (tmp_path / "out" / PROMPT).read_bytes() != kept
+
+
+def test_a_prompt_without_its_run_is_not_written_over(shelf: Shelf, tmp_path: Path) -> None:
+    options = shelf.options("bert", "frozen", tmp_path / "out")
+    done(*options)
+    (tmp_path / "out" / "state.safetensors").unlink()
+    result = command(*options)
+    assert result.exit_code == 2 and "--overwrite" in result.stderr
+    done(*options, "--overwrite")
+
+
+def _said(_: Tuned, batch: Batch) -> Prediction:
+    probability = torch.full((len(batch.ids), 2), 0.25)
+    return Prediction(torch.ones(len(batch.ids), dtype=torch.long), probability)
+
+
+def test_predict_is_a_stream(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, taken, ahead = 20_000, itertools.count(1), []
+    written = itertools.count(1)
+    counts = {"read": 0}
+    line = predicting._line
+
+    def source() -> Iterator[Row]:
+        for i in range(rows):
+            counts["read"] = next(taken)
+            yield Row({"id": i, "text": "I like it" + " much" * (i % 7)}, f"row {i}")
+
+    def counted(fields: dict[str, Any]) -> bytes:
+        ahead.append(counts["read"] - next(written))
+        return line(fields)
+
+    monkeypatch.setattr(Tuned, "_said", _said)
+    monkeypatch.setattr(predicting, "_line", counted)
+    tuned = open_prompt(shelf.prompt("bert", "frozen"))
+    count, _ = predicting.write_predictions(tuned, source(), tmp_path / "out.jsonl", batch=256)
+    found = read(tmp_path / "out.jsonl")
+    assert count == rows
+    assert [row["id"] for row in found] == list(range(rows))
+    assert max(ahead) <= 2048
+
+
+def test_an_output_appears_only_when_it_is_whole(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.jsonl"
+    data = lines(tmp_path / "data.jsonl", opinions(3000))
+    seen: list[bool] = []
+
+    def interrupted(_: Tuned, batch: Batch) -> Prediction:
+        seen.append(output.exists())
+        if len(seen) == 40:
+            raise KeyboardInterrupt
+        return _said(_, batch)
+
+    monkeypatch.setattr(Tuned, "_said", interrupted)
+    result = command("predict", shelf.prompt("bert", "frozen"), "--input", data, "--output", output)
+    assert result.exit_code == 130
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data.jsonl"]
+    output.write_text("old\n", encoding="utf-8")
+    seen.clear()
+    assert command("predict", shelf.prompt("bert", "frozen"), "--input", data, "--output", output).exit_code == 130
+    assert output.read_text(encoding="utf-8") == "old\n"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data.jsonl", "out.jsonl"]
+
+
+def test_an_output_has_the_rights_of_any_other_file(shelf: Shelf, tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    done("predict", shelf.prompt("bert", "frozen"), "--input", shelf.dev, "--output", tmp_path / "out.jsonl")
+    assert (tmp_path / "out.jsonl").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_help_needs_no_model_library() -> None:
+    code = (
+        "import runpy, sys\n"
+        "sys.argv = ['promptuary', 'tune', '--help']\n"
+        "try:\n"
+        "    runpy.run_module('promptuary', run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    for option in ("--backbone", "--train", "--validation", "--text-pair", "--label", "--method", "--out"):
+        assert option in shown.stdout
