@@ -143,7 +143,7 @@ def test_a_saved_model_loads_as_the_same_backbone(family: str, tmp_path: Path) -
     assert loaded.has_head
     halved = load(str(tmp_path), dtype=torch.bfloat16)
     assert halved.dtype == torch.bfloat16
-    assert halved.fingerprint() == loaded.fingerprint()
+    assert same_model(halved.fingerprint(), loaded.fingerprint())
 
 
 @torch.no_grad()
