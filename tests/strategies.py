@@ -105,7 +105,6 @@ def splits(draw: st.DrawFn) -> tuple[int, int, int, int]:
     return length, draw(st.integers(0, length)), draw(st.integers(0, 3)), draw(st.integers(0, 3))
 
 
-
 @st.composite
 def texts(draw: st.DrawFn, *, shortest: int = 1, longest: int = 9, most: int = 4) -> list[Text]:
     """A ragged batch."""

@@ -54,7 +54,8 @@ class Run(BaseModel):
             `activations` (keys and values of real tokens; for prompts that enter as keys and values).
         preset: a recipe of the method's paper by name. recipe: single fields to change of it.
         readout: `classifier` (a trained head), `verbalizer` (label words), `text` (the label is written out), or
-            `auto`: a classifier on encoders, a verbalizer on causal models, text on encoder-decoders.
+            `auto`: a classifier on encoders and where there is no prompt, a verbalizer on causal models, text on
+            encoder-decoders.
         pool: which state the classifier reads. words: label words by label. template: see `data/wording.py`.
         max_length: cut longer texts; without it a text that does not fit is an error.
         seeds: one run each. out: where the prompt goes (with several seeds: a folder each, below it).

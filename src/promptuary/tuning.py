@@ -90,8 +90,9 @@ def _one(
     seed: int, folder: Path, console: Console | None, overwrite: bool,
 ) -> Outcome:  # fmt: skip
     columns = sorted(set(train[0].fields) - {run.label})
-    how = reading(backbone, task, run.readout, run.pool, run.words)
     trial = prompted(backbone, run.method, run.settings, init=None, seed=seed)
+    untrained = run.readout == "auto" and trial.generator.length == 0  # then the read-out is all there is to train
+    how = reading(backbone, task, "classifier" if untrained else run.readout, run.pool, run.words)
     wording = make_wording(
         backbone, task, trial, how, template=run.template, columns=columns, max_length=run.max_length
     )

@@ -173,7 +173,6 @@ def test_a04_two_prompts_on_one_backbone_stay_apart_and_no_argument_is_ignored()
         method("prompt-tuning").parts(b.shape, lenght=5)
 
 
-@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable.*:FutureWarning")
 @pytest.mark.parametrize("family", ["bert", "roberta"])
 def test_a05_gradient_checkpointing_on_an_encoder_trains_the_prefix_just_as_without(family: str) -> None:
     ids = torch.stack(some(8, 8))

@@ -39,12 +39,11 @@ def test_in_bfloat16_a_row_alone_is_that_row_in_a_batch(family: str, method: str
     model = SoftPrompted(backbone(family, dtype=torch.bfloat16), *parts(family, method)).eval()
     assert all(p.dtype == torch.float32 for p in model.parameters())
     found = answers(model, TEXTS, "left", extra=2)
-    for text, answer in zip(TEXTS, found, strict=True):
-        assert distance(answer, answers(model, [text])[0]) <= 3 * BFLOAT16
+    for row, answer in zip(TEXTS, found, strict=True):
+        assert distance(answer, answers(model, [row])[0]) <= 3 * BFLOAT16
 
 
-@pytest.mark.xfail(strict=True, reason="padding takes positions: the batch is wider than any of its rows")
-@pytest.mark.parametrize(("family", "steps"), [("bert", ()), ("gpt2", ()), ("gpt2", (9,))])
+@pytest.mark.parametrize(("family", "steps"), [("bert", ()), ("gpt2", (2,)), ("gpt2", (9,))])
 @torch.no_grad()
 def test_rows_that_fit_by_themselves_fit_together(family: str, steps: tuple[int, ...]) -> None:
     model = prompted(family, "prompt-tuning")

@@ -138,7 +138,6 @@ def noting(function: Callable[..., Any], runs: list[None]) -> Callable[..., Any]
 UNCHECKPOINTED = tuple(f for f in FAMILIES if not backbone(f).model.supports_gradient_checkpointing)
 
 
-@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable.*:FutureWarning")
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f not in UNCHECKPOINTED])
 def test_recomputing_activations_changes_neither_loss_nor_gradient(family: str) -> None:
     kept, recomputed = wrap(fresh(family), family), wrap(fresh(family), family)

@@ -1,6 +1,5 @@
 """A mistake is one sentence with its place and exit code 2, at once, and nothing half-written is left."""
 
-import builtins
 import errno
 import json
 import os
@@ -14,7 +13,7 @@ import pytest
 from promptuary.backbones import load as loading
 from promptuary.cli import app
 from promptuary.data import lines as readers
-from tests.saved import SHORT, Shelf, command, done, lines, opinions, refused
+from tests.saved import Shelf, command, done, lines, opinions, refused
 
 ROWS = opinions(16)
 
@@ -98,7 +97,8 @@ def test_a_label_nobody_trained_on_is_refused(shelf: Shelf, tmp_path: Path) -> N
         refused(*_tune(shelf, tmp_path / "out", "--validation", data)),
         refused("evaluate", prompt, "--data", data, "--json"),
     ):
-        assert "dev.jsonl, line 4: label 'awful'" in said and "'bad', 'good'" in said
+        assert "dev.jsonl, line 4: label 'awful'" in said
+        assert "'bad', 'good'" in said
     assert not (tmp_path / "out").exists()
 
 
@@ -242,9 +242,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_broken_run_file_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_a_broken_run_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run.toml").write_text(RUNS[name][0], encoding="utf-8")
     assert RUNS[name][1] in refused("tune", "run.toml")
@@ -285,12 +283,14 @@ def test_a_file_in_the_place_of_the_folder_is_kept(shelf: Shelf, tmp_path: Path)
 def test_too_few_rows_to_hold_some_out_are_refused(shelf: Shelf, tmp_path: Path) -> None:
     data = lines(tmp_path / "few.jsonl", opinions(5))
     options = ["tune", "--backbone", shelf.model("bert"), "--train", data, "--out", tmp_path / "out"]
-    assert "too few" in refused(*options) and not (tmp_path / "out").exists()
+    assert "too few" in refused(*options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_training_that_ends_in_no_number_is_refused(shelf: Shelf, tmp_path: Path) -> None:
     said = refused(*_tune(shelf, tmp_path / "out", "--rate", "1e30", "--epochs", "4"))
-    assert "Step" in said and "Try a rate ten times smaller" in said
+    assert "Step" in said
+    assert "Try a rate ten times smaller" in said
     assert not (tmp_path / "out" / "manifest.json").exists()
     assert "has no manifest.json" in refused("show", tmp_path / "out")
 
@@ -318,7 +318,9 @@ def test_an_output_that_cannot_be_is_refused(shelf: Shelf, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("options", [["--batch", 0], ["--batch", -3], ["--batch", "x"], ["--backbone", "./nosuch"]], ids=str)
+@pytest.mark.parametrize(
+    "options", [["--batch", 0], ["--batch", -3], ["--batch", "x"], ["--backbone", "./nosuch"]], ids=str
+)
 def test_options_of_evaluate_and_predict_that_cannot_work_are_refused(
     shelf: Shelf, tmp_path: Path, options: list[Any]
 ) -> None:
@@ -376,8 +378,10 @@ def test_a_disk_full_at_any_moment_leaves_a_run_that_goes_on(
         if not full.failed:
             break
         assert result.exit_code == 2, result.stderr
-        assert "No space left on device" in result.stderr and str(out) in result.stderr
-        assert _hidden(tmp_path) == [] and not (out / "manifest.json").exists()
+        assert "No space left on device" in result.stderr
+        assert str(out) in result.stderr
+        assert _hidden(tmp_path) == []
+        assert not (out / "manifest.json").exists()
         done(*_tune(shelf, out))
         assert (out / "prompt.safetensors").read_bytes() == wanted
     assert 4 < n < 19
@@ -396,12 +400,6 @@ def test_a_disk_full_at_the_output_leaves_nothing(
     assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == "old\n"
 
 
-def test_a_write_that_the_disk_has_no_room_for_leaves_nothing(shelf: Shelf, tmp_path: Path) -> None:
-    if not Path("/dev/full").exists():
-        pytest.skip("this system has no /dev/full")
-    assert "is no file" in refused("predict", shelf.prompt("bert", "frozen"), "--input", shelf.dev, "--output", "/dev/full")
-
-
 def test_an_interrupt_while_a_file_is_written_leaves_no_part_of_it(
     shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -417,4 +415,3 @@ def test_an_interrupt_while_a_file_is_written_leaves_no_part_of_it(
 def test_every_command_tells_its_mistakes() -> None:
     """No command may print a traceback: each goes through the one place that turns errors into sentences."""
     assert all(hasattr(found.callback, "__wrapped__") for found in app.registered_commands)
-    assert issubclass(KeyboardInterrupt, builtins.BaseException)

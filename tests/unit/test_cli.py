@@ -31,7 +31,8 @@ def test_a_tuned_prompt_is_scored_and_labels_rows(shelf: Shelf, tmp_path: Path, 
     prompt = shelf.prompt(family, "prompt-tuning")
     scores = json.loads(done("evaluate", prompt, "--data", shelf.dev, "--json"))
     assert scores["n"] == 6
-    assert 0 <= scores["macro_f1"] <= 1 and 0 <= scores["accuracy"] <= 1
+    assert 0 <= scores["macro_f1"] <= 1
+    assert 0 <= scores["accuracy"] <= 1
     fresh = lines(tmp_path / "new.jsonl", [{"id": r["id"], "text": r["text"]} for r in opinions(9)])
     assert done("predict", prompt, "--input", fresh, "--output", tmp_path / "out.jsonl") == ""
     found = read(tmp_path / "out.jsonl")
@@ -56,7 +57,8 @@ def test_every_option_of_tune_reaches_the_run(shelf: Shelf, tmp_path: Path) -> N
     data = lines(tmp_path / "mail.jsonl", rows)
     done(
         "tune", "--backbone", shelf.model("bert"), "--train", data, "--text", "body", "--text-pair", "reply",
-        "--label", "topic", "--method", "p-tuning-v2", "--length", "5", "--epochs", "2", "--seed", "7", "--init", "random",
+        "--label", "topic", "--method", "p-tuning-v2", "--length", "5", "--epochs", "2", "--seed", "7",
+        "--init", "random",
         "--readout", "verbalizer", "--template", "{text} ( {lang} ) {pair} <mask:4>", "--rate", "0.02", "--batch", "4",
         "--max-length", "30", "--metric", "macro_f1", "--precision", "fp32", "--device", "cpu", "--save-every", "3",
         "--set", "parts=['encoder']", "--set", "warmup=0.25", "--out", tmp_path / "out",
@@ -90,11 +92,14 @@ def test_a_label_comes_back_in_the_type_of_the_training_rows(
 
 
 def test_columns_called_like_the_answer_are_kept_under_another_name(shelf: Shelf, tmp_path: Path) -> None:
-    data = lines(tmp_path / "d.jsonl", [{"label": "old", "text": "I like it", "probability": 3, "given_label": "older"}])
+    data = lines(
+        tmp_path / "d.jsonl", [{"label": "old", "text": "I like it", "probability": 3, "given_label": "older"}]
+    )
     done("predict", shelf.prompt("bert", "frozen"), "--input", data, "--output", tmp_path / "p.jsonl")
     [row] = read(tmp_path / "p.jsonl")
     assert (row["given_label"], row["given_probability"], row["text"]) == ("old", 3, "I like it")
-    assert row["label"] in ("good", "bad") and isinstance(row["probability"], float)
+    assert row["label"] in ("good", "bad")
+    assert isinstance(row["probability"], float)
 
 
 def test_what_json_or_utf8_cannot_hold_is_still_written_as_json(shelf: Shelf, tmp_path: Path) -> None:
@@ -104,7 +109,9 @@ def test_what_json_or_utf8_cannot_hold_is_still_written_as_json(shelf: Shelf, tm
     assert read(tmp_path / "p.jsonl")[0]["note"] == "\ud800"
     table = pyarrow.table({"text": ["I like it"], "x": [float("nan")], "y": [[1.0, float("inf")]]})
     pyarrow.parquet.write_table(table, tmp_path / "odd.parquet")
-    done("predict", shelf.prompt("bert", "frozen"), "--input", tmp_path / "odd.parquet", "--output", tmp_path / "p.jsonl")
+    done(
+        "predict", shelf.prompt("bert", "frozen"), "--input", tmp_path / "odd.parquet", "--output", tmp_path / "p.jsonl"
+    )
     [row] = read(tmp_path / "p.jsonl")
     assert (row["x"], row["y"]) == (None, [1.0, None])
 
@@ -156,7 +163,8 @@ def test_several_seeds_have_a_folder_each(shelf: Shelf, tmp_path: Path) -> None:
     assert first == (shelf.prompt("bert", "prompt-tuning") / PROMPT).read_bytes()
     assert first != second
     again = done(*options, "--seed", "0", "--seed", "1")
-    assert "(2 seeds)" in again and str(tmp_path / "out" / "seed-0") in again.replace("\n", "")
+    assert "(2 seeds)" in again
+    assert str(tmp_path / "out" / "seed-0") in again.replace("\n", "")
 
 
 def test_a_run_as_json_is_one_object(shelf: Shelf, tmp_path: Path) -> None:
@@ -186,7 +194,20 @@ def test_a_file_describes_a_run_and_options_override_it(shelf: Shelf, tmp_path: 
         encoding="utf-8",
     )
     done("tune", config)
-    done("tune", config, "--out", tmp_path / "options", "--length", "2", "--set", "head=1", "--set", "epochs=2", "--seed", 5)
+    done(
+        "tune",
+        config,
+        "--out",
+        tmp_path / "options",
+        "--length",
+        "2",
+        "--set",
+        "head=1",
+        "--set",
+        "epochs=2",
+        "--seed",
+        5,
+    )
     made, changed = (json.loads((tmp_path / n / "manifest.json").read_text()) for n in ("file", "options"))
     assert (made["settings"], made["seed"], made["run"]["recipe"]["epochs"]) == ({"length": 4}, 3, 1)
     assert changed["settings"] == {"length": 2, "head": 1}
@@ -237,7 +258,8 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
         patch.setattr(Stepper, "step", interrupted)
         result = command(*options)
     assert result.exit_code == 130
-    assert "interrupted" in result.stderr and "Traceback" not in result.stderr
+    assert "interrupted" in result.stderr
+    assert "Traceback" not in result.stderr
     assert not (tmp_path / "out" / "manifest.json").exists()
     assert "goes on after step 3" in command(*options).stderr
     done(*calm)
@@ -251,7 +273,8 @@ def test_another_run_in_the_same_folder_is_refused_until_it_may_overwrite(shelf:
     kept = (tmp_path / "out" / PROMPT).read_bytes()
     result = command(*options, "--rate", "0.1", "--length", "4")
     assert result.exit_code == 2
-    assert "recipe.rate is 0.1 and was 0.3" in result.stderr and "settings.method.length is 4" in result.stderr
+    assert "recipe.rate is 0.1 and was 0.3" in result.stderr
+    assert "settings.method.length is 4" in result.stderr
     assert command(*options, "--overwrite", "--init", "vocabulry").exit_code == 2
     assert (tmp_path / "out" / PROMPT).read_bytes() == kept
     done(*options, "--rate", "0.1", "--length", "4", "--overwrite")
@@ -263,7 +286,8 @@ def test_a_prompt_without_its_run_is_not_written_over(shelf: Shelf, tmp_path: Pa
     done(*options)
     (tmp_path / "out" / "state.safetensors").unlink()
     result = command(*options)
-    assert result.exit_code == 2 and "--overwrite" in result.stderr
+    assert result.exit_code == 2
+    assert "--overwrite" in result.stderr
     done(*options, "--overwrite")
 
 
@@ -297,9 +321,7 @@ def test_predict_is_a_stream(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.M
     assert max(ahead) <= 2048
 
 
-def test_an_output_appears_only_when_it_is_whole(
-    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_output_appears_only_when_it_is_whole(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "out.jsonl"
     data = lines(tmp_path / "data.jsonl", opinions(3000))
     seen: list[bool] = []

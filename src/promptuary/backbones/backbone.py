@@ -10,6 +10,7 @@ import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -20,7 +21,7 @@ from transformers import PreTrainedModel
 
 from promptuary.backbones.attention import Attachment
 from promptuary.backbones.generation import Generation
-from promptuary.errors import BackboneError
+from promptuary.errors import BackboneError, SettingError
 from promptuary.values import Call, Layout, Output, Part, Shape, Targets
 
 
@@ -34,10 +35,10 @@ class Backbone(ABC):
     """
 
     shape: Shape
-    tokenizer: Any = None  # set by `load`; only data/ reads it
 
     def __init__(self, model: PreTrainedModel, name: str, *, head: bool) -> None:
         self.model, self.name, self.has_head = model, name, head
+        self._tokenizer: Any = None
         model.requires_grad_(False)
         model.train(False)
         self.attachment = Attachment(model, self.stacks(), self._trial)
@@ -47,6 +48,24 @@ class Backbone(ABC):
             self._head = _head_of(model, [stack for stack, _ in self.stacks()])
         self.shape = self._measure()
         self._probe()
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer, which `load` found beside it; only `data/` uses it.
+
+        Raises:
+            BackboneError: where there is none.
+        """
+        if self._tokenizer is None:
+            raise BackboneError(
+                f"{self.name!r} came without a tokenizer. Save one in its folder (tokenizer.save_pretrained), "
+                "or set backbone.tokenizer."
+            )
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
 
     @property
     def device(self) -> torch.device:
@@ -164,7 +183,14 @@ class Backbone(ABC):
 
         The positions are 0, 1, ...: a decoder that sees them through `KeyValues(start=len(ids))` continues as if it
         had read the tokens (Li and Liang 2021, section 7.4; exact for causal models).
+
+        Raises:
+            BackboneError: where the backbone has no attention hook.
         """
+        if not self.shape.attention:
+            raise BackboneError(
+                f"{self.name!r} ({self.shape.family}) shows no keys and values: it has no attention hook."
+            )
         row = torch.tensor([list(ids)], device=self.device)
         with torch.no_grad(), self.attachment.recording() as notes:
             self._read(row)
@@ -225,7 +251,7 @@ class Backbone(ABC):
             if torch.equal(outs[0], outs[1]):
                 raise BackboneError(
                     f"{self.name!r} ({self.shape.family}): its {part} attention ignores soft keys and values, so deep "
-                    "prompts would silently do nothing. Please report the model; input-level methods do work."
+                    "prompts would silently do nothing. Please report the model to this project."
                 )
 
 
@@ -290,6 +316,36 @@ def run_stack(stack: nn.Module, layout: Layout, *, dtype: torch.dtype, **more: A
     )
     states: Tensor = out.last_hidden_state
     return states
+
+
+def fitting(call: Call, limit: int | None, steps: int = 0) -> Call:
+    """The call without columns that are padding in every row, where these (and `steps` more) pass the last position.
+
+    Rows that fit by themselves must fit together: padding takes up columns, and a model that learned its positions
+    has none for the columns past its table.
+
+    Raises:
+        SettingError: for a row that is too long by itself.
+    """
+    if limit is None or call.layout.mask.shape[1] + steps <= limit:
+        return call
+    longest = int(call.layout.mask.sum(1).max())
+    if longest > limit:
+        raise SettingError(
+            f"A row has {longest} tokens with its prompt, the backbone {limit} positions. Cut the text or the prompt."
+        )
+    return replace(call, layout=trimmed(call.layout, longest))
+
+
+def trimmed(layout: Layout, length: int) -> Layout:
+    """The first `length` columns; what stood at padding beyond them is said to stand in the last one."""
+    return Layout(
+        embeds=layout.embeds[:, :length],
+        mask=layout.mask[:, :length],
+        types=layout.types[:, :length],
+        tokens=layout.tokens.clamp(max=length - 1),
+        prompts=layout.prompts.clamp(max=length - 1),
+    )
 
 
 def at(

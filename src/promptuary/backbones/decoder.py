@@ -8,7 +8,7 @@ from einops import rearrange, repeat
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from promptuary.backbones.backbone import Backbone, at, call_with, flush_right, run_stack
+from promptuary.backbones.backbone import Backbone, at, call_with, fitting, flush_right, run_stack
 from promptuary.backbones.generation import Generation, fits, generate
 from promptuary.errors import BackboneError
 from promptuary.values import Call, KeyValue, Layout, Output, Part, Targets
@@ -21,14 +21,17 @@ class Decoder(Backbone):
         return [(self.model.get_decoder(), "decoder")]  # type: ignore[no-untyped-call]
 
     def run(self, call: Call, targets: Targets | None = None) -> Output:
+        limit = None if self.shape.positions is None else self.shape.positions - call.start
+        call = fitting(call, limit, 0 if targets is None else targets.ids.shape[2])
         if targets is None:
             states = self._states(call, call.layout)
             return Output(at(states, call.layout.tokens), None, self.logits)
         choices = targets.ids.shape[1]
         each = _repeated(call, choices)
         layout, columns = _continued(each.layout, targets, self)
+        layout = fitting(Call(layout), limit).layout
         states = self._states(each, layout)
-        predicting = rearrange(at(states, columns), "(b c) s h -> b c s h", c=choices)
+        predicting = rearrange(at(states, columns.clamp(max=states.shape[1] - 1)), "(b c) s h -> b c s h", c=choices)
         first = rearrange(states, "(b c) l h -> b c l h", c=choices)[:, 0]
         return Output(at(first, call.layout.tokens), predicting, self.logits)
 

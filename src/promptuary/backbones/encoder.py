@@ -6,7 +6,7 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from promptuary.backbones.backbone import Backbone, at, call_with, run_stack
+from promptuary.backbones.backbone import Backbone, at, call_with, fitting, run_stack
 from promptuary.backbones.generation import Generation
 from promptuary.errors import BackboneError
 from promptuary.values import Call, Output, Part, Targets
@@ -25,6 +25,7 @@ class Encoder(Backbone):
             )
         if call.start:
             raise BackboneError(f"{self.name!r} is an encoder: its input always starts at position 0.")
+        call = fitting(call, self.shape.positions)
         segments = getattr(self.model.config, "type_vocab_size", 0) > 1
         with self.attachment.carrying(call):
             states = run_stack(

@@ -8,7 +8,7 @@ from einops import rearrange, repeat
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from promptuary.backbones.backbone import Backbone, at, call_with, run_stack
+from promptuary.backbones.backbone import Backbone, at, call_with, fitting, run_stack
 from promptuary.backbones.generation import Generation, fits, generate
 from promptuary.values import Call, KeyValue, Output, Part, Targets
 
@@ -21,6 +21,7 @@ class EncoderDecoder(Backbone):
 
     def run(self, call: Call, targets: Targets | None = None) -> Output:
         encoder, decoder = (stack for stack, _ in self.stacks())
+        call = fitting(call, self.shape.positions)
         with self.attachment.carrying(call):
             states = run_stack(encoder, call.layout, dtype=self.dtype)
         aligned = at(states, call.layout.tokens)

@@ -54,6 +54,8 @@ class Bundled:
         return place if place.is_dir() else None
 
 
+TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken")
+
 SHORT_NAMES: Mapping[str, Bundled] = MappingProxyType(
     {
         "minilm": Bundled(
@@ -202,6 +204,9 @@ def _without_dropout(config: PreTrainedConfig) -> None:
 
 
 def _tokenizer(name: str, place: str) -> Any:
+    folder = Path(place).expanduser()
+    if folder.is_dir() and not any(any(folder.glob(pattern)) for pattern in TOKENIZER_FILES):
+        return None  # transformers would make up an empty one
     try:
         return AutoTokenizer.from_pretrained(
             str(Path(place).expanduser()) if Path(place).expanduser().is_dir() else place

@@ -169,7 +169,6 @@ def test_two_part_batches_accumulated_are_one_whole_batch(family: str) -> None:
     assert a.history[-1]["rows"] == b.history[-1]["rows"] == 64
 
 
-@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated:FutureWarning")
 @pytest.mark.parametrize("name", ["prompt-tuning", "p-tuning-v2"])
 def test_recomputing_activations_changes_nothing_and_is_off_afterwards(name: str) -> None:
     b = wrap(fresh("bert"))

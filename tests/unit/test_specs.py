@@ -1,0 +1,148 @@
+"""A run is described by names and values; what is not known or of the wrong type is answered with what is."""
+
+from pathlib import Path
+
+import pytest
+
+from promptuary.errors import SettingError
+from promptuary.methods import METHODS
+from promptuary.specs import Run, merged, parse_settings, read_run
+from promptuary.train.recipe import FIELDS
+
+
+def test_defaults_are_a_whole_run() -> None:
+    run = Run(train="a", out="b")
+    assert (run.method, run.seeds, run.metric) == ("p-tuning-v2", (0,), "accuracy")
+    assert run.full_recipe() == METHODS["p-tuning-v2"].recipe
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"metod": "frozen"}, "no setting 'metod'. Did you mean 'method'?"),
+        ({"train": 3}, r"'train': input should be a valid string \(given: 3\)"),
+        ({"holdout": 1.0}, "'holdout': input should be less than 1"),
+        ({"seeds": ()}, "'seeds'"),
+        ({"seeds": (1, 1)}, "'seeds': .* names one twice"),
+        ({"seeds": (2**63,)}, "'seeds.0'"),
+        ({"readout": "x"}, "'readout': input should be 'auto'"),
+        ({"max_length": 0}, "'max_length'"),
+        ({"settings": 3}, "'settings'"),
+        ({"words": {"a": 3}}, "'words"),
+    ],
+)
+def test_a_field_that_cannot_be_is_named(values: dict[str, object], expected: str) -> None:
+    with pytest.raises(SettingError, match=expected):
+        Run(**{"train": "a", "out": "b", **values})
+
+
+def test_what_is_missing_is_named() -> None:
+    with pytest.raises(SettingError, match="'out': field required"):
+        Run(train="a")
+
+
+def test_a_recipe_takes_presets_and_single_fields() -> None:
+    paper = METHODS["prompt-tuning"].presets["paper"]
+    run = Run(train="a", out="b", method="prompt-tuning", preset="paper", recipe={"rate": 0.1})
+    assert run.full_recipe().rate == 0.1
+    assert run.full_recipe().steps == paper.steps
+    fewer = Run(train="a", out="b", method="prompt-tuning", preset="paper", recipe={"epochs": 3}).full_recipe()
+    assert (fewer.epochs, fewer.steps) == (3, 0)
+    both = Run(train="a", out="b", method="prompt-tuning", recipe={"epochs": 3, "steps": 7}).full_recipe()
+    assert (both.epochs, both.steps) == (3, 7)
+
+
+@pytest.mark.parametrize(
+    ("method", "values", "expected"),
+    [
+        ("prompt-tuning", {"preset": "papr"}, "no preset 'papr'. Did you mean 'paper'?"),
+        ("frozen", {"preset": "paper"}, "has no presets"),
+        ("frozen", {"recipe": {"rat": 1}}, "no field 'rat'. Did you mean 'rate'?"),
+        ("frozen", {"recipe": {"epochs": 1.5}}, "'epochs': input should be a valid integer"),
+        ("frozen", {"recipe": {"epochs": True}}, "'epochs'"),
+        ("frozen", {"recipe": {"rate": "1"}}, "'rate'"),
+        ("frozen", {"recipe": {"rate": float("nan")}}, "'rate'"),
+        ("frozen", {"recipe": {"optimizer": "sgd"}}, "'optimizer': input should be 'adamw' or 'adafactor'"),
+        ("frozen", {"recipe": {"warmup": 1.0}}, "warmup=1.0"),
+        ("nosuch", {}, "no method 'nosuch'"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused(method: str, values: dict[str, object], expected: str) -> None:
+    with pytest.raises(SettingError, match=expected):
+        Run(**{"train": "a", "out": "b", "method": method, **values}).full_recipe()  # type: ignore[arg-type]
+
+
+def test_whole_numbers_are_rates_too() -> None:
+    assert Run(train="a", out="b", recipe={"rate": 1}).full_recipe().rate == 1
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_takes_its_own_defaults_and_nothing_else(name: str) -> None:
+    known = METHODS[name].settings()
+    Run(train="a", out="b", method=name, settings=known).check_settings()
+    for odd in ("lenght", "seed", "init", "shape"):
+        with pytest.raises(SettingError, match=f"has no setting '{odd}'"):
+            Run(train="a", out="b", method=name, settings={odd: 3}).check_settings()
+    for own in known:
+        with pytest.raises(SettingError, match=f"'{own}'"):
+            Run(train="a", out="b", method=name, settings={own: 2.5}).check_settings()
+
+
+def test_pairs_become_settings_and_fields() -> None:
+    pairs = ["length=5", "parts=['encoder']", "rate = 1e-3", "encoder=mlp", "optimizer=adafactor", "template=true"]
+    own, recipe = parse_settings(pairs)
+    assert own == {"length": 5, "parts": ["encoder"], "encoder": "mlp", "template": True}
+    assert recipe == {"rate": 1e-3, "optimizer": "adafactor"}
+    assert parse_settings([]) == ({}, {})
+
+
+def test_no_name_is_both_a_setting_and_a_field() -> None:
+    assert not {name for m in METHODS.values() for name in m.settings()} & set(FIELDS)
+
+
+@pytest.mark.parametrize("pair", ["length", "=5", " = 5"])
+def test_what_is_no_pair_is_refused(pair: str) -> None:
+    with pytest.raises(SettingError, match="NAME=VALUE"):
+        parse_settings([pair])
+
+
+def test_an_unknown_pair_is_answered_with_the_nearest() -> None:
+    with pytest.raises(SettingError, match=r"'epoch'\. Did you mean 'epochs'"):
+        parse_settings(["epoch=3"])
+
+
+def test_tables_merge_key_by_key() -> None:
+    assert merged({"a": 1, "t": {"x": 1, "y": 2}}, {"b": 2, "t": {"y": 3}}) == {"a": 1, "b": 2, "t": {"x": 1, "y": 3}}
+    assert merged({"t": {"x": 1}}, {"t": 3}) == {"t": 3}
+
+
+def test_a_file_is_a_run(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(
+        "[run]\ntrain = 'a'\nout = 'b'\n[run.words]\ngood = ['fine']\n[method]\nlength = 3\n", encoding="utf-8"
+    )
+    run = read_run(path, {"out": "c", "settings": {"head": 1}})
+    assert (run.out, run.settings, run.words) == ("c", {"length": 3, "head": 1}, {"good": ["fine"]})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[rum]", "no table .rum.. Did you mean 'run'"),
+        ("recipe = 3", "recipe is 3. Expected a table .recipe."),
+        ("[run", "is not TOML"),
+        ("[run]\nsettings = 3\ntrain = 'a'\nout = 'b'", "'settings'"),
+    ],
+)
+def test_a_file_that_is_no_run_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "run.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(SettingError, match=expected):
+        read_run(tmp_path / "run.toml")
+
+
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_bytes(b"[run]\ntrain = '\xe9'\n")
+    with pytest.raises(SettingError, match="is not TOML"):
+        read_run(tmp_path / "run.toml")
+    with pytest.raises(SettingError, match="No such file"):
+        read_run(tmp_path / "nosuch.toml")

@@ -1,0 +1,227 @@
+"""A tuned prompt in memory: every method on every kind of model comes back the same, in this process and a new one."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from promptuary import Run, tune
+from promptuary.backbones.load import load
+from promptuary.data.source import Row, rows
+from promptuary.errors import DataError, SettingError
+from promptuary.generators import Free, Mapped
+from promptuary.methods import METHODS
+from promptuary.tuned import open_prompt
+from promptuary.tuning import hold_out
+from tests.saved import Shelf, lines, opinions
+
+FAMILIES = ("bert", "gpt2", "t5")
+TEXTS = ["I like this box", "I want my money back very much"]
+FRESH = """
+import json, sys
+import torch
+from promptuary import load, open_prompt
+torch.set_num_threads(1)
+asked = json.loads(sys.stdin.read())
+for model, prompts in asked["prompts"].items():
+    backbone = load(model)
+    for prompt in prompts:
+        answers = open_prompt(prompt, backbone=backbone).predict_texts(asked["texts"])
+        print(json.dumps([prompt, [dict(a.probabilities) for a in answers]]))
+"""
+
+
+@pytest.fixture(scope="session")
+def fresh(shelf: Shelf) -> dict[str, Any]:
+    """What every prompt answers in a new process."""
+    asked = {str(shelf.model(f)): [str(shelf.prompt(f, name)) for name in METHODS] for f in FAMILIES}
+    said = subprocess.run(
+        [sys.executable, "-c", FRESH],
+        input=json.dumps({"prompts": asked, "texts": TEXTS}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return dict(json.loads(line) for line in said.stdout.splitlines())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_answers_the_same_in_a_new_process(
+    shelf: Shelf, tmp_path: Path, fresh: dict[str, Any], family: str, name: str
+) -> None:
+    run = Run(
+        backbone=str(shelf.model(family)), train=str(shelf.train), validation=str(shelf.dev), method=name,
+        recipe={"epochs": 1, "batch": 8}, out=str(tmp_path / "out"),
+    )  # fmt: skip
+    (outcome,) = tune(run)
+    # The prompt as training left it, with its network, against the flat table that another process read.
+    before = [dict(a.probabilities) for a in outcome.tuned.predict_texts(TEXTS)]
+    assert before == fresh[str(shelf.prompt(family, name))]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_training_can_go_on_from_the_network_that_made_a_prompt(shelf: Shelf, name: str) -> None:
+    backbone = load(str(shelf.model("bert")))
+    plain = open_prompt(shelf.prompt("bert", name), backbone=backbone)
+    whole = open_prompt(shelf.prompt("bert", name), backbone=backbone, trainable=True)
+    assert isinstance(plain.model.generator, Free)
+    assert isinstance(whole.model.generator, Mapped if name in ("prefix-tuning", "p-tuning") else Free)
+    assert [a.probabilities for a in whole.predict_texts(TEXTS)] == [
+        a.probabilities for a in plain.predict_texts(TEXTS)
+    ]
+    trained = [p for p in (*whole.model.parameters(), *whole.readout.parameters()) if p.numel()]
+    optimizer = torch.optim.SGD(trained, lr=0.1)
+    batch = next(iter(_loader(whole, shelf).epoch(0)))
+    x = whole.model.instance(batch.ids, batch.mask, batch.types, batch.task)
+    losses = []
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss = whole.readout.loss(whole.model(x, whole.readout.targets(batch)), batch)
+        loss.backward()
+        assert all(p.grad is not None for p in trained)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[1] < losses[0]
+
+
+def _loader(tuned: Any, shelf: Shelf) -> Any:
+    from promptuary.data.loader import Loader
+
+    return Loader(tuned.wording.encode(rows(str(shelf.train))), 16, pad=0)
+
+
+def test_one_backbone_serves_many_prompts(shelf: Shelf) -> None:
+    backbone = load(str(shelf.model("bert")))
+    before = backbone.digest()
+    prompts = [open_prompt(shelf.prompt("bert", name), backbone=backbone) for name in METHODS]
+    alone = [open_prompt(shelf.prompt("bert", name)).predict_texts(TEXTS) for name in METHODS]
+    for _ in range(2):
+        for prompt, expected in zip(prompts, alone, strict=True):
+            assert prompt.predict_texts(TEXTS) == expected
+    assert backbone.digest() == before
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_answer_is_the_same_alone_and_in_any_batch(shelf: Shelf, family: str) -> None:
+    tuned = open_prompt(shelf.prompt(family, "prompt-tuning"))
+    texts = [row["text"] for row in opinions(17)]
+    together = tuned.predict_texts(texts, batch=5)
+    alone = [tuned.predict_texts([text])[0] for text in texts]
+    assert [a.label for a in together] == [a.label for a in alone]
+    for one, two in zip(together, alone, strict=True):
+        assert one.probability == pytest.approx(two.probability, abs=1e-5)
+        assert sum(one.probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert one.probability == max(one.probabilities.values())
+
+
+def test_predictions_are_asked_for_one_by_one(shelf: Shelf) -> None:
+    tuned = open_prompt(shelf.prompt("bert", "frozen"))
+    read = 0
+
+    def endless() -> Iterator[Row]:
+        nonlocal read
+        while True:
+            read += 1
+            yield Row({"text": "I like it"}, f"row {read}")
+
+    answers = tuned.predict(endless(), batch=64)
+    assert next(answers).label in ("good", "bad")
+    assert read <= 2048
+
+
+def test_pairs_of_texts(shelf: Shelf, tmp_path: Path) -> None:
+    data = lines(tmp_path / "d.jsonl", [{"a": r["text"], "b": "thank you", "label": r["label"]} for r in opinions(16)])
+    run = Run(
+        backbone=str(shelf.model("bert")), train=str(data), validation=str(data), text="a", text_pair="b",
+        method="p-tuning-v2", recipe={"epochs": 1}, out=str(tmp_path / "out"),
+    )  # fmt: skip
+    (outcome,) = tune(run)
+    one, two = outcome.tuned.predict_texts([("I like it", "thank you"), ("I like it", "the box broke")])
+    assert one.probability != two.probability
+
+
+def test_scores_name_the_majority(shelf: Shelf, tmp_path: Path) -> None:
+    tuned = open_prompt(shelf.prompt("bert", "frozen"))
+    rare = [row for row in opinions(20) if row["label"] == "good" or row["id"] < 5]
+    data = lines(tmp_path / "d.jsonl", rare)
+    scores = tuned.evaluate(rows(str(data)))
+    assert scores["n"] == len(rare) == 13
+    assert scores["majority"] == pytest.approx(10 / 13)
+
+
+def test_rows_that_cannot_be_answered_are_refused(shelf: Shelf) -> None:
+    tuned = open_prompt(shelf.prompt("bert", "frozen"))
+    with pytest.raises(DataError, match="text 2: 'text' is empty"):
+        tuned.predict_texts(["fine", ""])
+    with pytest.raises(DataError, match=r"text 1: the text is \d+ tokens long"):
+        tuned.predict_texts(["box " * 200])
+    with pytest.raises(SettingError, match="Did you mean 'free'"):
+        tuned.decode([], mode="fre")
+
+
+def test_held_out_rows_are_stratified_and_always_the_same() -> None:
+    given = [Row(row, f"row {i}") for i, row in enumerate(opinions(40))]
+    kept, held = hold_out(given, "label", 0.1)
+    assert len(held) == 4
+    assert sorted(r.fields["label"] for r in held) == ["bad", "bad", "good", "good"]
+    assert sorted([*kept, *held], key=lambda r: r.fields["id"]) == given
+    assert hold_out(given, "label", 0.1) == (kept, held)
+    with pytest.raises(DataError, match=r"too few to hold out 0\.1 .*'good' has 2"):
+        hold_out(given[:5], "label", 0.1)
+
+
+def test_without_validation_rows_a_tenth_is_held_out(shelf: Shelf, tmp_path: Path) -> None:
+    data = lines(tmp_path / "d.jsonl", opinions(40))
+    run = Run(
+        backbone=str(shelf.model("bert")), train=str(data), method="frozen", recipe={"epochs": 1, "batch": 8},
+        out=str(tmp_path / "out"),
+    )  # fmt: skip
+    (outcome,) = tune(run)
+    assert outcome.result.steps == 5  # 36 rows
+    assert outcome.tuned.manifest.run["data"]["holdout"] == 0.1
+
+
+def test_longer_texts_are_cut_where_that_was_allowed(shelf: Shelf, tmp_path: Path) -> None:
+    data = lines(tmp_path / "d.jsonl", [{**row, "text": row["text"] + " box" * 99} for row in opinions(16)])
+    run = Run(
+        backbone=str(shelf.model("bert")), train=str(data), validation=str(data), method="frozen", max_length=12,
+        recipe={"epochs": 1}, out=str(tmp_path / "out"),
+    )  # fmt: skip
+    (outcome,) = tune(run)
+    long, longer = outcome.tuned.predict_texts(["I like" + " box" * 50, "I like" + " box" * 60])
+    assert long == longer
+
+
+STARTS = ("random", "vocabulary", "labels", "words:I like it", "prompt:{}", "file:{}/prompt.safetensors", "activations")
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_a_prompt_starts_where_it_is_told_to(shelf: Shelf, tmp_path: Path, start: str) -> None:
+    method = "p-tuning-v2" if start == "activations" else "prompt-tuning"
+    other = shelf.prompt("bert", "prompt-tuning")
+    backbone = load(str(shelf.model("bert")))
+    run = Run(
+        train=str(shelf.train), validation=str(shelf.dev), method=method, init=start.format(other), pool="last",
+        settings={"length": 20}, recipe={"epochs": 1, "rate": 1e-7}, out=str(tmp_path / "out"),
+    )  # fmt: skip
+    (outcome,) = tune(run, backbone=backbone)
+    table = outcome.tuned.model.generator.table.detach()
+    tokens = outcome.tuned.wording.label_tokens
+    expected = {
+        "labels": lambda: torch.stack([backbone.table[ids].mean(0) for ids in tokens()]),
+        "words": lambda: backbone.table[tokens(["I like it"])[0]],
+        "prompt": lambda: open_prompt(other, backbone=backbone).model.generator.table.detach(),
+        "file": lambda: open_prompt(other, backbone=backbone).model.generator.table.detach(),
+    }.get(start.partition(":")[0])
+    if expected is not None:
+        first = expected()
+        torch.testing.assert_close(table[: len(first)], first, rtol=0, atol=1e-5)
+    elif start == "vocabulary":
+        assert torch.cdist(table, backbone.table).min(1).values.max() < 1e-4
+    assert outcome.tuned.reading.pool == "last"
