@@ -56,7 +56,7 @@ def a05() -> Finding:
         moved["peft"][key] = furthest([(prompted.prompt_encoder["default"].embedding.weight.detach(), before)])
         to = backbone(model)
         if on:
-            to.checkpoint_activations()
+            to.checkpoint_activations(True)
         own = ours(to, before, KeyValues(to.shape)).train()
         to.train(True)
         _steps(own, Classifier(2, 32), batch(texts, torch.ones_like(texts), labels=labels), 3)

@@ -35,6 +35,10 @@ class Injection(nn.Module, ABC):
     def accepts(self, length: int) -> None:
         """Raise `SettingError` where a prompt of `length` soft tokens cannot enter."""
 
+    def marks(self, length: int) -> int:
+        """How many places for soft tokens the text must mark for a prompt of `length` soft tokens."""
+        return 0
+
 
 class Embeddings(Injection):
     """Soft tokens enter as rows of embeddings (Lester et al. 2021, section 2)."""
@@ -52,6 +56,9 @@ class Embeddings(Injection):
 
     def accepts(self, length: int) -> None:
         self.placement.accepts(length)
+
+    def marks(self, length: int) -> int:
+        return self.placement.marks(length)
 
 
 class KeyValues(Injection):
@@ -135,3 +142,6 @@ class HiddenStates(Injection):
 
     def accepts(self, length: int) -> None:
         self.placement.accepts(length)
+
+    def marks(self, length: int) -> int:
+        return self.placement.marks(length)

@@ -52,6 +52,11 @@ class SoftPrompted(nn.Module):
         positions = self.backbone.shape.positions
         return None if positions is None else positions - self.injection.occupies(self.generator.length)
 
+    @property
+    def marks(self) -> int:
+        """How many places for soft tokens the text must mark (`Slots`); 0 where the prompt places itself."""
+        return self.injection.marks(self.generator.length)
+
     def out_of_sight(self, tokens: int) -> int:
         """How many trailing tokens of an input of `tokens` tokens no soft token before the input can reach.
 

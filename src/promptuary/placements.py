@@ -67,6 +67,10 @@ class Placement(nn.Module, ABC):
     def accepts(self, length: int) -> None:
         """Raise `SettingError` where a prompt of `length` soft tokens cannot be placed."""
 
+    def marks(self, length: int) -> int:
+        """How many places for soft tokens the text must mark for a prompt of `length` soft tokens."""
+        return 0
+
 
 class Split(Placement):
     """The first `before` soft tokens before the input, the others after it.
@@ -111,6 +115,9 @@ class Slots(Placement):
     Raises:
         SettingError: in `forward`, when a row has another number of marks than there are soft tokens.
     """
+
+    def marks(self, length: int) -> int:
+        return length
 
     def forward(self, p: Prompt, x: Instance) -> Layout:
         prompt = p.values.shape[1]

@@ -25,7 +25,6 @@ from promptuary.data.wording import Wording
 from promptuary.decoding import Decoded, Labels
 from promptuary.errors import BackboneError, CheckpointError, SettingError, nearest
 from promptuary.model import SoftPrompted
-from promptuary.placements import Slots
 from promptuary.readouts import Prediction, Readout
 from promptuary.specs import complaint
 from promptuary.train.evaluation import evaluate
@@ -273,10 +272,14 @@ def make_wording(
     wording = Wording(
         backbone.tokenizer, task, template=template, columns=columns, max_length=max_length, room=room, causal=causal
     )
-    if wording.soft and not any(isinstance(part, Slots) for part in model.injection.modules()):
+    if wording.soft != model.marks:
         raise SettingError(
-            f"template {template!r} marks {wording.soft} soft tokens, but this prompt does not stand at marks. "
-            "Leave <soft> out, or use method='p-tuning' with template=true (--set template=true)."
+            f"template {template!r} marks {wording.soft} soft tokens, but this prompt stands at {model.marks} marks. "
+            + (
+                f"Write a template with {model.marks} <soft>."
+                if model.marks
+                else "Leave <soft> out, or use method='p-tuning' with template=true (--set template=true)."
+            )
         )
     return wording
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,8 +20,10 @@ from promptuary.data.example import Example
 from promptuary.data.loader import Loader
 from promptuary.data.source import Row
 from promptuary.data.task import Task, classification, label_of
+from promptuary.data.template import marks
 from promptuary.errors import CheckpointError, DataError, SettingError
 from promptuary.methods import method
+from promptuary.model import SoftPrompted
 from promptuary.specs import Run
 from promptuary.train import record, state
 from promptuary.train.fit import Result, fit
@@ -79,6 +82,7 @@ def tune(
     if backbone is None:
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         backbone = load(run.backbone, dtype=dtype, dropout=run.dropout, device=run.device)
+    run = _with_marks(run)
     return [
         _one(run, recipe, backbone, task, train, validation, seed, place, console, overwrite)
         for seed, place in places.items()
@@ -103,6 +107,7 @@ def _one(
     init = start(named, backbone, wording, examples, run.settings)
     model = prompted(backbone, run.method, run.settings, init=init, seed=seed, dropout=recipe.dropout)
     _told_cut(examples, console, run)
+    _told_hidden(model, examples)
     pad = backbone.tokenizer.pad_token_id or 0
     loaders = [
         Loader(with_targets(rows, readout, wording, how), size, pad=pad, seed=seed, shuffle=shuffle)
@@ -151,6 +156,14 @@ def _one(
     return Outcome(Tuned(model, readout, wording, how, manifest), folder, result, seed)
 
 
+def _with_marks(run: Run) -> Run:
+    """A template that marks soft tokens says where and how many: a method that can stand at marks does."""
+    count = marks(run.template or "")
+    if not count or "template" not in method(run.method).settings():
+        return run
+    return run.model_copy(update={"settings": {"template": True, "length": count, **run.settings}})
+
+
 def _data(run: Run) -> tuple[list[Row], list[Row]]:
     """Training and validation rows; without validation rows a stratified share of the training rows is held out."""
     train = list(source.rows(run.train))
@@ -184,6 +197,17 @@ def _told_cut(examples: Sequence[Example], console: Console | None, run: Run) ->
     if cut and console is not None:
         console.print(
             f"{cut:,} of {len(examples):,} training texts were cut to {run.max_length} tokens.", highlight=False
+        )
+
+
+def _told_hidden(model: SoftPrompted, examples: Sequence[Example]) -> None:
+    longest = max(len(e.ids) for e in examples)
+    hidden = model.out_of_sight(longest)
+    if hidden:
+        warnings.warn(
+            f"{model.backbone.name!r} attends through sliding windows: in the longest text the last {hidden} of {longest} "
+            "tokens cannot see a prompt at the input. Keys and values are seen from everywhere: method='p-tuning-v2'.",
+            stacklevel=2,
         )
 
 

@@ -180,7 +180,7 @@ def test_a05_gradient_checkpointing_on_an_encoder_trains_the_prefix_just_as_with
     for on in (False, True):
         b = wrap(fresh(family), family)
         if on:
-            b.checkpoint_activations()
+            b.checkpoint_activations(True)
         b.train(True)
         inject = KeyValues(b.shape)
         model = soft(b, numbers(P, inject.width), inject).train()

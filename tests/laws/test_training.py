@@ -141,7 +141,7 @@ UNCHECKPOINTED = tuple(f for f in FAMILIES if not backbone(f).model.supports_gra
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f not in UNCHECKPOINTED])
 def test_recomputing_activations_changes_neither_loss_nor_gradient(family: str) -> None:
     kept, recomputed = wrap(fresh(family), family), wrap(fresh(family), family)
-    recomputed.checkpoint_activations()
+    recomputed.checkpoint_activations(True)
     runs: list[None] = []
     for layer in recomputed.attachment.layers:
         layer._gradient_checkpointing_func = noting(layer._gradient_checkpointing_func, runs)
@@ -161,7 +161,7 @@ def test_recomputing_activations_changes_neither_loss_nor_gradient(family: str) 
 @pytest.mark.parametrize("family", UNCHECKPOINTED)
 def test_a_family_that_cannot_recompute_says_so(family: str) -> None:
     with pytest.raises(BackboneError, match="gradient checkpointing"):
-        wrap(fresh(family), family).checkpoint_activations()
+        wrap(fresh(family), family).checkpoint_activations(True)
 
 
 def test_dropout_of_the_prompt_is_for_training_only() -> None:

@@ -136,7 +136,7 @@ class Backbone(ABC):
         """Dropout and gradient checkpointing of the frozen model on or off (dropout only if it was loaded with it)."""
         self.model.train(mode)
 
-    def checkpoint_activations(self) -> None:
+    def checkpoint_activations(self, on: bool) -> None:
         """Recompute each layer in the backward pass instead of keeping its activations: less memory, more time.
 
         Raises:
@@ -144,10 +144,10 @@ class Backbone(ABC):
         """
         if not self.model.supports_gradient_checkpointing:
             raise BackboneError(f"{self.shape.family!r} does not support gradient checkpointing; leave it off.")
-        enable: Any = getattr(self.model, "activation_checkpointing_enable", None)
-        if enable is None:  # transformers before 5.23 (the name changed there)
-            enable = self.model.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
+        if on:
+            self.model.activation_checkpointing_enable({"use_reentrant": False})
+        else:
+            self.model.activation_checkpointing_disable()  # type: ignore[no-untyped-call]
 
     def digest(self) -> str:
         """A hash over every byte of every weight: equal before and after means nothing was touched."""

@@ -140,6 +140,11 @@ def columns(template: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\{([^{}]*)\}", template))
 
 
+def marks(template: str) -> int:
+    """How many soft tokens a template marks."""
+    return sum(int(found.group(2) or 1) for found in MARK.finditer(template) if found.group(1) == "soft")
+
+
 def soft_tokens(items: Iterable[Item]) -> int:
     """How many places of soft tokens there are."""
     return sum(item.ids.count(SOFT) for item in items if isinstance(item, Fixed))

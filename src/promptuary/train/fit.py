@@ -287,13 +287,11 @@ def _recomputing(model: SoftPrompted, recipe: Recipe) -> Iterator[None]:
     if not recipe.checkpointing:
         yield
         return
-    model.backbone.checkpoint_activations()
+    model.backbone.checkpoint_activations(True)
     try:
         yield
     finally:
-        inner = model.backbone.model
-        # transformers 5.23 renamed it; the old name warns there, the new one is missing before.
-        getattr(inner, "activation_checkpointing_disable", inner.gradient_checkpointing_disable)()
+        model.backbone.checkpoint_activations(False)
 
 
 def _digest(batch: Batch) -> str:
