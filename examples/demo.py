@@ -25,13 +25,13 @@ SENTENCES = (
 )
 
 
-def tuned(method: str, folder: Path, backbone: "object", console: Console, epochs: int | None) -> promptuary.Outcome:
+def tuned(method: str, folder: Path, backbone: "object", console: Console, epochs: int) -> promptuary.Outcome:
     """Tune one method on the embedded customer messages."""
     run = promptuary.Run(
         train="sample:intents/train",
         validation="sample:intents/validation",
         method=method,
-        recipe={} if epochs is None else {"epochs": epochs},
+        recipe={"epochs": epochs},
         out=str(folder / method),
     )
     (outcome,) = promptuary.tune(run, backbone=backbone, overwrite=True, console=console)  # type: ignore[arg-type]
@@ -82,9 +82,9 @@ def main() -> None:
     """Tune, compare, reload, predict."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--epochs", type=int, default=None, help="instead of each method's own number")
+    parser.add_argument("--epochs", type=int, default=10, help="for each method")
     given = parser.parse_args()
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     console.print("Loading the frozen backbone (all-MiniLM-L6-v2: 22.7 million numbers, none of which will change) ...")
     backbone = promptuary.load("minilm")
     outcomes = {m: tuned(m, given.out, backbone, console, given.epochs) for m in METHODS}

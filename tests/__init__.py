@@ -1,0 +1,1 @@
+from tests.shapes import checked as checked

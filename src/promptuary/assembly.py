@@ -5,12 +5,14 @@ Training and loading both build through here, so that what is loaded is what was
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
 from promptuary.backbones.backbone import Backbone
+from promptuary.checkpoint import check_backbone, read_manifest
 from promptuary.data.example import Example
 from promptuary.data.task import Task
 from promptuary.data.wording import Wording, frequent
@@ -117,6 +119,8 @@ def start(
     if kind in ("auto", "random") and not rest:
         return None
     if kind in ("file", "prompt") and rest:
+        if kind == "prompt":
+            check_backbone(read_manifest(Path(rest)), backbone, Path(rest))
         try:
             return from_file(rest)
         except SafetensorError as error:

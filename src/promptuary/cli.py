@@ -32,6 +32,7 @@ Data = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 Backbone = Annotated[str | None, typer.Option(help="A short name, a folder, or a name on the hub.")]
+Device = Annotated[str | None, typer.Option(help="Where the frozen model runs: auto (the default), cpu, cuda, cuda:1.")]
 Folder = Annotated[Path, typer.Argument(help="The folder that `tune --out` wrote.")]
 
 
@@ -97,7 +98,7 @@ def tune(
     max_length: Annotated[int | None, typer.Option(help="Cut longer texts to this many tokens.")] = None,
     metric: Annotated[str | None, typer.Option(help="What chooses the best checkpoint: accuracy, macro_f1.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16 for the frozen model.")] = None,
-    device: Annotated[str | None, typer.Option(help="Where the frozen model runs: auto, cpu, cuda, cuda:1.")] = None,
+    device: Device = None,
     seed: Annotated[
         list[int] | None, typer.Option(help="Of everything random; give it several times for several runs.")
     ] = None,
@@ -167,12 +168,13 @@ def evaluate(
     folder: Folder,
     data: Data,
     backbone: Backbone = None,
+    device: Device = None,
     decode: Annotated[str | None, typer.Option(help="For prompts that write text: free, rank, constrained.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Rows a pass.")] = 64,
     as_json: AsJson = False,
 ) -> None:
     """Score a prompt on labelled rows."""
-    with _opened(folder, backbone) as tuned:
+    with _opened(folder, backbone, device) as tuned:
         from promptuary.data.source import rows
 
         if decode is None:
@@ -196,13 +198,14 @@ def predict(
     input: Annotated[str, typer.Option(help="Rows with the columns the prompt was tuned on.")],
     output: Annotated[Path, typer.Option(help="A JSONL file: the input's fields with label and probability.")],
     backbone: Backbone = None,
+    device: Device = None,
     batch: Annotated[int, typer.Option(min=1, help="Rows a pass.")] = 64,
 ) -> None:
     """Label rows: a stream that keeps their order, in constant memory."""
     from promptuary.data.source import rows
     from promptuary.predicting import write_predictions
 
-    with _opened(folder, backbone) as tuned:
+    with _opened(folder, backbone, device) as tuned:
         count, seconds = write_predictions(tuned, rows(input), output, batch=batch, console=err)
     err.print(f"{count:,} rows in {seconds:.1f} s -> {output}", highlight=False)
 
@@ -218,7 +221,7 @@ def show(
     """What a prompt is: how it was made, its scores, its scale, and the words nearest to its soft tokens."""
     from promptuary.picture import describe, draw
 
-    with _opened(folder, backbone) as tuned:
+    with _opened(folder, backbone, None) as tuned:
         description = describe(tuned, words=words)
     if as_json:
         print(json.dumps(description, ensure_ascii=False))
@@ -264,7 +267,7 @@ def backbones(as_json: AsJson = False) -> None:
 
 
 @contextmanager
-def _opened(folder: Path, backbone: str | None) -> "Iterator[Tuned]":
+def _opened(folder: Path, backbone: str | None, device: str | None) -> "Iterator[Tuned]":
     from promptuary.tuned import open_prompt
 
-    yield open_prompt(folder, backbone=backbone)
+    yield open_prompt(folder, backbone=backbone, device=device or "auto")

@@ -107,7 +107,13 @@ def from_activations(
 
     def make(length: int, width: int, seed: torch.Generator) -> Tensor:
         chosen = frequent[torch.randint(len(frequent), (length,), generator=seed)]
-        return from_prompt(read(chosen.tolist()).cpu())(length, width, seed)
+        values = read(chosen.tolist()).cpu()
+        if values.shape[1] != width:
+            raise SettingError(
+                f"from_activations: keys and values of this backbone have {values.shape[1]} numbers, the prompt's soft "
+                f"tokens {width}. Only prompts that enter as keys and values start so (p-tuning-v2)."
+            )
+        return from_prompt(values)(length, width, seed)
 
     return make
 

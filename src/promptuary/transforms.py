@@ -43,13 +43,13 @@ class Slotwise(Transform):
     """A feed-forward network on each soft token by itself: sizes `(in, ..., out)`, an activation between layers.
 
     Raises:
-        SettingError: for fewer than two sizes.
+        SettingError: for fewer than two sizes, or one below 1.
     """
 
     def __init__(self, *sizes: int, activation: type[nn.Module] = nn.Tanh) -> None:
         super().__init__()
-        if len(sizes) < 2:
-            raise SettingError(f"Slotwise{sizes}: expected at least two sizes, (in, ..., out).")
+        if len(sizes) < 2 or min(sizes) < 1:
+            raise SettingError(f"Slotwise{sizes}: expected at least two sizes of 1 or more, (in, ..., out).")
         self.sizes = sizes
         layers: list[nn.Module] = []
         for into, out in pairwise(sizes):

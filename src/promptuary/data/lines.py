@@ -36,7 +36,7 @@ def json_lines(path: Path, source: str) -> Iterator[Pair]:
         if blank:
             raise DataError(f"{source}, line {blank}: the line is empty. Expected a JSON object on every line.")
         place = f"{source}, line {number}"
-        yield place, _object(_parsed(text, place), place)
+        yield place, _object(_parsed(text.rstrip("\r\n"), place), place)
 
 
 def comma_separated(path: Path, source: str) -> Iterator[Pair]:

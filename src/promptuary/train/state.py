@@ -160,7 +160,7 @@ def _same(path: Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> Non
     if differences:
         raise CheckpointError(
             f"{path} belongs to another run: {'; '.join(differences)}. Go on with the settings it began with, choose "
-            f"another folder, or delete {path.parent}."
+            f"another folder, or start anew (--overwrite)."
         )
 
 
