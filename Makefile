@@ -10,7 +10,7 @@ demo: .venv/.demo  ## tune three prompts on a real model and real text, keep the
 	$(BIN)/python examples/demo.py
 
 test: .venv/.dev  ## the default tests: offline, on the CPU
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 slow: .venv/.dev  ## the tests that take minutes or real weights
 	$(BIN)/python -m pytest -m slow

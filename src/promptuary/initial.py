@@ -29,7 +29,7 @@ def uniform(low: float = -0.5, high: float = 0.5) -> Initial:
     if not low < high:
         raise SettingError(f"uniform({low}, {high}): expected low < high.")
 
-    def make(length: int, width: int, seed: torch.Generator) -> Tensor:
+    def make(length: int, width: int, seed: torch.Generator) -> Float[Tensor, "{length} {width}"]:
         return torch.rand(length, width, generator=seed) * (high - low) + low
 
     return make
@@ -38,7 +38,7 @@ def uniform(low: float = -0.5, high: float = 0.5) -> Initial:
 def normal(deviation: float) -> Initial:
     """N(0, deviation^2) in every number."""
 
-    def make(length: int, width: int, seed: torch.Generator) -> Tensor:
+    def make(length: int, width: int, seed: torch.Generator) -> Float[Tensor, "{length} {width}"]:
         return torch.randn(length, width, generator=seed) * deviation
 
     return make
@@ -59,7 +59,7 @@ def from_vocabulary(table: Float[Tensor, "vocabulary dim"], frequent: Int[Tensor
             vocabularies are not, so pass the ids most frequent in the task's own text, without special ids.
     """
 
-    def make(length: int, width: int, seed: torch.Generator) -> Tensor:
+    def make(length: int, width: int, seed: torch.Generator) -> Float[Tensor, "{length} {width}"]:
         _fits(table, width, "from_vocabulary")
         if len(frequent) == 0:
             raise SettingError("from_vocabulary: there are no ids to sample from; expected at least one.")
@@ -84,7 +84,7 @@ def from_labels(table: Float[Tensor, "vocabulary dim"], labels: Sequence[Sequenc
         labels: the token ids of each class label, without special tokens.
     """
 
-    def make(length: int, width: int, seed: torch.Generator) -> Tensor:
+    def make(length: int, width: int, seed: torch.Generator) -> Float[Tensor, "{length} {width}"]:
         _fits(table, width, "from_labels")
         means = [
             table[torch.tensor(list(ids), device=table.device)].float().mean(0).cpu() for ids in labels[:length] if ids
@@ -105,7 +105,7 @@ def from_activations(
         frequent: the ids to sample from, as for `from_vocabulary`.
     """
 
-    def make(length: int, width: int, seed: torch.Generator) -> Tensor:
+    def make(length: int, width: int, seed: torch.Generator) -> Float[Tensor, "{length} {width}"]:
         chosen = frequent[torch.randint(len(frequent), (length,), generator=seed)]
         values = read(chosen.tolist()).cpu()
         if values.shape[1] != width:
@@ -135,7 +135,7 @@ def from_file(path: Path | str) -> Initial:
     if not matrices:
         raise SettingError(f"from_file({str(path)!r}): the file holds no matrix [length, width].")
 
-    def make(length: int, width: int, seed: torch.Generator) -> Tensor:
+    def make(length: int, width: int, seed: torch.Generator) -> Float[Tensor, "{length} {width}"]:
         same = [t for t in matrices if t.shape[1] == width]
         if not same:
             raise SettingError(
@@ -153,7 +153,7 @@ def from_prompt(values: Float[Tensor, "rows width"]) -> Initial:
         SettingError: when length or width differ.
     """
 
-    def make(length: int, width: int, seed: torch.Generator) -> Tensor:
+    def make(length: int, width: int, seed: torch.Generator) -> Float[Tensor, "{length} {width}"]:
         if tuple(values.shape) != (length, width):
             raise SettingError(
                 f"from_prompt: the other prompt is {tuple(values.shape)}, this one {(length, width)} "
@@ -164,7 +164,7 @@ def from_prompt(values: Float[Tensor, "rows width"]) -> Initial:
     return make
 
 
-def _fits(table: Tensor, width: int, who: str) -> None:
+def _fits(table: Float[Tensor, "vocabulary dim"], width: int, who: str) -> None:
     if table.shape[1] != width:
         raise SettingError(
             f"{who}: the embedding table has width {table.shape[1]}, this prompt needs {width}. Word embeddings can "

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import torch
 from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from promptuary.errors import SettingError
@@ -34,7 +35,7 @@ class Transform(nn.Module, ABC):
         """
 
 
-def present(values: Tensor, keep: Tensor) -> Prompt:
+def present(values: Float[Tensor, "batch prompt width"], keep: Float[Tensor, "batch prompt"]) -> Prompt:
     """A prompt whose absent slots are 0."""
     return Prompt(values * rearrange(keep, "b p -> b p 1"), keep)
 

@@ -206,7 +206,7 @@ def _told_hidden(model: SoftPrompted, examples: Sequence[Example]) -> None:
     if hidden:
         warnings.warn(
             f"{model.backbone.name!r} attends through sliding windows: in the longest text the last {hidden} of "
-            f"{longest} tokens cannot see a prompt at the input. Keys and values are seen from everywhere (p-tuning-v2).",
+            f"{longest} tokens cannot see a prompt at the input. Keys and values are seen everywhere (p-tuning-v2).",
             stacklevel=2,
         )
 

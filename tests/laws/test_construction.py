@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from transformers import BertModel
+from transformers import BertModel, PreTrainedModel
 
 from promptuary.backbones import attention
 from promptuary.backbones.load import wrap
@@ -126,7 +126,7 @@ def test_a_model_of_another_kind_is_refused() -> None:
     wrong = config("bert")
     wrong.model_type = "vit"
     with pytest.raises(BackboneError, match="not driven by this library"):
-        wrap(type("Odd", (), {"config": wrong})(), "odd")  # type: ignore[arg-type]
+        wrap(PreTrainedModel(wrong), "odd")
 
 
 def test_an_encoder_does_not_continue_text() -> None:

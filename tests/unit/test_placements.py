@@ -19,7 +19,7 @@ def instance(ids: list[list[int]], mask: list[list[int]]) -> Instance:
 
 def laid(placement: Placement, x: Instance, *soft: float) -> list[list[float]]:
     """The present items of each row, from the front."""
-    values = torch.tensor(soft)[None, :, None].expand(x.ids.shape[0], -1, -1)
+    values = torch.tensor(soft).float()[None, :, None].expand(x.ids.shape[0], -1, -1)
     layout: Layout = placement(Prompt(values, torch.ones(values.shape[:2])), x)
     return [layout.embeds[b, layout.mask[b], 0].tolist() for b in range(x.ids.shape[0])]
 

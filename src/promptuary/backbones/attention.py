@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from einops import repeat
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -25,7 +26,19 @@ from promptuary.values import Attention, Call, KeyValue, Part
 
 NAME = "promptuary"
 
-Extended = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+# Grouped queries have more heads than keys and values; a mask is a boolean or what is added to the scores.
+Query = Float[Tensor, "rows asking queries key"]
+Key = Float[Tensor, "rows heads own key"]
+Value = Float[Tensor, "rows heads own value"]
+Mask = Shaped[Tensor, "#rows #asking queries own"]
+Bias = Float[Tensor, "#rows asking queries own"]
+
+Extended = tuple[
+    Float[Tensor, "rows heads all key"],
+    Float[Tensor, "rows heads all value"],
+    Shaped[Tensor, "#rows #asking queries all"] | None,
+    Float[Tensor, "#rows asking queries all"] | None,
+]
 
 
 @runtime_checkable
@@ -33,17 +46,17 @@ class Carried(Protocol):
     """What rides to an attention call: given its tensors, the tensors to use."""
 
     def __call__(
-        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, bias: Tensor | None
+        self, module: nn.Module, query: Query, key: Key, value: Value, mask: Mask | None, bias: Bias | None
     ) -> Extended: ...
 
 
 def prompted_attention(
     module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    position_bias: Tensor | None = None,
+    query: Query,
+    key: Key,
+    value: Value,
+    attention_mask: Mask | None,
+    position_bias: Bias | None = None,
     promptuary: Carried | None = None,
     **rest: Any,
 ) -> tuple[Tensor, Tensor | None]:
@@ -74,10 +87,10 @@ class Prefix:
     """Soft keys and values for the attention calls of one layer, by the identity of the attention module."""
 
     promised: dict[int, KeyValue]
-    keep: Tensor  # bool [batch, prompt]
+    keep: Bool[Tensor, "batch prompt"]
 
     def __call__(
-        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, bias: Tensor | None
+        self, module: nn.Module, query: Query, key: Key, value: Value, mask: Mask | None, bias: Bias | None
     ) -> Extended:
         soft = self.promised.get(id(module))
         if soft is None:
@@ -101,13 +114,13 @@ class Prefix:
         return key, value, mask, bias
 
 
-def _causal(queries: int, keys: int, device: torch.device) -> Tensor:
-    """Which keys each query may see, the last query all of them: [1, 1, queries, keys]."""
+def _causal(queries: int, keys: int, device: torch.device) -> Bool[Tensor, "1 1 {queries} {keys}"]:
+    """Which keys each query may see, the last query all of them."""
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)[None, None]
 
 
-def _rows(given: Tensor, rows: int) -> Tensor:
-    """Each row of `given` as often as beams or returned sequences multiplied it: [b, ...] -> [rows, ...]."""
+def _rows(given: Shaped[Tensor, "batch *rest"], rows: int) -> Shaped[Tensor, "{rows} *rest"]:
+    """Each row of `given` as often as beams or returned sequences multiplied it."""
     if given.shape[0] == rows:
         return given
     if given.shape[0] == 1:
@@ -148,7 +161,7 @@ class _Recorder:
     notes: Notes
 
     def __call__(
-        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, bias: Tensor | None
+        self, module: nn.Module, query: Query, key: Key, value: Value, mask: Mask | None, bias: Bias | None
     ) -> Extended:
         self.notes.append((self.layer, module, key.detach(), value.detach()))
         return key, value, mask, bias

@@ -99,7 +99,7 @@ class Backbone(ABC):
         return table
 
     @property
-    def _weight(self) -> Tensor:
+    def _weight(self) -> Float[Tensor, "vocabulary dim"]:
         weight: Any = self._table().weight
         return cast("Tensor", weight)
 
@@ -129,7 +129,7 @@ class Backbone(ABC):
         scores: Tensor = self._head(inputs_embeds=flat, **self._head_arguments(flat)).logits
         return scores.reshape(*hidden.shape[:-1], scores.shape[-1])
 
-    def _head_arguments(self, flat: Tensor) -> dict[str, Any]:
+    def _head_arguments(self, flat: Float[Tensor, "1 rows hidden"]) -> dict[str, Any]:
         return {}
 
     def train(self, mode: bool) -> None:
@@ -204,7 +204,7 @@ class Backbone(ABC):
     def _read(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens output"]:
         """The bare model's last states on real tokens (an encoder-decoder reads them with both towers)."""
 
-    def _trial(self) -> Tensor:
+    def _trial(self) -> Float[Tensor, "1 tokens output"]:
         return self._read(torch.arange(5, device=self.device)[None] + 3)
 
     def _measure(self) -> Shape:
@@ -304,7 +304,9 @@ def call_with(module: nn.Module, **arguments: Any) -> Any:
     return module(**{k: v for k, v in arguments.items() if k in known and v is not None})
 
 
-def run_stack(stack: nn.Module, layout: Layout, *, dtype: torch.dtype, **more: Any) -> Tensor:
+def run_stack(
+    stack: nn.Module, layout: Layout, *, dtype: torch.dtype, **more: Any
+) -> Float[Tensor, "batch length output"]:
     """A tower's last hidden states on a layout. Positions are the model's own rule: the row has no gaps."""
     out = call_with(
         stack,

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from promptuary.backbones.backbone import Backbone, at, call_with, fitting, flush_right, run_stack
@@ -50,14 +50,14 @@ class Decoder(Backbone):
         with self.attachment.carrying(turned):
             return generate(self.model, how, start=0, inputs_embeds=embeds, attention_mask=mask, **options)
 
-    def _states(self, call: Call, layout: Layout) -> Tensor:
+    def _states(self, call: Call, layout: Layout) -> Float[Tensor, "batch length output"]:
         positions = None
         if call.start:  # after keys and values of real tokens, the input goes on counting
             positions = torch.arange(layout.mask.shape[1], device=self.device)[None] + call.start
         with self.attachment.carrying(call):
             return run_stack(self.stacks()[0][0], layout, dtype=self.dtype, position_ids=positions)
 
-    def _read(self, ids: Int[Tensor, "batch tokens"]) -> Tensor:
+    def _read(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens output"]:
         states: Tensor = call_with(
             self.stacks()[0][0], input_ids=ids, use_cache=False, return_dict=True
         ).last_hidden_state

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from promptuary.backbones.backbone import Backbone, at, call_with, fitting, run_stack
@@ -41,6 +41,6 @@ class Encoder(Backbone):
             f"{self.name!r} is an encoder and does not generate text; use a causal or text-to-text model."
         )
 
-    def _read(self, ids: Int[Tensor, "batch tokens"]) -> Tensor:
+    def _read(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens output"]:
         states: Tensor = call_with(self.model.base_model, input_ids=ids, return_dict=True).last_hidden_state
         return states

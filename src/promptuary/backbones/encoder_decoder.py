@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from promptuary.backbones.backbone import Backbone, at, call_with, fitting, run_stack
@@ -53,10 +53,10 @@ class EncoderDecoder(Backbone):
     def _start(self) -> int:
         return int(self.model.config.decoder_start_token_id)
 
-    def _head_arguments(self, flat: Tensor) -> dict[str, Any]:
+    def _head_arguments(self, flat: Float[Tensor, "1 rows hidden"]) -> dict[str, Any]:
         return {"encoder_outputs": (flat,), "decoder_inputs_embeds": flat}
 
-    def _read(self, ids: Int[Tensor, "batch tokens"]) -> Tensor:
+    def _read(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens output"]:
         encoder, decoder = (stack for stack, _ in self.stacks())
         states: Tensor = call_with(encoder, input_ids=ids, return_dict=True).last_hidden_state
         call_with(decoder, input_ids=ids, encoder_hidden_states=states, use_cache=False)

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TypeVar
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from promptuary.data.batch import Batch
@@ -113,5 +113,5 @@ def _targets(texts: Sequence[Sequence[int]], pad: int) -> Targets:
     return Targets(ids, _padded([[1] * len(text) for text in texts], 0).bool()[:, None])
 
 
-def _covered(contexts: Sequence[Sequence[tuple[int, int] | None]]) -> Tensor:
+def _covered(contexts: Sequence[Sequence[tuple[int, int] | None]]) -> Bool[Tensor, "batch tokens"]:
     return _padded([[int(part is not None) for part in row] for row in contexts], 0).bool()

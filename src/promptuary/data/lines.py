@@ -5,9 +5,10 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
+from io import BufferedIOBase
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from promptuary.errors import DataError
 
@@ -73,9 +74,9 @@ def _lines(path: Path, source: str) -> Iterator[tuple[int, str]]:
             raise DataError(f"{source}, after line {number}: the gzip file is broken or cut off ({error}).") from error
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> BufferedIOBase:
     packed = path.name.lower().endswith(".gz")
-    return cast(BinaryIO, gzip.open(path)) if packed else path.open("rb")
+    return gzip.open(path) if packed else path.open("rb")
 
 
 def _parsed(text: str, place: str) -> Any:

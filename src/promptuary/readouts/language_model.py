@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from einops import reduce
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -95,8 +95,8 @@ def _given(out: Output, targets: Targets | None) -> Targets:
     return targets
 
 
-def _gold(batch: Batch, choices: int) -> Tensor:
-    """Which choice is a row's own class: bool [batch, choices, 1]; none where the class is unknown."""
+def _gold(batch: Batch, choices: int) -> Bool[Tensor, "batch {choices} 1"]:
+    """Which choice is a row's own class; none where the class is unknown."""
     if batch.labels is None:
         raise DataError("This batch has no labels to compare with. Expected Batch.labels, a class for each row.")
     return (batch.labels[:, None] == torch.arange(choices, device=batch.labels.device))[:, :, None]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -79,7 +79,7 @@ class Span(Readout):
         return rearrange(in_float32(self.head, states), "b t ends -> b ends t")
 
 
-def _context(batch: Batch) -> Tensor:
+def _context(batch: Batch) -> Bool[Tensor, "batch tokens"]:
     if batch.context is None:
         raise DataError("This batch has no context. Expected Batch.context, true where an answer may be.")
     return batch.context & batch.mask

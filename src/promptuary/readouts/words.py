@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from promptuary.errors import SettingError
@@ -70,8 +70,8 @@ class Words(nn.Module):
         return of_label.masked_fill(~self.owns, 0.0).sum(2) / self.owns.sum(1) - self.prior
 
 
-def padded_texts(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Token ids padded behind with 0, and the mask of the real ones: int and bool [texts, steps]."""
+def padded_texts(texts: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "texts steps"], Bool[Tensor, "texts steps"]]:
+    """Token ids padded behind with 0, and the mask of the real ones."""
     longest = max(map(len, texts))
     ids = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts])
     return ids, torch.arange(longest) < torch.tensor([[len(text)] for text in texts])

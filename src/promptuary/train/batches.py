@@ -1,11 +1,12 @@
 """What training asks of its data: batches by epoch, the same ones whenever it asks again."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from promptuary.data.batch import Batch
 
 
+@runtime_checkable
 class Batches(Protocol):
     """A data set in batches.
 

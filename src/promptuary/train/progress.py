@@ -1,11 +1,12 @@
 """What a run tells while it runs: to nobody, to a terminal as a bar, to a file as plain lines."""
 
 from collections.abc import Mapping
-from typing import IO, Protocol
+from typing import IO, Protocol, runtime_checkable
 
 from promptuary.train.alarms import Alarm
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Told what happens, as it happens."""
 

@@ -1,0 +1,46 @@
+"""The tests run under checks of shapes: here, that they do."""
+
+import importlib
+import pkgutil
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+import promptuary
+from promptuary.backbones.backbone import at
+from promptuary.values import Prompt
+
+MODULES = [m.name for m in pkgutil.walk_packages(promptuary.__path__, "promptuary.") if "__main__" not in m.name]
+
+
+@pytest.mark.parametrize(
+    ("values", "keep"),
+    [
+        (torch.zeros(1, 2, 3), torch.ones(1, 3)),
+        (torch.zeros(1, 2, 3, dtype=torch.long), torch.ones(1, 2)),
+        (torch.zeros(2, 3), torch.ones(1, 2)),
+    ],
+)
+def test_a_value_whose_axes_or_types_disagree_cannot_be_made(values: torch.Tensor, keep: torch.Tensor) -> None:
+    with pytest.raises(TypeCheckError, match="Prompt"):
+        Prompt(values, keep)
+
+
+def test_a_call_whose_axes_disagree_cannot_be_made() -> None:
+    with pytest.raises(TypeCheckError, match="columns"):
+        at(torch.zeros(2, 3, 4), torch.zeros(1, 1, dtype=torch.long))
+
+
+def test_every_module_that_names_axes_is_checked(pytestconfig: pytest.Config) -> None:
+    *checked, _ = pytestconfig.getoption("jaxtyping_packages").split(",")
+    axes = [
+        name
+        for name in MODULES
+        if any(
+            getattr(value, "__module__", "").startswith("jaxtyping")
+            for value in vars(importlib.import_module(name)).values()
+        )
+    ]
+    assert "promptuary.values" in axes
+    assert [name for name in axes if not any(f"{name}.".startswith(f"{place}.") for place in checked)] == []
