@@ -132,7 +132,8 @@ class Idle(Backbone):
     def fingerprint(self) -> str:
         return self.name
 
-    def stacks(self) -> Sequence[tuple[nn.Module, Part]]:
+    @staticmethod
+    def towers(model: object) -> Sequence[tuple[nn.Module, Part]]:
         return []
 
     def embed(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens dim"]:

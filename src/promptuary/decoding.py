@@ -77,9 +77,13 @@ class Decoded:
         return float((self.label == -1).float().mean())
 
 
-def free(model: SoftPrompted, x: Instance, labels: Labels, *, max_new_tokens: int = 16) -> Decoded:
-    """Greedy generation; the decoded text must equal a label exactly, else the row's class is -1."""
-    how = Generation(max_new_tokens=max_new_tokens, end=(labels.end,))
+def free(model: SoftPrompted, x: Instance, labels: Labels, *, max_new_tokens: int | None = None) -> Decoded:
+    """Greedy generation; the decoded text must equal a label exactly, else the row's class is -1.
+
+    Arguments:
+        max_new_tokens: where a text is cut; by default just behind the longest label, since more cannot be right.
+    """
+    how = Generation(max_new_tokens=max_new_tokens or max(map(len, labels.bare)) + 1, end=(labels.end,))
     texts = tuple(labels.decode(ids) for ids in _generated(model, x, how, labels.end))
     label = [labels.texts.index(text) if text in labels.texts else -1 for text in texts]
     return Decoded(torch.tensor(label, device=x.ids.device), texts)

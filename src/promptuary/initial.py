@@ -119,10 +119,10 @@ def from_activations(
 
 
 def from_file(path: Path | str) -> Initial:
-    """The first (or only) matrix of a safetensors file, or a prompt saved by this library.
+    """The matrix of a safetensors file that holds one, or a prompt saved by this library (its matrix `prompt`).
 
     Raises:
-        SettingError: when the file is missing or holds no matrix of the right width.
+        SettingError: when the file is missing, holds no or several matrices, or one of another width.
     """
     place = Path(path)
     if place.is_dir():
@@ -131,17 +131,20 @@ def from_file(path: Path | str) -> Initial:
         raise SettingError(
             f"from_file({str(path)!r}): no such file. Name a .safetensors file or a saved prompt's folder."
         )
-    matrices = [t for _, t in sorted(load_file(place).items()) if t.dim() == 2 and t.is_floating_point()]
-    if not matrices:
-        raise SettingError(f"from_file({str(path)!r}): the file holds no matrix [length, width].")
+    found = {k: t for k, t in load_file(place).items() if t.dim() == 2 and t.is_floating_point()}
+    matrices = [found["prompt"]] if "prompt" in found else list(found.values())
+    if len(matrices) != 1:
+        raise SettingError(
+            f"from_file({str(path)!r}): the file holds {len(matrices)} matrices. Expected one [length, width], "
+            "or one that is named 'prompt'."
+        )
 
     def make(length: int, width: int, seed: torch.Generator) -> Float[Tensor, "{length} {width}"]:
-        same = [t for t in matrices if t.shape[1] == width]
-        if not same:
+        if matrices[0].shape[1] != width:
             raise SettingError(
                 f"from_file({str(path)!r}): its matrix has width {matrices[0].shape[1]}, this prompt needs {width}."
             )
-        return from_prompt(same[0])(length, width, seed)
+        return from_prompt(matrices[0])(length, width, seed)
 
     return make
 

@@ -112,7 +112,7 @@ class Scaled(Transform):
 def seeded(seed: int) -> Iterator[None]:
     """Networks built inside draw their weights from `seed`; the caller's random state is untouched."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach every GPU too
         yield
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from promptuary.backbones import load as loading
 from promptuary.cli import app
 from promptuary.data import lines as readers
 from tests.saved import Shelf, command, done, lines, opinions, refused
@@ -222,7 +221,9 @@ def test_an_unknown_model_is_refused_without_waiting_for_a_network(
         asked.append(host)
         raise OSError("no network")
 
-    monkeypatch.setattr(loading.socket, "getaddrinfo", unreachable)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("promptuary.hub.getproxies", dict)
+    monkeypatch.setattr("promptuary.hub.socket.getaddrinfo", unreachable)
     assert "'roberta-none'" in refused(*_tune(shelf, tmp_path / "out", "--backbone", "roberta-none"))
     assert len(asked) == 1
 

@@ -114,16 +114,19 @@ def test_another_prompt_must_have_the_same_shape(shape: tuple[int, int]) -> None
         from_prompt(torch.zeros(2, 4))(*shape, seed())
 
 
-def test_a_file_gives_its_matrix_of_the_right_width(tmp_path: Path) -> None:
+def test_a_file_gives_its_prompt_and_never_a_read_out(tmp_path: Path) -> None:
     wanted = torch.randn(2, 4)
     file = tmp_path / "prompt.safetensors"
-    save_file({"a.bias": torch.zeros(4), "b": torch.zeros(2, 9), "c": wanted}, file)
+    save_file({"readout.head.weight": torch.zeros(2, 4), "prompt": wanted}, file)
     assert torch.equal(from_file(file)(2, 4, seed()), wanted)
     assert torch.equal(from_file(tmp_path)(2, 4, seed()), wanted)
-    with pytest.raises(SettingError, match="width 9, this prompt needs 5"):
+    save_file({"a.bias": torch.zeros(4), "only": wanted}, tmp_path / "plain.safetensors")
+    assert torch.equal(from_file(tmp_path / "plain.safetensors")(2, 4, seed()), wanted)
+    with pytest.raises(SettingError, match="width 4, this prompt needs 5"):
         from_file(file)(2, 5, seed())
-    save_file({"n": torch.zeros(3)}, tmp_path / "none.safetensors")
-    with pytest.raises(SettingError, match="no matrix"):
-        from_file(tmp_path / "none.safetensors")
+    for count, tensors in ((0, {"n": torch.zeros(3)}), (2, {"a": wanted, "b": wanted.clone()})):
+        save_file(tensors, tmp_path / "unclear.safetensors")
+        with pytest.raises(SettingError, match=f"holds {count} matrices"):
+            from_file(tmp_path / "unclear.safetensors")
     with pytest.raises(SettingError, match="no such file"):
         from_file(tmp_path / "missing.safetensors")

@@ -119,7 +119,7 @@ def _causal(queries: int, keys: int, device: torch.device) -> Bool[Tensor, "1 1 
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)[None, None]
 
 
-def _rows(given: Shaped[Tensor, "batch *rest"], rows: int) -> Shaped[Tensor, "{rows} *rest"]:
+def _rows(given: Shaped[Tensor, "batch *rest"], rows: int) -> Shaped[Tensor, "rows *rest"]:
     """Each row of `given` as often as beams or returned sequences multiplied it."""
     if given.shape[0] == rows:
         return given

@@ -41,11 +41,11 @@ class Backbone(ABC):
         self._tokenizer: Any = None
         model.requires_grad_(False)
         model.train(False)
-        self.attachment = Attachment(model, self.stacks(), self._trial)
+        self.attachment = Attachment(model, self.towers(self.model), self._trial)
         if not head:
             self._head: nn.Module | None = None
         else:
-            self._head = _head_of(model, [stack for stack, _ in self.stacks()])
+            self._head = _head_of(model, [stack for stack, _ in self.towers(self.model)])
         self.shape = self._measure()
         self._probe()
 
@@ -75,8 +75,9 @@ class Backbone(ABC):
     def dtype(self) -> torch.dtype:
         return self.model.dtype
 
+    @staticmethod
     @abstractmethod
-    def stacks(self) -> Sequence[tuple[nn.Module, Part]]:
+    def towers(model: PreTrainedModel) -> Sequence[tuple[nn.Module, Part]]:
         """The model's towers, with the part that their self-attention plays."""
 
     @abstractmethod
@@ -94,7 +95,7 @@ class Backbone(ABC):
 
     def _table(self) -> nn.Module:
         """The embedding of the tower that reads the input (a BART may have another one for its decoder)."""
-        tower: Any = self.stacks()[0][0]
+        tower: Any = self.towers(self.model)[0][0]
         table: nn.Module = tower.get_input_embeddings()
         return table
 
@@ -154,7 +155,7 @@ class Backbone(ABC):
         digest = hashlib.blake2b(digest_size=16)
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     def fingerprint(self) -> str:
@@ -214,7 +215,7 @@ class Backbone(ABC):
         weight = self._weight
         sample = torch.linspace(0, weight.shape[0] - 1, min(weight.shape[0], 4096), device=self.device).long()
         seen = self.embed(sample[None])[0].float()
-        parts = [part for _, part in self.stacks()]
+        parts = [part for _, part in self.towers(self.model)]
         return Shape(
             family=config.model_type,
             dim=int(seen.shape[1]),

@@ -1,12 +1,14 @@
 """Causal backbones: GPT-2, Llama, Qwen3, Mistral, Gemma3, GPT-NeoX, OPT."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from promptuary.backbones.backbone import Backbone, at, call_with, fitting, flush_right, run_stack
 from promptuary.backbones.generation import Generation, fits, generate
@@ -17,8 +19,9 @@ from promptuary.values import Call, KeyValue, Layout, Output, Part, Targets
 class Decoder(Backbone):
     """A causal language model."""
 
-    def stacks(self) -> Sequence[tuple[nn.Module, Part]]:
-        return [(self.model.get_decoder(), "decoder")]  # type: ignore[no-untyped-call]
+    @staticmethod
+    def towers(model: PreTrainedModel) -> Sequence[tuple[nn.Module, Part]]:
+        return [(model.get_decoder(), "decoder")]  # type: ignore[no-untyped-call]
 
     def run(self, call: Call, targets: Targets | None = None) -> Output:
         limit = None if self.shape.positions is None else self.shape.positions - call.start
@@ -55,11 +58,11 @@ class Decoder(Backbone):
         if call.start:  # after keys and values of real tokens, the input goes on counting
             positions = torch.arange(layout.mask.shape[1], device=self.device)[None] + call.start
         with self.attachment.carrying(call):
-            return run_stack(self.stacks()[0][0], layout, dtype=self.dtype, position_ids=positions)
+            return run_stack(self.towers(self.model)[0][0], layout, dtype=self.dtype, position_ids=positions)
 
     def _read(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens output"]:
         states: Tensor = call_with(
-            self.stacks()[0][0], input_ids=ids, use_cache=False, return_dict=True
+            self.towers(self.model)[0][0], input_ids=ids, use_cache=False, return_dict=True
         ).last_hidden_state
         return states
 
@@ -69,9 +72,7 @@ def _repeated(call: Call, times: int) -> Call:
     if times == 1:
         return call
 
-    def rows(t: Tensor) -> Tensor:
-        return repeat(t, "b ... -> (b c) ...", c=times)
-
+    rows = partial(repeat, pattern="b ... -> (b c) ...", c=times)
     old = call.layout
     layout = Layout(rows(old.embeds), rows(old.mask), rows(old.types), rows(old.tokens), rows(old.prompts))
     keys_values = {i: KeyValue(rows(kv.key), rows(kv.value)) for i, kv in call.keys_values.items()}

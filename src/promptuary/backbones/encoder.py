@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from promptuary.backbones.backbone import Backbone, at, call_with, fitting, run_stack
 from promptuary.backbones.generation import Generation
@@ -15,8 +16,9 @@ from promptuary.values import Call, Output, Part, Targets
 class Encoder(Backbone):
     """A bidirectional model, with or without a masked-language-model head."""
 
-    def stacks(self) -> Sequence[tuple[nn.Module, Part]]:
-        return [(self.model.base_model, "encoder")]
+    @staticmethod
+    def towers(model: PreTrainedModel) -> Sequence[tuple[nn.Module, Part]]:
+        return [(model.base_model, "encoder")]
 
     def run(self, call: Call, targets: Targets | None = None) -> Output:
         if targets is not None:

@@ -7,6 +7,7 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from promptuary.backbones.backbone import Backbone, at, call_with, fitting, run_stack
 from promptuary.backbones.generation import Generation, fits, generate
@@ -16,11 +17,12 @@ from promptuary.values import Call, KeyValue, Output, Part, Targets
 class EncoderDecoder(Backbone):
     """A model that reads with one tower and writes with another. The prompt is the encoder's; prefixes are both's."""
 
-    def stacks(self) -> Sequence[tuple[nn.Module, Part]]:
-        return [(self.model.get_encoder(), "encoder"), (self.model.get_decoder(), "decoder")]  # type: ignore[no-untyped-call]
+    @staticmethod
+    def towers(model: PreTrainedModel) -> Sequence[tuple[nn.Module, Part]]:
+        return [(model.get_encoder(), "encoder"), (model.get_decoder(), "decoder")]  # type: ignore[no-untyped-call]
 
     def run(self, call: Call, targets: Targets | None = None) -> Output:
-        encoder, decoder = (stack for stack, _ in self.stacks())
+        encoder, decoder = (stack for stack, _ in self.towers(self.model))
         call = fitting(call, self.shape.positions)
         with self.attachment.carrying(call):
             states = run_stack(encoder, call.layout, dtype=self.dtype)
@@ -57,7 +59,7 @@ class EncoderDecoder(Backbone):
         return {"encoder_outputs": (flat,), "decoder_inputs_embeds": flat}
 
     def _read(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens output"]:
-        encoder, decoder = (stack for stack, _ in self.stacks())
+        encoder, decoder = (stack for stack, _ in self.towers(self.model))
         states: Tensor = call_with(encoder, input_ids=ids, return_dict=True).last_hidden_state
         call_with(decoder, input_ids=ids, encoder_hidden_states=states, use_cache=False)
         return states

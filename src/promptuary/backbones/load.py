@@ -1,17 +1,14 @@
 """From a name to a frozen backbone with its tokenizer: a short name, a folder, or a model of the Hugging Face hub."""
 
 import importlib.util
-import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
 
 import torch
 from huggingface_hub import scan_cache_dir
-from huggingface_hub.constants import ENDPOINT
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -29,6 +26,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging as transformers_logging
 
+from promptuary import hub
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.decoder import Decoder
 from promptuary.backbones.encoder import Encoder
@@ -97,33 +95,59 @@ def load(
     config = _config(name, place)
     if not dropout:
         _without_dropout(config)
-    kind, auto, head = _kind(config)
+    kind, auto, head = _kind(config, config.architectures or [])
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
-        model, info = auto.from_pretrained(place, config=config, dtype=dtype, output_loading_info=True)
+        model, info = auto.from_pretrained(
+            place, config=config, dtype=dtype, output_loading_info=True, local_files_only=not _hub_answers()
+        )
     except (OSError, ValueError) as error:
         raise BackboneError(f"{name!r}: the model's weights could not be read ({_first_line(error)}).") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
-    base = model.base_model_prefix
-    missing = [key for key in info["missing_keys"] if not key.startswith(f"{base}.")]
-    backbone = kind(model.to(where), name, head=head and not missing)
+    _without_pooler(model)
+    backbone = kind(model.to(where), name, head=head and not _untrained(kind, model, info["missing_keys"], name))
     backbone.tokenizer = _tokenizer(name, place)
     return backbone
 
 
+def _without_pooler(model: PreTrainedModel) -> None:
+    """Take off the pooler: nothing reads it, and where a checkpoint has none it would be random."""
+    if getattr(model.base_model, "pooler", None) is not None:
+        model.base_model.pooler = None  # type: ignore[assignment]
+
+
+def _untrained(kind: type[Backbone], model: PreTrainedModel, missing: Iterable[str], name: str) -> bool:
+    """Whether the head's weights were missing from the checkpoint.
+
+    Raises:
+        BackboneError: when weights of the layers themselves were missing.
+    """
+    towers = [tower for tower, _ in kind.towers(model)]
+    inside = {id(p) for tower in towers for p in tower.parameters()}
+    named = dict(model.named_parameters())
+    absent = [key for key in missing if key in named]
+    lost = [key for key in absent if id(named[key]) in inside]
+    if lost:
+        raise BackboneError(
+            f"{name!r}: the checkpoint lacks {len(lost)} weights of the model itself ({lost[0]}, ...); they would be "
+            "random. Expected a complete checkpoint."
+        )
+    return bool(absent)
+
+
 def wrap(model: PreTrainedModel, name: str = "custom") -> Backbone:
     """Freeze a model that is already in memory (it must carry its trained head, if it has one)."""
-    kind, _, head = _kind(model.config)
-    return kind(model, name, head=head)
+    kind, _, head = _kind(model.config, [type(model).__name__])
+    return kind(model, name, head=head and model.get_output_embeddings() is not None)  # type: ignore[no-untyped-call]
 
 
 def _place(name: str) -> str:
     bundled = SHORT_NAMES.get(name)
     if bundled is None:
-        return name
+        return str(Path(name).expanduser()) if name.startswith("~") else name
     path = bundled.path()
     if path is None:
         raise BackboneError(
@@ -167,7 +191,7 @@ def _device(device: torch.device | str) -> torch.device:
 
 def _hub_answers() -> bool:
     try:
-        socket.getaddrinfo(urlsplit(ENDPOINT).hostname, 443)
+        hub.reach()
     except OSError:
         return False
     return True
@@ -178,9 +202,8 @@ def _offline() -> str:
     return f"Available without a network: {names}."
 
 
-def _kind(config: PreTrainedConfig) -> tuple[type[Backbone], Any, bool]:
+def _kind(config: PreTrainedConfig, architectures: Sequence[str]) -> tuple[type[Backbone], Any, bool]:
     """The adapter, the model class to load, and whether a trained vocabulary head is to be expected."""
-    architectures = config.architectures or []
     family = config.model_type
     if config.is_encoder_decoder and family in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
         return EncoderDecoder, AutoModelForSeq2SeqLM, True

@@ -5,16 +5,13 @@ Files are read strictly: what is not UTF-8, not JSON or not of the header's widt
 a row that is guessed at or left out. Everything is streamed; a file may be larger than the memory.
 """
 
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
-from promptuary import samples
+from promptuary import hub, samples
 from promptuary.data.lines import comma_separated, json_lines, tab_separated
 from promptuary.errors import DataError, SettingError, nearest
 
@@ -153,7 +150,7 @@ def _opened(source: str, name: str, split: str) -> Any:
     import datasets  # heavy, and files do not need it
 
     if not Path(name).expanduser().is_dir():
-        _reach_hub()
+        hub.reach()
         parts = name.split("/")
         configuration = "/".join(parts[2:]) or None
         return datasets.load_dataset("/".join(parts[:2]), configuration, split=split, streaming=True)
@@ -163,16 +160,6 @@ def _opened(source: str, name: str, split: str) -> Any:
     if split not in saved:
         raise DataError(f"{source!r}: the folder has no split {split!r}. {nearest(split, saved)}")
     return saved[split]
-
-
-def _reach_hub() -> None:
-    """Fail at once without a network: the hub's client would go on trying for half a minute."""
-    from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
-
-    if HF_HUB_OFFLINE:
-        raise ConnectionError("HF_HUB_OFFLINE is set")
-    if not getproxies():  # behind a proxy it is the proxy that looks names up
-        socket.getaddrinfo(urlsplit(ENDPOINT).hostname, 443)
 
 
 def _brief(error: Exception) -> str:

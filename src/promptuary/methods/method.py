@@ -23,7 +23,7 @@ class Method:
         summary: one line.
         paper: authors, year, title, where to find it.
         build: `(shape, *, length, init, seed, ...) -> (generator, injection)`. Its keyword arguments are the
-            method's settings: there is no second schema.
+            method's settings: there is no second schema. Methods whose soft tokens a network makes have no `init`.
         recipe: defaults that learn on small and middle-sized models.
         init: the start that `auto` names (see `promptuary.assembly.start`); `random` is the build function's own.
         presets: the paper's own recipe(s) by name.
@@ -49,6 +49,10 @@ class Method:
             SettingError: for a setting the method does not have, with the nearest one it has.
         """
         known = inspect.signature(self.build).parameters
+        if "init" in settings and "init" not in known:
+            raise SettingError(
+                f"Method {self.name!r} makes its soft tokens by a network, which has no start to choose. Leave init at 'auto'."
+            )
         for name in settings:
             if name not in known or name == "shape":
                 raise SettingError(f"Method {self.name!r} has no setting {name!r}. {nearest(name, self.settings())}")

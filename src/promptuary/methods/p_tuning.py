@@ -13,7 +13,7 @@ from torch import nn
 
 from promptuary.errors import SettingError
 from promptuary.generators import Free, Generator, Mapped
-from promptuary.initial import Initial, normal
+from promptuary.initial import normal
 from promptuary.injections import Embeddings, Injection
 from promptuary.methods.method import Method
 from promptuary.placements import Slots, Split
@@ -30,7 +30,6 @@ def p_tuning(
     length: int = 9,
     encoder: Literal["lstm", "mlp"] = "lstm",
     template: bool = False,
-    init: Initial | None = None,
     seed: int = 0,
 ) -> tuple[Generator, Injection]:
     """Soft tokens through BiLSTM and MLP, before the input or (`template`) at the marks of a template."""
@@ -39,7 +38,7 @@ def p_tuning(
     with seeded(seed):
         mlp = Slotwise(shape.dim, shape.dim, shape.dim, activation=nn.ReLU)
         networks: tuple[Transform, ...] = (BiLSTM(shape.dim), mlp) if encoder == "lstm" else (mlp,)
-    inner = Free(length, shape.dim, init or normal(1.0), seed=seed)
+    inner = Free(length, shape.dim, normal(1.0), seed=seed)
     with torch.no_grad():
         raw = Mapped(inner, *networks).fixed()
     spread = float(raw.values.std()) if raw is not None and raw.values.numel() > 1 else 0.0

@@ -28,12 +28,11 @@ def prefix_tuning(
     length: int = 10,
     middle: int = 512,
     parts: Iterable[Part] | None = None,
-    init: Initial | None = None,
     seed: int = 0,
 ) -> tuple[Generator, Injection]:
     """Soft keys and values through an MLP `dim -> middle -> width` that is dropped after training (section 4.3)."""
     injection = KeyValues(shape, parts=parts)
-    inner = Free(length, shape.dim, init or normal(1.0), seed=seed)
+    inner = Free(length, shape.dim, normal(1.0), seed=seed)
     with seeded(seed):
         mlp = Slotwise(shape.dim, middle, injection.width, activation=nn.Tanh)
     return Mapped(inner, mlp), injection

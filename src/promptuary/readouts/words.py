@@ -92,6 +92,14 @@ def _check(ids: Sequence[Sequence[Sequence[int]]], combinations: dict[str, str],
     for number, label in enumerate(ids):
         if not label or not all(len(word) for word in label):
             raise SettingError(f"Label {number} has no word, or an empty one: expected one word of one token or more.")
+    owners: dict[tuple[int, ...], int] = {}
+    for number, label in enumerate(ids):
+        for word in label:
+            if owners.setdefault(tuple(word), number) != number:
+                raise SettingError(
+                    f"Labels {owners[tuple(word)]} and {number} have a word of the same tokens {list(word)}. "
+                    "Expected words that can be told apart (unknown characters all become one token)."
+                )
     for name, value in combinations.items():
         if value not in ("sum", "mean"):
             raise SettingError(f"{name}={value!r}: expected 'sum' or 'mean'.")
