@@ -69,7 +69,8 @@ def save_prompt(
     """Write a prompt; `manifest` holds the fields of `Manifest` but `form` and `hashes`.
 
     Raises:
-        TrainingError: when the disk is full; a prompt saved there before is still whole.
+        TrainingError: when the disk is full; each file is then the old or the new one, and the hashes in the manifest
+            tell a mixture of both, which is refused.
     """
     table = flat(generator, injection)
     made = {f"readout.{k}": v for k, v in readout.state_dict().items()}

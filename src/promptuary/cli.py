@@ -93,7 +93,12 @@ def tune(
     template: Annotated[str | None, typer.Option(help="For example '{text} It was <mask> .'")] = None,
     pool: Annotated[str | None, typer.Option(help="What the classifier reads: auto, first, mean, last.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training rows.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Learning rate of the prompt.")] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Learning rate of the prompt (of prompt-tuning: in units of the embedding table's deviation)."
+        ),
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="Rows a step.")] = None,
     max_length: Annotated[int | None, typer.Option(help="Cut longer texts to this many tokens.")] = None,
     metric: Annotated[str | None, typer.Option(help="What chooses the best checkpoint: accuracy, macro_f1.")] = None,

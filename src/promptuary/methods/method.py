@@ -51,7 +51,8 @@ class Method:
         known = inspect.signature(self.build).parameters
         if "init" in settings and "init" not in known:
             raise SettingError(
-                f"Method {self.name!r} makes its soft tokens by a network, which has no start to choose. Leave init at 'auto'."
+                f"Method {self.name!r} makes its soft tokens by a network, which has no start to choose. "
+                "Leave init at 'auto'."
             )
         for name in settings:
             if name not in known or name == "shape":

@@ -2,7 +2,9 @@
 
 Both are the same injection. Prefix tuning trains through an MLP that is dropped afterwards, and on an
 encoder-decoder has three prefixes (encoder, decoder, cross). P-tuning v2 trains the keys and values themselves at a
-larger rate and reads a classifier off the first token. The input keeps its own positions (the code published
+larger rate; its authors read a classifier off the first token (`pool="first"`), which here is one choice of several.
+Differences: one MLP makes all three prefixes of an encoder-decoder, where the paper trains one for each; the presets
+carry a paper's rates and schedule, not its prompt lengths. The input keeps its own positions (the code published
 with P-tuning v2 shifts them by the prompt's length, which costs room and gains nothing).
 """
 

@@ -16,7 +16,8 @@ from promptuary.values import Shape
 
 PAPER = "Lester, Al-Rfou, Constant 2021: The Power of Scale for Parameter-Efficient Prompt Tuning (arXiv 2104.08691)"
 
-# Section 3 and appendix: 30,000 steps of batch 32 at a constant 0.3 with Adafactor, decay 1e-5, T5's own scale.
+# Section 3 and appendix: 30,000 steps of batch 32 at a constant 0.3 with Adafactor, decay 1e-5, T5's own scale. What a
+# recipe does not hold must be asked for beside it: length 100, init 'labels', the frozen model's dropout.
 LESTER = Recipe(
     optimizer="adafactor",
     rate=0.3,

@@ -19,7 +19,7 @@ class Recipe:
         decay: weight decay.
         schedule: what the rate does after warm-up: stay, fall in a line to 0, or fall along a cosine to 0.
         warmup: share of all steps during which the rate rises from 0.
-        batch: rows per step and process. accumulation: batches per optimizer step.
+        batch: rows per step. accumulation: batches per optimizer step.
         epochs: passes over the training rows. steps: optimizer steps instead of epochs, if positive.
         clip: largest norm of all gradients together; 0 is no clipping.
         dropout: share of the prompt's numbers dropped while training.
