@@ -22,17 +22,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from promptuary import checkpoint
-from promptuary.assembly import make_readout, prompted, reading, start
+from promptuary.assembly import prompted, start
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.generation import Generation
 from promptuary.backbones.load import SHORT_NAMES, load
 from promptuary.data.batch import Batch
 from promptuary.errors import BackboneError, SettingError
+from promptuary.kinds import Classification
 from promptuary.methods import method
 from promptuary.model import SoftPrompted
 from promptuary.readouts import ClassReadout, Readout
 from promptuary.readouts.classifier import mean
 from promptuary.readouts.readout import head, in_float32
+from promptuary.specs import Run
 from promptuary.train.recipe import Recipe
 from promptuary.values import Call, Output, Part, Targets
 from tasks import PROBLEMS, Ground
@@ -216,8 +218,8 @@ def _ours(name: str) -> Make:
 
     def make(ground: Ground, real: Backbone, recipe: Recipe, settings: Mapping[str, Any], seed: int) -> Made:
         own = {k: v for k, v in settings.items() if k != "init"}
-        how = reading(real, ground.task, "auto", "auto", {})
-        readout = make_readout(real, ground.wording, ground.task, how, blanks=0, seed=seed)
+        reading = Classification.begin(Run(train="", out=""), real, ground.task, soft=1, columns=())
+        readout = reading.reader(real, ground.wording, seed=seed)
         init = start(settings["init"], real, ground.wording, ground.train, own)
         model = prompted(real, name, own, init=init, seed=seed, dropout=recipe.dropout)
         return Made(model, readout, {}, lambda: _saved(model, readout, name, own, seed), audit=True)

@@ -1,10 +1,9 @@
-"""From names to parts: the read-out, the start of a prompt and the prompted model that a run or a manifest describes.
+"""From names to parts: the wording, the start of a prompt and the prompted model that a run or a manifest describes.
 
 Training and loading both build through here, so that what is loaded is what was trained.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,107 +12,45 @@ from safetensors import SafetensorError
 
 from promptuary.backbones.backbone import Backbone
 from promptuary.checkpoint import check_backbone, read_manifest
+from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example
 from promptuary.data.task import Task
-from promptuary.data.wording import Wording, frequent
-from promptuary.errors import BackboneError, SettingError
+from promptuary.data.wording import frequent
+from promptuary.errors import SettingError
 from promptuary.initial import Initial, from_activations, from_file, from_labels, from_vocabulary, from_words
+from promptuary.kinds import Kind
 from promptuary.methods import method
 from promptuary.model import SoftPrompted
-from promptuary.readouts import Classifier, LanguageModel, Readout, WordsAsContinuation, WordsAtBlanks
 
 INITS = ("auto", "random", "vocabulary", "labels", "words:...", "file:...", "prompt:...", "activations")
 
 
-@dataclass(frozen=True)
-class Reading:
-    """Which read-out, fully said: what `auto` means is decided once, when a run starts.
-
-    `kind` is `classifier` (reads `pool`), `verbalizer` or `text`; `words` are the label words by class.
-    """
-
-    kind: str
-    pool: str
-    words: tuple[tuple[str, ...], ...]
-
-
-def reading(backbone: Backbone, task: Task, kind: str, pool: str, words: Mapping[str, str | Sequence[str]]) -> Reading:
-    """Decide what `auto` means, and check the label words.
+def make_wording(backbone: Backbone, task: Task, model: SoftPrompted, reading: Kind) -> Encoder:
+    """How the task's rows are written for this backbone, in the room that the prompt leaves.
 
     Raises:
-        SettingError: for words of labels the task does not have, or labels without words.
-        BackboneError: for a read-out the backbone cannot serve.
+        SettingError: as the wordings do; for marks of soft tokens where the prompt does not stand at marks.
     """
-    shape = backbone.shape
-    if kind == "auto":
-        kind = "classifier" if not shape.decodes else "text" if shape.encodes else "verbalizer"
-    if kind == "text" and not shape.decodes:
-        raise BackboneError(
-            f"readout='text' on {backbone.name!r}: an encoder writes no text. Use 'classifier', or 'verbalizer' with "
-            "a <mask>."
-        )
-    if kind == "verbalizer" and not backbone.has_head:
-        raise BackboneError(
-            f"readout='verbalizer' on {backbone.name!r}: it has no trained language-model head that could score words. "
-            "Use readout='classifier'."
-        )
-    if pool == "auto":
-        pool = "last" if shape.decodes and not shape.encodes else "mean"
-    unknown = sorted(set(words) - set(task.labels))
-    if unknown:
-        raise SettingError(f"words: there is no label {unknown[0]!r}; the labels are {', '.join(task.labels)}.")
-    named = dict(zip(task.labels, task.words, strict=True)) | dict(words)
-    by_label = {k: (w,) if isinstance(w, str) else tuple(w) for k, w in ((k, named[k]) for k in task.labels)}
-    _check_words(by_label, kind)
-    return Reading(kind, pool, tuple(by_label.values()))
-
-
-def _check_words(words: Mapping[str, Sequence[str]], kind: str) -> None:
-    owner: dict[str, str] = {}
-    for label, own in words.items():
-        if not own or not all(w.strip() for w in own):
-            raise SettingError(f"words: label {label!r} has {list(own)}. Expected one or more, none of them empty.")
-        if kind == "text" and len(own) > 1:
-            raise SettingError(f"words: label {label!r} has {list(own)}, and readout='text' writes one. Name one.")
-        for word in own:
-            if owner.setdefault(word, label) != label:
-                raise SettingError(f"words: {word!r} stands for {owner[word]!r} and for {label!r}. Expected one label.")
-
-
-def make_readout(
-    backbone: Backbone, wording: Wording, task: Task, how: Reading, *, blanks: int, seed: int = 0
-) -> Readout:
-    """The read-out a reading describes. `blanks`: mask tokens of the template."""
-    if how.kind == "classifier":
-        return Classifier(len(task.labels), backbone.shape.output, pool=how.pool, seed=seed)  # type: ignore[arg-type]
-    if how.kind == "text":
-        return LanguageModel(wording.targets([w[0] for w in how.words]))
-    if backbone.shape.decodes:
-        write = wording.targets if backbone.shape.encodes else wording.label_tokens
-        return WordsAsContinuation([write(list(w)) for w in how.words])
-    if not blanks:
+    wording = reading.wording(backbone, task, model.room)
+    if wording.soft != model.marks:
         raise SettingError(
-            "readout='verbalizer' on a masked language model needs a template with a <mask>, "
-            "for example template='{text} It was <mask> .'"
+            f"The template marks {wording.soft} soft tokens, but this prompt stands at {model.marks} marks. "
+            + (
+                f"Write a template with {model.marks} <soft>."
+                if model.marks
+                else "Leave <soft> out, or use method='p-tuning' with template=true (--set template=true)."
+            )
         )
-    return WordsAtBlanks([wording.label_tokens(list(w)) for w in how.words], blanks=blanks)
-
-
-def with_targets(examples: Sequence[Example], readout: Readout, wording: Wording, how: Reading) -> list[Example]:
-    """Examples that carry their class's text, for a read-out that learns text."""
-    if not isinstance(readout, LanguageModel):
-        return list(examples)
-    texts = wording.targets([w[0] for w in how.words])
-    return [e if e.label in (None, -1) else replace(e, target=texts[e.label]) for e in examples]
+    return wording
 
 
 def start(
-    init: str, backbone: Backbone, wording: Wording, examples: Sequence[Example], settings: Mapping[str, Any]
+    init: str, backbone: Backbone, wording: Encoder, examples: Sequence[Example], settings: Mapping[str, Any]
 ) -> Initial | None:
     """The start that `init` names; `None` leaves it to the method.
 
     Raises:
-        SettingError: for an unknown name.
+        SettingError: for an unknown name, and for labels where the task has none.
     """
     kind, _, rest = init.partition(":")
     if kind in ("auto", "random") and not rest:
@@ -134,9 +71,11 @@ def start(
     if kind == "vocabulary" and not rest:
         return vocabulary
     if kind == "labels" and not rest:
-        return from_labels(backbone.table, wording.label_tokens(), vocabulary)
+        if not wording.task.values:
+            raise SettingError(f"init='labels': a task of kind {wording.task.kind!r} has none. Use 'vocabulary'.")
+        return from_labels(backbone.table, wording.tokens.words(wording.task.words), vocabulary)
     if kind == "words" and rest:
-        return from_words(backbone.table, wording.label_tokens([rest])[0], vocabulary)
+        return from_words(backbone.table, wording.tokens.words([rest])[0], vocabulary)
     raise SettingError(f"init={init!r}: expected one of {', '.join(INITS)}.")
 
 

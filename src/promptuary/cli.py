@@ -76,13 +76,14 @@ def tune(
         Path | None, typer.Argument(help="A TOML file that describes the run; options override it.")
     ] = None,
     backbone: Backbone = None,
+    task: Annotated[str | None, typer.Option(help="classification (the default), text, tagging, answering.")] = None,
     train: Annotated[str | None, typer.Option(help="Training rows: a file, sample:NAME/SPLIT, or a data set.")] = None,
     validation: Annotated[
         str | None, typer.Option(help="Validation rows; without them a tenth of train is held out.")
     ] = None,
-    text: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
-    text_pair: Annotated[str | None, typer.Option(help="Column of a second text.")] = None,
-    label: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
+    text: Annotated[str | None, typer.Option(help="Column of the text (list of words, question).")] = None,
+    text_pair: Annotated[str | None, typer.Option(help="Column of a second text (context).")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of the label (text, list of tags, answers).")] = None,
     method: Annotated[str | None, typer.Option(help="A method; `promptuary methods` lists them.")] = None,
     length: Annotated[int | None, typer.Option(help="Soft tokens.")] = None,
     init: Annotated[
@@ -101,7 +102,10 @@ def tune(
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Rows a step.")] = None,
     max_length: Annotated[int | None, typer.Option(help="Cut longer texts to this many tokens.")] = None,
-    metric: Annotated[str | None, typer.Option(help="What chooses the best checkpoint: accuracy, macro_f1.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Of the longest text that is written (task text).")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="What chooses the best checkpoint: accuracy, macro_f1, loss, entity_f1, ...")
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16 for the frozen model.")] = None,
     device: Device = None,
     seed: Annotated[
@@ -115,15 +119,15 @@ def tune(
     folder: Annotated[Path | None, typer.Option("--out", help="Where the prompt goes.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tune a soft prompt on labelled text. The same command again goes on where a killed one stopped."""
+    """Tune a soft prompt on rows with their answers. The same command again goes on where a killed one stopped."""
     from promptuary import tuning
     from promptuary.specs import Run, parse_settings, read_run
 
     own, fields = parse_settings(settings or [])
     overrides = _given(
-        backbone=backbone, train=train, validation=validation, text=text, text_pair=text_pair, label=label,
+        backbone=backbone, task=task, train=train, validation=validation, text=text, text_pair=text_pair, label=label,
         method=method, init=init, preset=preset, readout=readout, template=template, pool=pool, max_length=max_length,
-        metric=metric, device=device, save_every=save_every, seeds=seed or None,
+        max_new_tokens=max_new_tokens, metric=metric, device=device, save_every=save_every, seeds=seed or None,
         out=None if folder is None else str(folder),
         settings=own | _given(length=length) or None,
         recipe=fields | _given(epochs=epochs, rate=rate, batch=batch, precision=precision) or None,
@@ -201,12 +205,12 @@ def evaluate(
 def predict(
     folder: Folder,
     input: Annotated[str, typer.Option(help="Rows with the columns the prompt was tuned on.")],
-    output: Annotated[Path, typer.Option(help="A JSONL file: the input's fields with label and probability.")],
+    output: Annotated[Path, typer.Option(help="A JSONL file: the input's fields with those of the answer.")],
     backbone: Backbone = None,
     device: Device = None,
     batch: Annotated[int, typer.Option(min=1, help="Rows a pass.")] = 64,
 ) -> None:
-    """Label rows: a stream that keeps their order, in constant memory."""
+    """Answer rows: a stream that keeps their order, in constant memory."""
     from promptuary.data.source import rows
     from promptuary.predicting import write_predictions
 

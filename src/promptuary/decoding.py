@@ -84,7 +84,7 @@ def free(model: SoftPrompted, x: Instance, labels: Labels, *, max_new_tokens: in
         max_new_tokens: where a text is cut; by default just behind the longest label, since more cannot be right.
     """
     how = Generation(max_new_tokens=max_new_tokens or max(map(len, labels.bare)) + 1, end=(labels.end,))
-    texts = tuple(labels.decode(ids) for ids in _generated(model, x, how, labels.end))
+    texts = tuple(labels.decode(ids) for ids in generated(model, x, how, labels.end))
     label = [labels.texts.index(text) if text in labels.texts else -1 for text in texts]
     return Decoded(torch.tensor(label, device=x.ids.device), texts)
 
@@ -112,7 +112,7 @@ def constrained(model: SoftPrompted, x: Instance, labels: Labels, *, beams: int 
         end=(labels.end,),
         allowed=lambda ids: following.get(tuple(ids), [labels.end]),
     )
-    label = [bare.index(ids) for ids in _generated(model, x, how, labels.end)]
+    label = [bare.index(ids) for ids in generated(model, x, how, labels.end)]
     return Decoded(torch.tensor(label, device=x.ids.device), tuple(labels.texts[i] for i in label))
 
 
@@ -127,7 +127,7 @@ def _trie(texts: Sequence[tuple[int, ...]], end: int) -> dict[tuple[int, ...], l
     return following
 
 
-def _generated(model: SoftPrompted, x: Instance, how: Generation, end: int) -> list[tuple[int, ...]]:
+def generated(model: SoftPrompted, x: Instance, how: Generation, end: int) -> list[tuple[int, ...]]:
     """The token ids of each row's text, without its end."""
     with torch.no_grad():
         ids = model.backbone.generate(model.call(x), how)

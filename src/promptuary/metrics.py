@@ -114,6 +114,22 @@ def token_f1(gold: Sequence[Iterable[str]], predicted: Sequence[str]) -> float:
     return _best(gold, predicted, _overlap)
 
 
+def bleu(gold: Sequence[str], predicted: Sequence[str]) -> float:
+    """Corpus BLEU against one text each (Papineni et al. 2002): sacrebleu's with its defaults, divided by 100."""
+    from sacrebleu import corpus_bleu
+
+    _paired(gold, predicted)
+    return float(corpus_bleu(list(predicted), [list(gold)]).score) / 100
+
+
+def chrf(gold: Sequence[str], predicted: Sequence[str]) -> float:
+    """Corpus chrF against one text each (Popović 2015): sacrebleu's with its defaults, divided by 100."""
+    from sacrebleu import corpus_chrf
+
+    _paired(gold, predicted)
+    return float(corpus_chrf(list(predicted), [list(gold)]).score) / 100
+
+
 def _overlap(gold: str, predicted: str) -> float:
     g, p = normalised(gold).split(), normalised(predicted).split()
     if not g or not p:  # SQuAD 2.0: no answer is right exactly where none is expected

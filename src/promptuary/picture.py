@@ -21,8 +21,9 @@ def describe(tuned: Tuned, *, words: int = 5) -> dict[str, Any]:
         "settings": dict(tuned.manifest.settings),
         "backbone": tuned.manifest.backbone,
         "seed": tuned.manifest.seed,
+        "task": tuned.task.kind,
         "labels": list(tuned.task.labels),
-        "readout": run.get("readout"),
+        "readout": run.get("readout", type(tuned.readout).__name__),
         "scores": run.get("scores"),
         "seconds": run.get("seconds"),
         "alarms": run.get("alarms"),
@@ -51,6 +52,7 @@ def draw(described: dict[str, Any], console: Console) -> None:
     table = Table(show_header=False, title=f"{described['method']} on {described['backbone']}")
     shown = (
         "settings",
+        "task",
         "labels",
         "readout",
         "scores",

@@ -1,4 +1,4 @@
-"""Labelling a file: rows stream in, rows stream out in their order, and the result appears whole or not at all."""
+"""Answering a file: rows stream in, rows stream out in their order, and the result appears whole or not at all."""
 
 import json
 import math
@@ -20,9 +20,9 @@ from promptuary.tuned import Tuned
 def write_predictions(
     tuned: Tuned, rows: Iterable[Row], output: Path, *, batch: int = 64, console: Console | None = None
 ) -> tuple[int, float]:
-    """Write each row's fields with `label` and `probability` as a line of JSON; returns rows and seconds.
+    """Write each row's fields with those of its answer as a line of JSON; returns rows and seconds.
 
-    A field of the input that has one of these names is kept as `given_label` or `given_probability`. Memory is
+    A field of the input that has one of the answer's names is kept with `given_` before it. Memory is
     constant: as many rows are held as one window of batches needs. The file is put in its place when the last row is
     written.
 
@@ -50,7 +50,7 @@ def write_predictions(
 def _labelled(tuned: Tuned, rows: Iterable[Row], batch: int) -> Iterator[dict[str, Any]]:
     kept, read = tee(rows)  # the answers lag behind the rows by one window, and so does the copy
     for row, answer in zip(kept, tuned.predict(read, batch=batch), strict=True):
-        said = {"label": answer.label, "probability": answer.probability}
+        said = tuned.reading.output(answer)
         given = {f"given_{name}": row.fields[name] for name in said if name in row.fields}
         yield {name: value for name, value in row.fields.items() if name not in said} | given | said
 

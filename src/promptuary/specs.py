@@ -32,6 +32,7 @@ from pydantic import (
 )
 
 from promptuary.errors import SettingError, nearest
+from promptuary.kinds import KINDS, Kind
 from promptuary.methods import METHODS, method
 from promptuary.train.recipe import FIELDS, Recipe
 
@@ -46,9 +47,11 @@ class Run(BaseModel):
 
     Arguments:
         backbone: a short name, a folder, or a name on the hub.
+        task: `classification`, `text`, `tagging` or `answering`; see `promptuary.kinds`.
         train, validation: files, data set names, or `sample:NAME/SPLIT`. Without validation rows, a tenth of the
             training rows is held out (`holdout`), stratified by label.
-        text, text_pair, label: columns.
+        text, text_pair, label: columns. The defaults are the kind's: tagging reads `tokens` and `tags`, answering
+            `question`, `context` (the `text_pair`) and `answers`, text `text` and `target`.
         method: as `promptuary methods` lists them. settings: its own settings.
         init: `auto`, `random`, `vocabulary`, `labels`, `words:SOME WORDS`, `file:PATH`, `prompt:FOLDER`,
             `activations` (keys and values of real tokens; for prompts that enter as keys and values).
@@ -58,6 +61,8 @@ class Run(BaseModel):
             encoder-decoders.
         pool: which state the classifier reads. words: label words by label. template: see `data/wording.py`.
         max_length: cut longer texts; without it a text that does not fit is an error.
+        max_new_tokens: of the longest text that is written (task `text`).
+        metric: what chooses the best checkpoint; the kind of task says which there are.
         seeds: one run each. out: where the prompt goes (with several seeds: a folder each, below it).
         dropout: keep the frozen model's own dropout while tuning. device: `auto` is the GPU where there is one.
 
@@ -68,6 +73,7 @@ class Run(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     backbone: str = "minilm"
+    task: str = "classification"
     train: str
     validation: str | None = None
     holdout: float = Field(default=0.1, gt=0.0, lt=1.0)
@@ -84,7 +90,8 @@ class Run(BaseModel):
     words: dict[str, str | list[str]] = {}
     template: str | None = None
     max_length: int | None = Field(default=None, gt=0)
-    metric: Literal["accuracy", "macro_f1"] = "accuracy"
+    max_new_tokens: int = Field(default=32, gt=0)
+    metric: str = "accuracy"
     seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1)
     dropout: bool = False
     device: str = "auto"
@@ -97,13 +104,30 @@ class Run(BaseModel):
         for name in values:
             if name not in cls.model_fields:
                 raise SettingError(f"A run has no setting {name!r}. {nearest(name, cls.model_fields)}")
+        name = values.get("task", "classification")
+        kind = KINDS.get(str(name))
+        if kind is None:
+            raise SettingError(f"Setting 'task': there is no kind {name!r}. {nearest(str(name), KINDS)}")
         try:
-            run = made(values)
+            run = made({**kind.defaults, **values})
         except ValidationError as error:
             raise SettingError(complaint(error, "Setting")) from error
+        run._check_kind(kind)
         if len(set(run.seeds)) < len(run.seeds):
             raise SettingError(f"Setting 'seeds': {list(run.seeds)} names one twice. Expected different seeds.")
         return run
+
+    def _check_kind(self, kind: type[Kind]) -> None:
+        """Raise `SettingError` for settings and metrics that belong to other kinds of tasks."""
+        for name in sorted({name for other in KINDS.values() for name in other.takes} - kind.takes):
+            value = getattr(self, name)
+            if value != type(self).model_fields[name].default:
+                raise SettingError(f"Setting {name!r}: task={kind.name!r} has none (given: {value!r}). Leave it out.")
+        if self.metric not in kind.metrics:
+            raise SettingError(
+                f"Setting 'metric': task={kind.name!r} does not measure {self.metric!r}. "
+                f"{nearest(self.metric, kind.metrics)}"
+            )
 
     def check_settings(self) -> None:
         """Look at the method's settings before any long work.

@@ -1,52 +1,34 @@
-"""A tuned prompt in memory, ready to use: it labels texts, scores rows, saves itself, and opens from a folder."""
+"""A tuned prompt in memory, ready to use: it answers rows, scores rows, saves itself, and opens from a folder."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from promptuary import checkpoint, decoding, metrics
-from promptuary.assembly import Reading, make_readout, prompted, with_targets
+from promptuary import checkpoint
+from promptuary.assembly import make_wording, prompted
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.load import load
 from promptuary.checkpoint import Manifest
 from promptuary.data.batch import Batch
 from promptuary.data.collate import collate, stream
+from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example
 from promptuary.data.loader import Loader
 from promptuary.data.source import Row
-from promptuary.data.task import Label, Task
-from promptuary.data.tokens import Tokens
-from promptuary.data.wording import Wording
-from promptuary.decoding import Decoded, Labels
-from promptuary.errors import BackboneError, CheckpointError, SettingError, nearest
+from promptuary.data.task import Task
+from promptuary.errors import BackboneError, CheckpointError
+from promptuary.kinds import KINDS, Kind
+from promptuary.kinds.classification import Answer
 from promptuary.model import SoftPrompted
-from promptuary.readouts import Prediction, Readout
+from promptuary.readouts import Readout
 from promptuary.specs import complaint
 from promptuary.train.evaluation import evaluate
-from promptuary.values import Instance
 
-MODES: Mapping[str, Callable[[SoftPrompted, Instance, Labels], Decoded]] = MappingProxyType(
-    {"free": decoding.free, "rank": decoding.rank, "constrained": decoding.constrained}
-)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a prompt says of one text.
-
-    Arguments:
-        label: the class as it stood in the training data (text, number or boolean).
-        probability: of that class, 0 to 1. probabilities: of every class, by its name.
-    """
-
-    label: Label
-    probability: float
-    probabilities: Mapping[str, float]
+__all__ = ["Answer", "Tuned", "open_prompt"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +37,8 @@ class Tuned:
 
     model: SoftPrompted
     readout: Readout
-    wording: Wording
-    reading: Reading
+    wording: Encoder
+    reading: Kind
     manifest: Manifest
 
     @property
@@ -67,36 +49,41 @@ class Tuned:
     def backbone(self) -> Backbone:
         return self.model.backbone
 
-    def predict(self, rows: Iterable[Row], *, batch: int = 64) -> Iterator[Answer]:
-        """The answer for each row, in order, in constant memory.
+    def predict(self, rows: Iterable[Row], *, batch: int = 64) -> Iterator[Any]:
+        """The answer for each row, in order, in constant memory: an `Answer` with label and probability, or what the
+        kind of the task says instead (`prediction`; see `promptuary.kinds`).
 
         Raises:
             DataError: for a row without a text, or one that is too long.
         """
-        examples = (e for chunk in _chunks(rows, 1024) for e in self.wording.encode(chunk, labelled=False))
-        return stream(examples, lambda e: len(e.ids), batch, self._answers)
+        chunks = ((chunk, self.wording.encode(chunk, labelled=False)) for chunk in _chunks(rows, 1024))
+        pairs = (pair for chunk, examples in chunks for pair in zip(chunk, examples, strict=True))
+        return stream(pairs, lambda pair: len(pair[1].ids), batch, self._answers)
 
-    def predict_texts(self, texts: Sequence[str | tuple[str, str]], *, batch: int = 64) -> list[Answer]:
-        """The answer for each text (or pair of texts), in order."""
+    def predict_texts(self, texts: Sequence[str | tuple[str, str] | list[str]], *, batch: int = 64) -> list[Any]:
+        """The answer for each text (pair of texts, question with its context, list of words to tag), in order."""
         columns = [c for c in (self.task.text, self.task.text_pair) if c is not None]
         rows = [
-            Row(dict(zip(columns, (t,) if isinstance(t, str) else t, strict=False)), f"text {i + 1}")
+            Row(dict(zip(columns, t if isinstance(t, tuple) else (t,), strict=False)), f"text {i + 1}")
             for i, t in enumerate(texts)
         ]
         return list(self.predict(rows, batch=batch))
 
     def evaluate(self, rows: Iterable[Row], *, batch: int = 64) -> dict[str, Any]:
-        """Scores on labelled rows: `accuracy` and `macro_f1` (0 to 1), `loss` (nats), `majority` (the accuracy of
-        always naming the most frequent class of these rows), `n` (rows).
+        """Scores on labelled rows: those of the kind of task (0 to 1), `loss` (nats), `n` (rows).
+
+        Classes have `accuracy`, `macro_f1`, and beside them `majority`, the accuracy of always naming the most
+        frequent class of these rows.
 
         Raises:
             DataError: for a row without a text or a known label.
         """
-        examples = self.wording.encode(rows)
-        counts = [sum(e.label == c for e in examples) for c in range(len(self.task.labels))]
-        targeted = with_targets(examples, self.readout, self.wording, self.reading)
-        found = evaluate(self.model, self.readout, Loader(targeted, batch, pad=self._pad))
-        return {**found.scores, "majority": max(counts) / len(examples), "n": len(examples)}
+        given = list(rows)
+        examples = self.wording.encode(given)
+        loader = Loader(self.reading.taught(examples, self.wording), batch, pad=self._pad)
+        measure = self.reading.measure(self.model, self.readout, self.wording, given, examples)
+        found = evaluate(self.model, self.readout, loader, measure=measure)
+        return {**found.scores, **self.reading.beside(self.task, examples), "n": len(examples)}
 
     def decode(self, rows: Iterable[Row], *, mode: str = "free", batch: int = 64) -> dict[str, Any]:
         """Scores on labelled rows when the backbone writes its answers (see `promptuary.decoding`).
@@ -108,63 +95,26 @@ class Tuned:
             `accuracy` and `macro_f1` (0 to 1; an illegal answer is wrong), `illegal` (0 to 1), `n` (rows).
 
         Raises:
-            SettingError: for an unknown mode, and for a prompt that was not tuned to write text.
+            SettingError: for an unknown mode, and for a prompt that was not tuned to write its classes.
         """
-        if mode not in MODES:
-            raise SettingError(f"decode={mode!r}. {nearest(mode, MODES)}")
-        if self.reading.kind != "text":
-            raise SettingError(
-                f"decode={mode!r}: this prompt reads its classes by {self.reading.kind!r}. "
-                "Tune with readout='text' on a model that writes."
-            )
-        examples = self.wording.encode(rows)
-        labels = self._written_labels()
-        gold: list[int] = []
-        said: list[int] = []
         self.model.eval()
-        for some in Loader(examples, batch, pad=self._pad).epoch(0):
-            moved = some.to(self.backbone.device)
-            x = self.model.instance(moved.ids, moved.mask, moved.types, moved.task)
-            said += MODES[mode](self.model, x, labels).label.tolist()
-            gold += moved.labels.tolist() if moved.labels is not None else []
-        classes = len(self.task.labels)
-        return {
-            "accuracy": metrics.accuracy(gold, said),
-            "macro_f1": metrics.f1(gold, said, classes=classes),
-            "illegal": metrics.illegal_rate(said),
-            "n": len(gold),
-        }
-
-    def _written_labels(self) -> Labels:
-        texts = tuple(w[0] for w in self.reading.words)
-        tokenizer = self.backbone.tokenizer
-        return Labels(
-            texts,
-            tuple(tuple(ids) for ids in self.wording.targets(texts)),
-            end=int(tokenizer.eos_token_id),
-            decode=lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)).strip(),
-        )
+        return self.reading.decode(mode, self.model, self.wording, rows, batch)
 
     @property
     def _pad(self) -> int:
         pad = self.backbone.tokenizer.pad_token_id
         return 0 if pad is None else int(pad)
 
-    def _answers(self, examples: Sequence[Example]) -> list[Answer]:
+    def _answers(self, pairs: Sequence[tuple[Row, Example]]) -> list[Any]:
+        rows, examples = [row for row, _ in pairs], [example for _, example in pairs]
         said = self._said(collate(examples, range(len(examples)), self._pad).to(self.backbone.device))
-        names, values = self.task.labels, self.task.values
-        return [
-            Answer(values[label], row[label], dict(zip(names, row, strict=True)))
-            for label, row in zip(said.label.tolist(), said.probability.float().tolist(), strict=True)
-        ]
+        return self.reading.answers(said, self.wording, rows, examples)
 
-    def _said(self, batch: Batch) -> Prediction:
+    def _said(self, batch: Batch) -> Any:
         self.model.eval()
         self.readout.eval()
         with torch.no_grad():
-            x = self.model.instance(batch.ids, batch.mask, batch.types, batch.task)
-            said: Prediction = self.readout.predict(self.model(x, self.readout.targets(batch)), batch)
-        return said
+            return self.reading.predict(self.model, self.readout, batch)
 
 
 def open_prompt(
@@ -188,50 +138,37 @@ def open_prompt(
     """
     place = Path(folder)
     manifest = checkpoint.read_manifest(place)
-    run, task = _kept(manifest, place / checkpoint.MANIFEST)
+    precision, task, reading = _kept(manifest, place / checkpoint.MANIFEST)
     if not isinstance(backbone, Backbone):
-        dtype = torch.bfloat16 if run.precision == "bf16" else torch.float32
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         backbone = _loaded(backbone, manifest, place, dtype, device)
     checkpoint.check_backbone(manifest, backbone, place)
-    how = Reading(run.readout, run.pool, tuple(tuple(w) for w in run.words))
     model = prompted(backbone, manifest.method, manifest.settings, init=None, seed=manifest.seed)
-    wording = make_wording(
-        backbone, task, model, how, template=run.template, columns=run.columns, max_length=run.max_length
-    )
-    readout = make_readout(backbone, wording, task, how, blanks=run.blanks)
+    wording = make_wording(backbone, task, model, reading)
+    readout = reading.reader(backbone, wording)
     generator = checkpoint.restore(place, manifest, model.generator, model.injection, readout, trainable=trainable)
     whole = SoftPrompted(backbone, generator, model.injection)
-    return Tuned(whole.to(backbone.device), readout.to(backbone.device), wording, how, manifest)
+    return Tuned(whole.to(backbone.device), readout.to(backbone.device), wording, reading, manifest)
 
 
 class _Kept(BaseModel):
-    """What using a prompt needs of what its manifest keeps of the run."""
+    """What using a prompt needs of what its manifest keeps of the run, whatever its kind."""
 
     model_config = ConfigDict(strict=True)
 
     task: dict[str, Any]
-    readout: Literal["classifier", "verbalizer", "text"]
-    pool: Literal["first", "mean", "last"]
-    words: list[list[str]]
-    template: str | None
-    max_length: int | None
-    columns: list[str]
-    blanks: int
     precision: Literal["fp32", "bf16"]
 
 
-def _kept(manifest: Manifest, path: Path) -> tuple[_Kept, Task]:
+def _kept(manifest: Manifest, path: Path) -> tuple[str, Task, Kind]:
     try:
         run = _Kept(**manifest.run)
         task = Task.from_json(run.task)
+        return run.precision, task, KINDS[task.kind].kept(manifest.run, task)
     except ValidationError as error:
         raise CheckpointError(f"{path} is damaged. {complaint(error, 'Field')} Tune the prompt again.") from error
-    if len(run.words) != len(task.labels):
-        raise CheckpointError(
-            f"{path} is damaged. It has words for {len(run.words)} labels, and the task has {len(task.labels)}. "
-            "Tune the prompt again."
-        )
-    return run, task
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} is damaged. {error} Tune the prompt again.") from error
 
 
 def _loaded(
@@ -245,43 +182,6 @@ def _loaded(
         raise BackboneError(
             f"{folder} was tuned on {manifest.backbone!r}; if that lies elsewhere, name it with --backbone. {error}"
         ) from error
-
-
-def make_wording(
-    backbone: Backbone,
-    task: Task,
-    model: SoftPrompted,
-    how: Reading,
-    *,
-    template: str | None,
-    columns: Iterable[str],
-    max_length: int | None,
-) -> Wording:
-    """How the task's rows are written for this backbone, in the room that the prompt leaves.
-
-    Where the classes' words continue the input, they need room in the same row.
-
-    Raises:
-        SettingError: as `Wording` does; for marks of soft tokens where the prompt does not stand at marks.
-    """
-    causal = backbone.shape.decodes and not backbone.shape.encodes
-    room = model.room
-    if room is not None and causal and how.kind != "classifier":
-        tokens = Tokens(backbone.tokenizer, causal=True)
-        room -= max(len(ids) for words in how.words for ids in tokens.targets(words))
-    wording = Wording(
-        backbone.tokenizer, task, template=template, columns=columns, max_length=max_length, room=room, causal=causal
-    )
-    if wording.soft != model.marks:
-        raise SettingError(
-            f"template {template!r} marks {wording.soft} soft tokens, but this prompt stands at {model.marks} marks. "
-            + (
-                f"Write a template with {model.marks} <soft>."
-                if model.marks
-                else "Leave <soft> out, or use method='p-tuning' with template=true (--set template=true)."
-            )
-        )
-    return wording
 
 
 def _chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:

@@ -12,16 +12,17 @@ import torch
 from rich.console import Console
 
 from promptuary import checkpoint
-from promptuary.assembly import make_readout, prompted, reading, start, with_targets
+from promptuary.assembly import make_wording, prompted, start
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.load import load
 from promptuary.data import source
 from promptuary.data.example import Example
 from promptuary.data.loader import Loader
 from promptuary.data.source import Row
-from promptuary.data.task import Task, classification, label_of
+from promptuary.data.task import Task, label_of
 from promptuary.data.template import marks
 from promptuary.errors import CheckpointError, DataError, SettingError
+from promptuary.kinds import KINDS
 from promptuary.methods import method
 from promptuary.model import SoftPrompted
 from promptuary.specs import Run
@@ -29,7 +30,7 @@ from promptuary.train import record, state
 from promptuary.train.fit import Result, fit
 from promptuary.train.progress import Progress, Silent, Terminal
 from promptuary.train.recipe import Recipe
-from promptuary.tuned import Tuned, make_wording
+from promptuary.tuned import Tuned
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,7 @@ def tune(
     for place in places.values():
         _check_place(place, overwrite)
     train, validation = _data(run)
-    task = classification(train, name=Path(run.out).name, text=run.text, text_pair=run.text_pair, label=run.label)
+    task = KINDS[run.task].task(train, Path(run.out).name, run)
     if backbone is None:
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         backbone = load(run.backbone, dtype=dtype, dropout=run.dropout, device=run.device)
@@ -95,14 +96,10 @@ def _one(
 ) -> Outcome:  # fmt: skip
     columns = sorted(set(train[0].fields) - {run.label})
     trial = prompted(backbone, run.method, run.settings, init=None, seed=seed)
-    untrained = run.readout == "auto" and trial.generator.length == 0  # then the read-out is all there is to train
-    how = reading(backbone, task, "classifier" if untrained else run.readout, run.pool, run.words)
-    wording = make_wording(
-        backbone, task, trial, how, template=run.template, columns=columns, max_length=run.max_length
-    )
-    examples, held = wording.encode(train), wording.encode(validation)
-    blanks = len(examples[0].blanks or ())
-    readout = make_readout(backbone, wording, task, how, blanks=blanks, seed=seed)
+    reading = KINDS[run.task].begin(run, backbone, task, soft=trial.generator.length, columns=columns)
+    wording = make_wording(backbone, task, trial, reading)
+    examples, held = (reading.taught(wording.encode(rows), wording) for rows in (train, validation))
+    readout = reading.reader(backbone, wording, seed=seed)
     named = method(run.method).init if run.init == "auto" else run.init
     init = start(named, backbone, wording, examples, run.settings)
     model = prompted(backbone, run.method, run.settings, init=init, seed=seed, dropout=recipe.dropout)
@@ -110,16 +107,14 @@ def _one(
     _told_hidden(model, examples)
     pad = backbone.tokenizer.pad_token_id or 0
     loaders = [
-        Loader(with_targets(rows, readout, wording, how), size, pad=pad, seed=seed, shuffle=shuffle)
+        Loader(rows, size, pad=pad, seed=seed, shuffle=shuffle)
         for rows, size, shuffle in ((examples, recipe.batch, True), (held, 2 * recipe.batch, False))
     ]
     described = {
         "method": {"name": run.method, **run.settings},
         "init": named,
-        "readout": asdict(how),
         "task": task.to_json(),
-        "template": run.template,
-        "max_length": run.max_length,
+        "reading": reading.model_dump(mode="json"),
         "data": {
             "train": run.train,
             "validation": run.validation,
@@ -134,10 +129,10 @@ def _one(
     result = fit(
         model, readout, loaders[0], loaders[1], recipe,
         seed=seed, folder=folder, settings=described, metric=run.metric, progress=progress, save_every=run.save_every,
+        measure=reading.measure(model, readout, wording, validation, held, metric=run.metric),
     )  # fmt: skip
     kept = {
-        "task": task.to_json(), "readout": how.kind, "pool": how.pool, "words": [list(w) for w in how.words],
-        "template": run.template, "columns": columns, "blanks": blanks, "max_length": run.max_length,
+        **reading.model_dump(mode="json"), "task": task.to_json(),
         "precision": recipe.precision, "recipe": asdict(recipe), "init": named, "data": described["data"],
         "scores": dict(result.scores), "best_step": result.best_step, "steps": result.steps,
         "seconds": result.seconds, "alarms": [a.sentence for a in result.alarms], **record.surroundings(),
@@ -153,7 +148,7 @@ def _one(
     )  # fmt: skip
     model.eval()
     readout.eval()
-    return Outcome(Tuned(model, readout, wording, how, manifest), folder, result, seed)
+    return Outcome(Tuned(model, readout, wording, reading, manifest), folder, result, seed)
 
 
 def _with_marks(run: Run) -> Run:
@@ -169,25 +164,26 @@ def _data(run: Run) -> tuple[list[Row], list[Row]]:
     train = list(source.rows(run.train))
     if run.validation is not None:
         return train, list(source.rows(run.validation))
-    return hold_out(train, run.label, run.holdout)
+    return hold_out(train, run.label if KINDS[run.task].stratified else None, run.holdout)
 
 
-def hold_out(rows: Sequence[Row], label: str, share: float) -> tuple[list[Row], list[Row]]:
-    """Split off `share` of the rows, stratified by label and the same for every seed.
+def hold_out(rows: Sequence[Row], label: str | None, share: float) -> tuple[list[Row], list[Row]]:
+    """Split off `share` of the rows, stratified by the column `label` if there is one, the same for every seed.
 
     Raises:
         DataError: when there are too few rows of a class.
     """
     from sklearn.model_selection import train_test_split
 
-    labels = [str(label_of(row, label)) for row in rows]
+    labels = ["" if label is None else str(label_of(row, label)) for row in rows]
     try:
         kept, held = train_test_split(list(range(len(rows))), test_size=share, random_state=0, stratify=labels)
     except ValueError as error:
-        rare = min(set(labels), key=labels.count)
+        rare = min({*labels}, key=labels.count, default="")
+        each = f" in every class ({rare!r} has {labels.count(rare)})" if rare else ""
         raise DataError(
-            f"{len(rows)} training rows are too few to hold out {share:g} of them for validation in every class "
-            f"({rare!r} has {labels.count(rare)}). Name validation rows with --validation."
+            f"{len(rows)} training rows are too few to hold out {share:g} of them for validation{each}. "
+            "Name validation rows with --validation."
         ) from error
     return [rows[i] for i in sorted(kept)], [rows[i] for i in sorted(held)]
 
@@ -215,7 +211,7 @@ def _digest(*sets: Iterable[Example]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for examples in sets:
         for e in examples:
-            digest.update(json.dumps([e.ids, e.types, e.label]).encode())
+            digest.update(json.dumps([e.ids, e.types, e.label, e.target, e.tags, e.span]).encode())
     return digest.hexdigest()
 
 

@@ -34,7 +34,7 @@ class AnswerWording:
         causal: bool = False,
     ) -> None:
         assert task.text_pair is not None
-        self.task, self.tokens = task, Tokens(tokenizer, causal=causal)
+        self.task, self.tokens, self.soft = task, Tokens(tokenizer, causal=causal), 0
         self._question, self._context = Field(task.text, cut=False), Field(task.text_pair, cut=True)
         fields = [self._question, self._context]
         self._writer = Writer(self.tokens, templates.plain(self.tokens, fields), fields, Limit(max_length, room))
@@ -90,6 +90,13 @@ def answer_span(row: Row, name: str, context: str) -> Span:
             f"{context[start : start + len(text)][:60]!r}. Count characters from 0, or write -1."
         )
     return start, start + len(text)
+
+
+def accepted(row: Row, name: str) -> list[str]:
+    """The texts of all of a row's answers, `[""]` where it has none; they were looked at by `answer_span`."""
+    found = column(row, name)
+    texts = list(found["text"]) if isinstance(found, dict) else [answer["text"] for answer in found]
+    return texts or [""]
 
 
 def answer_text(context: str, example: Example, first: int, last: int) -> str:

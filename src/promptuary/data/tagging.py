@@ -32,7 +32,7 @@ class TagWording:
         room: int | None = None,
         causal: bool = False,
     ) -> None:
-        self.task, self.tokens = task, Tokens(tokenizer, causal=causal)
+        self.task, self.tokens, self.soft = task, Tokens(tokenizer, causal=causal), 0
         self._field = Field(task.text, cut=True)
         items = templates.plain(self.tokens, [self._field])
         self._writer = Writer(self.tokens, items, [self._field], Limit(max_length, room))

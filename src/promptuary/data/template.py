@@ -150,6 +150,11 @@ def soft_tokens(items: Iterable[Item]) -> int:
     return sum(item.ids.count(SOFT) for item in items if isinstance(item, Fixed))
 
 
+def blanks(items: Iterable[Item]) -> int:
+    """How many mask tokens there are."""
+    return sum(len(item.ids) for item in items if isinstance(item, Fixed) and item.blank)
+
+
 def _framed(frame: Frame, items: Sequence[Item]) -> list[Item]:
     return [Fixed(frame.parts[0], frame.types[0]), *items, Fixed(frame.parts[-1], frame.types[-1])]
 

@@ -36,6 +36,7 @@ class Wording:
         columns: further columns that a template may name.
         max_length: the length to which texts are cut, special tokens counted, soft tokens not; `None` never cuts.
         room: how many tokens fit beside the prompt (`SoftPrompted.room`).
+        reserved: how many places behind the input a causal model needs for what it writes.
         causal: the backbone is a causal model: the input stays open at its end, and targets continue it.
 
     Raises:
@@ -51,8 +52,10 @@ class Wording:
         columns: Iterable[str] = (),
         max_length: int | None = None,
         room: int | None = None,
+        reserved: int = 0,
         causal: bool = False,
     ) -> None:
+        self._reserved = reserved if causal else 0
         self.task, self.template, self.tokens = task, template, Tokens(tokenizer, causal=causal)
         own = [Field(column, cut=True) for column in (task.text, task.text_pair) if column is not None]
         if template is None:
@@ -61,7 +64,7 @@ class Wording:
             named = _names(own, columns)
             items = templates.parse(template, self.tokens, named)
             self._fields = _used(template, own, named)
-        self.soft = templates.soft_tokens(items)
+        self.soft, self.blanks = templates.soft_tokens(items), templates.blanks(items)
         self._writer = Writer(self.tokens, items, self._fields, Limit(max_length, room))
 
     def encode(self, rows: Iterable[Row], *, labelled: bool = True) -> list[Example]:
@@ -85,7 +88,7 @@ class Wording:
 
     def _encode(self, rows: Sequence[Row], labelled: bool) -> list[Example]:
         answers = self._answers(rows, labelled)
-        reserved = [len(a.target or ()) if self.tokens.causal else 0 for a in answers]
+        reserved = [max(self._reserved, len(a.target or ())) if self.tokens.causal else 0 for a in answers]
         lines = self._writer.write([self._texts(row) for row in rows], [row.place for row in rows], reserved)
         return [
             Example(line.ids, line.types, label=a.label, target=a.target, blanks=line.blanks or None, cut=line.cut)

@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptuary.data.answering import AnswerWording, answer_span, answer_text
-from promptuary.data.encoder import encoder
 from promptuary.data.source import Row
 from promptuary.data.task import answering
-from promptuary.errors import DataError, SettingError
+from promptuary.errors import DataError
 from tests.unit.data.vocabularies import CAUSAL, VOCABULARIES
 
 NAMES = st.sampled_from(sorted(VOCABULARIES))
@@ -101,9 +100,3 @@ def test_rows_without_answers_have_no_span() -> None:
     [example] = _wording("bert").encode([Row({"question": "why?", "context": "so"}, "x")], labelled=False)
     assert example.span is None
     assert example.context is not None
-
-
-def test_a_template_is_refused() -> None:
-    with pytest.raises(SettingError, match="with a task of kind 'answering': expected none"):
-        encoder(VOCABULARIES["bert"](), TASK, template="{text} <mask>")
-    assert isinstance(encoder(VOCABULARIES["bert"](), TASK), AnswerWording)

@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptuary.data.encoder import encoder
 from promptuary.data.source import Row
 from promptuary.data.tagging import TagWording
 from promptuary.data.task import Task
-from promptuary.errors import DataError, SettingError
+from promptuary.errors import DataError
 from tests.unit.data.vocabularies import CAUSAL, VOCABULARIES
 
 NAMES = st.sampled_from(sorted(VOCABULARIES))
@@ -74,9 +73,3 @@ def test_rows_without_tags_keep_their_words() -> None:
 def test_a_tag_nobody_trained_on_is_an_error() -> None:
     with pytest.raises(DataError, match="x, line 9: label 'X' does not occur"):
         _wording("bert").encode([Row({"tokens": ["a"], "tags": ["X"]}, "x, line 9")])
-
-
-def test_a_template_is_refused() -> None:
-    with pytest.raises(SettingError, match="with a task of kind 'tagging': expected none"):
-        encoder(VOCABULARIES["bert"](), TASK, template="{text} <mask>")
-    assert isinstance(encoder(VOCABULARIES["bert"](), TASK), TagWording)

@@ -1,0 +1,215 @@
+"""One class a row, read by a trained layer, by label words, or written out as text."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from promptuary import decoding
+from promptuary.backbones.backbone import Backbone
+from promptuary.data.encoder import Encoder
+from promptuary.data.example import Example
+from promptuary.data.loader import Loader
+from promptuary.data.source import Row
+from promptuary.data.task import Label, Task, classification
+from promptuary.data.tokens import Tokens
+from promptuary.data.wording import Wording
+from promptuary.decoding import Decoded, Labels
+from promptuary.errors import BackboneError, CheckpointError, SettingError, nearest
+from promptuary.kinds.kind import Kind, causal
+from promptuary.metrics import accuracy, f1, illegal_rate
+from promptuary.model import SoftPrompted
+from promptuary.readouts import Classifier, LanguageModel, Prediction, Readout, WordsAsContinuation, WordsAtBlanks
+from promptuary.values import Instance
+
+if TYPE_CHECKING:
+    from promptuary.specs import Run
+
+MODES: Mapping[str, Callable[[SoftPrompted, Instance, Labels], Decoded]] = MappingProxyType(
+    {"free": decoding.free, "rank": decoding.rank, "constrained": decoding.constrained}
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a prompt says of one text.
+
+    Arguments:
+        label: the class as it stood in the training data (text, number or boolean).
+        probability: of that class, 0 to 1. probabilities: of every class, by its name.
+    """
+
+    label: Label
+    probability: float
+    probabilities: Mapping[str, float]
+
+
+class Classification(Kind):
+    """Rows with a text (or two) and the class they belong to.
+
+    Scores: `accuracy`, `macro_f1`; beside them `majority`, the accuracy of always naming the most frequent class.
+
+    Arguments:
+        readout: `classifier` (reads the state `pool`), `verbalizer` or `text`. words: label words by class.
+        template: see `data/template.py`. columns: what else it may name. blanks: how many mask tokens it has.
+    """
+
+    name = "classification"
+    defaults = MappingProxyType({"metric": "accuracy"})
+    metrics = ("accuracy", "macro_f1")
+    takes = frozenset({"text_pair", "template", "readout", "pool", "words"})
+    stratified = True
+
+    readout: Literal["classifier", "verbalizer", "text"]
+    pool: Literal["first", "mean", "last"]
+    words: tuple[tuple[str, ...], ...]
+    template: str | None
+    columns: tuple[str, ...]
+    blanks: int
+
+    @classmethod
+    def task(cls, rows: Iterable[Row], name: str, run: "Run") -> Task:
+        return classification(rows, name=name, text=run.text, text_pair=run.text_pair, label=run.label)
+
+    @classmethod
+    def begin(cls, run: "Run", backbone: Backbone, task: Task, *, soft: int, columns: Sequence[str]) -> Self:
+        kind = run.readout if run.readout != "auto" or soft else "classifier"  # then it is all there is to train
+        readout = _readout(backbone, kind)
+        pool = ("last" if causal(backbone) else "mean") if run.pool == "auto" else run.pool
+        words = _words(task, run.words, readout)
+        plain = Wording(backbone.tokenizer, task, template=run.template, columns=columns, causal=causal(backbone))
+        return cls(
+            max_length=run.max_length, readout=readout, pool=pool, words=words, template=run.template,
+            columns=tuple(columns), blanks=plain.blanks,
+        )  # fmt: skip
+
+    @classmethod
+    def kept(cls, run: Mapping[str, Any], task: Task) -> Self:
+        found = super().kept(run, task)
+        if len(found.words) != len(task.labels):
+            raise CheckpointError(f"It has words for {len(found.words)} labels, and the task has {len(task.labels)}.")
+        return found
+
+    def wording(self, backbone: Backbone, task: Task, room: int | None) -> Wording:
+        if room is not None and causal(backbone) and self.readout != "classifier":
+            tokens = Tokens(backbone.tokenizer, causal=True)  # the classes' words continue the input, in the same row
+            room -= max(len(ids) for words in self.words for ids in tokens.targets(words))
+        return Wording(
+            backbone.tokenizer, task, template=self.template, columns=self.columns, max_length=self.max_length,
+            room=room, causal=causal(backbone),
+        )  # fmt: skip
+
+    def reader(self, backbone: Backbone, wording: Any, *, seed: int = 0) -> Readout:
+        if self.readout == "classifier":
+            return Classifier(len(self.words), backbone.shape.output, pool=self.pool, seed=seed)
+        if self.readout == "text":
+            return LanguageModel(wording.targets(self._texts))
+        if backbone.shape.decodes:
+            write = wording.targets if backbone.shape.encodes else wording.label_tokens
+            return WordsAsContinuation([write(list(w)) for w in self.words])
+        if not self.blanks:
+            raise SettingError(
+                "readout='verbalizer' on a masked language model needs a template with a <mask>, "
+                "for example template='{text} It was <mask> .'"
+            )
+        return WordsAtBlanks([wording.label_tokens(list(w)) for w in self.words], blanks=self.blanks)
+
+    def taught(self, examples: Sequence[Example], wording: Any) -> list[Example]:
+        if self.readout != "text":
+            return list(examples)
+        texts = wording.targets(self._texts)
+        return [e if e.label in (None, -1) else replace(e, target=texts[e.label]) for e in examples]
+
+    def answers(
+        self, said: Prediction, wording: Encoder, rows: Sequence[Row], examples: Sequence[Example]
+    ) -> list[Answer]:
+        names, values = wording.task.labels, wording.task.values
+        return [
+            Answer(values[label], row[label], dict(zip(names, row, strict=True)))
+            for label, row in zip(said.label.tolist(), said.probability.float().tolist(), strict=True)
+        ]
+
+    def output(self, answer: Answer) -> dict[str, Any]:
+        return {"label": answer.label, "probability": answer.probability}
+
+    def scores(self, task: Task, rows: Sequence[Row], answers: Sequence[Answer]) -> Mapping[str, float]:
+        said = [task.known(answer.label, row.place) for row, answer in zip(rows, answers, strict=True)]
+        return _scored([task.index(row) for row in rows], said, len(task.values))
+
+    def beside(self, task: Task, examples: Sequence[Example]) -> dict[str, float]:
+        counts = [sum(e.label == c for e in examples) for c in range(len(task.values))]
+        return {"majority": max(counts) / len(examples)}
+
+    def decode(self, mode: str, model: SoftPrompted, wording: Any, rows: Iterable[Row], size: int) -> dict[str, Any]:
+        if mode not in MODES:
+            raise SettingError(f"decode={mode!r}. {nearest(mode, MODES)}")
+        if self.readout != "text":
+            raise SettingError(
+                f"decode={mode!r}: this prompt reads its classes by {self.readout!r}. "
+                "Tune with readout='text' on a model that writes."
+            )
+        backbone, labels = model.backbone, self._labels(model.backbone, wording)
+        gold: list[int] = []
+        said: list[int] = []
+        for some in Loader(wording.encode(rows), size, pad=backbone.tokenizer.pad_token_id or 0).epoch(0):
+            moved = some.to(backbone.device)
+            x = model.instance(moved.ids, moved.mask, moved.types, moved.task)
+            said += MODES[mode](model, x, labels).label.tolist()
+            gold += moved.labels.tolist() if moved.labels is not None else []
+        scores = _scored(gold, said, len(wording.task.values))
+        return {**scores, "illegal": illegal_rate(said), "n": len(gold)}
+
+    @property
+    def _texts(self) -> list[str]:
+        """The text of each class, for read-outs that write it."""
+        return [own[0] for own in self.words]
+
+    def _labels(self, backbone: Backbone, wording: Wording) -> Labels:
+        tokenizer = backbone.tokenizer
+        return Labels(
+            tuple(self._texts),
+            tuple(tuple(ids) for ids in wording.targets(self._texts)),
+            end=int(tokenizer.eos_token_id),
+            decode=lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)).strip(),
+        )
+
+
+def _scored(gold: Sequence[int], said: Sequence[int], classes: int) -> dict[str, float]:
+    return {"accuracy": accuracy(gold, said), "macro_f1": f1(gold, said, classes=classes)}
+
+
+def _readout(backbone: Backbone, kind: str) -> Any:
+    """What `auto` means on this backbone; any other read-out as it is, where the backbone can serve it."""
+    shape = backbone.shape
+    if kind == "auto":
+        kind = "classifier" if not shape.decodes else "text" if shape.encodes else "verbalizer"
+    if kind == "text" and not shape.decodes:
+        raise BackboneError(
+            f"readout='text' on {backbone.name!r}: an encoder writes no text. Use 'classifier', or 'verbalizer' with "
+            "a <mask>."
+        )
+    if kind == "verbalizer" and not backbone.has_head:
+        raise BackboneError(
+            f"readout='verbalizer' on {backbone.name!r}: it has no trained language-model head that could score words. "
+            "Use readout='classifier'."
+        )
+    return kind
+
+
+def _words(task: Task, words: Mapping[str, str | list[str]], kind: str) -> tuple[tuple[str, ...], ...]:
+    """The words of each class: those that were named, or the class's own name."""
+    unknown = sorted(set(words) - set(task.labels))
+    if unknown:
+        raise SettingError(f"words: there is no label {unknown[0]!r}; the labels are {', '.join(task.labels)}.")
+    named = dict(zip(task.labels, task.words, strict=True)) | dict(words)
+    by_label = {k: (w,) if isinstance(w, str) else tuple(w) for k, w in ((k, named[k]) for k in task.labels)}
+    owner: dict[str, str] = {}
+    for label, own in by_label.items():
+        if not own or not all(w.strip() for w in own):
+            raise SettingError(f"words: label {label!r} has {list(own)}. Expected one or more, none of them empty.")
+        if kind == "text" and len(own) > 1:
+            raise SettingError(f"words: label {label!r} has {list(own)}, and readout='text' writes one. Name one.")
+        for word in own:
+            if owner.setdefault(word, label) != label:
+                raise SettingError(f"words: {word!r} stands for {owner[word]!r} and for {label!r}. Expected one label.")
+    return tuple(by_label.values())

@@ -1,0 +1,157 @@
+"""What a kind of task is: everything in which labelling, writing, tagging and answering differ, and nothing else.
+
+A kind is a class: which columns, settings and metrics a run of it has, and how its task is made from rows. A value of
+that class is the *reading* of one task on one backbone: how rows are written, what reads the output, how an answer
+looks and is scored. It holds plain values only, decided once when a run starts and kept in the prompt's manifest.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from promptuary.backbones.backbone import Backbone
+from promptuary.data.batch import Batch
+from promptuary.data.encoder import Encoder
+from promptuary.data.example import Example
+from promptuary.data.source import Row
+from promptuary.data.task import Task
+from promptuary.errors import SettingError
+from promptuary.model import SoftPrompted
+from promptuary.readouts import Readout
+from promptuary.train.evaluation import Measure, Pairs
+
+if TYPE_CHECKING:
+    from promptuary.specs import Run
+
+
+class Kind(BaseModel, ABC):
+    """One kind of task, with what was decided for one run of it.
+
+    Class attributes:
+        name: as `Run.task` and `Task.kind` say it.
+        defaults: of those settings of a run whose default is another in each kind (columns, metric).
+        metrics: what may choose the best checkpoint (`loss`: the smallest).
+        takes: those settings of a run that only some kinds have.
+        stratified: whether rows are held out class by class.
+
+    Arguments:
+        max_length: cut longer texts to so many tokens; `None` never cuts.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    name: ClassVar[str]
+    defaults: ClassVar[Mapping[str, str]]
+    metrics: ClassVar[tuple[str, ...]]
+    takes: ClassVar[frozenset[str]] = frozenset()
+    stratified: ClassVar[bool] = False
+
+    max_length: int | None
+
+    @classmethod
+    @abstractmethod
+    def task(cls, rows: Iterable[Row], name: str, run: "Run") -> Task:
+        """The task that the training rows and the columns of `run` describe.
+
+        Raises:
+            DataError: for rows that do not hold what the columns promise.
+        """
+
+    @classmethod
+    @abstractmethod
+    def begin(cls, run: "Run", backbone: Backbone, task: Task, *, soft: int, columns: Sequence[str]) -> Self:
+        """Decide, when a run starts, what its settings leave open.
+
+        Arguments:
+            soft: how many soft tokens the prompt has; without any, only a read-out can be trained.
+            columns: those of the training rows but for the answer.
+
+        Raises:
+            SettingError: for settings that do not fit the task.
+            BackboneError: for what the backbone cannot serve.
+        """
+
+    @classmethod
+    def kept(cls, run: Mapping[str, Any], task: Task) -> Self:
+        """The reading that a manifest keeps.
+
+        Raises:
+            ValidationError: where a value is missing or of another type.
+            CheckpointError: where it does not fit the task.
+        """
+        return cls.model_validate_json(json.dumps(dict(run)))
+
+    @abstractmethod
+    def wording(self, backbone: Backbone, task: Task, room: int | None) -> Encoder:
+        """How rows are written for the backbone, in the room that the prompt leaves."""
+
+    @abstractmethod
+    def reader(self, backbone: Backbone, wording: Encoder, *, seed: int = 0) -> Readout:
+        """The read-out; `seed` is of its first weights."""
+
+    def taught(self, examples: Sequence[Example], wording: Encoder) -> list[Example]:
+        """Examples of labelled rows with all that the read-out's loss compares with."""
+        return list(examples)
+
+    def predict(self, model: SoftPrompted, readout: Readout, batch: Batch) -> Any:
+        """What model and read-out say of a batch, both being in evaluation mode."""
+        x = model.instance(batch.ids, batch.mask, batch.types, batch.task)
+        return readout.predict(model(x, readout.targets(batch)), batch)
+
+    @abstractmethod
+    def answers(self, said: Any, wording: Any, rows: Sequence[Row], examples: Sequence[Example]) -> list[Any]:
+        """What was said of a batch as answers to its rows."""
+
+    def output(self, answer: Any) -> dict[str, Any]:
+        """The fields of an answer that are written beside the input's."""
+        return dict(vars(answer))
+
+    @abstractmethod
+    def scores(self, task: Task, rows: Sequence[Row], answers: Sequence[Any]) -> Mapping[str, float]:
+        """Scores of answers to labelled rows, from 0 to 1, by the names of `metrics`."""
+
+    def measure(
+        self,
+        model: SoftPrompted,
+        readout: Readout,
+        wording: Encoder,
+        rows: Sequence[Row],
+        examples: Sequence[Example],
+        *,
+        metric: str | None = None,
+    ) -> Measure:
+        """How predictions of `examples`, encoded from `rows`, are scored.
+
+        Arguments:
+            metric: the only score that is needed, so that costly others may be left out; `None` for all of them.
+        """
+
+        def measured(pairs: Pairs) -> Mapping[str, float]:
+            answers, asked = [], []
+            for batch, said in pairs:
+                own = batch.rows.tolist()
+                answers += self.answers(said, wording, [rows[i] for i in own], [examples[i] for i in own])
+                asked += own
+            return self.scores(wording.task, [rows[i] for i in asked], answers)
+
+        return measured
+
+    def beside(self, task: Task, examples: Sequence[Example]) -> dict[str, float]:
+        """What scores on these labelled examples are to be compared with."""
+        return {}
+
+    def decode(self, mode: str, model: SoftPrompted, wording: Any, rows: Iterable[Row], size: int) -> dict[str, Any]:
+        """Scores of classes that are written out, `size` rows at a time; see `promptuary.decoding`.
+
+        Raises:
+            SettingError: for an unknown mode, and where no class is written.
+        """
+        raise SettingError(f"decode={mode!r}: a prompt of task={self.name!r} writes no class. Leave it out (--decode).")
+
+
+def causal(backbone: Backbone) -> bool:
+    """Whether the backbone goes on where its input ends."""
+    return backbone.shape.decodes and not backbone.shape.encodes
