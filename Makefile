@@ -2,6 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TORCH := $(shell grep -m1 '^torch==' constraints.txt)
 export OMP_NUM_THREADS ?= 2
+export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: demo test slow check docs bench peers mutants clean

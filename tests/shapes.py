@@ -16,7 +16,11 @@ INT_IS_FLOAT = BeartypeConf(is_pep484_tower=True)
 
 
 def checked(function: F) -> F:
-    function.__annotations__ = {name: Any if _left(hint) else hint for name, hint in function.__annotations__.items()}
+    hints = {name: hint for name, hint in function.__annotations__.items() if not _left(hint)}
+    if hints.get("return", Any) is not Any:
+        # jaxtyping asks twice: before the call without a return type, after it again with all. Once is enough.
+        hints = {"return": hints["return"]}
+    function.__annotations__ = hints
     return beartype(conf=INT_IS_FLOAT)(function)
 
 

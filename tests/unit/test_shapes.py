@@ -5,11 +5,13 @@ import pkgutil
 
 import pytest
 import torch
-from jaxtyping import TypeCheckError
+from jaxtyping import Float, TypeCheckError, jaxtyped
+from torch import Tensor
 
 import promptuary
 from promptuary.backbones.backbone import at
 from promptuary.values import Prompt
+from tests.shapes import checked
 
 MODULES = [m.name for m in pkgutil.walk_packages(promptuary.__path__, "promptuary.") if "__main__" not in m.name]
 
@@ -22,7 +24,7 @@ MODULES = [m.name for m in pkgutil.walk_packages(promptuary.__path__, "promptuar
         (torch.zeros(2, 3), torch.ones(1, 2)),
     ],
 )
-def test_a_value_whose_axes_or_types_disagree_cannot_be_made(values: torch.Tensor, keep: torch.Tensor) -> None:
+def test_a_value_whose_axes_or_types_disagree_cannot_be_made(values: Tensor, keep: Tensor) -> None:
     with pytest.raises(TypeCheckError, match="Prompt"):
         Prompt(values, keep)
 
@@ -30,6 +32,15 @@ def test_a_value_whose_axes_or_types_disagree_cannot_be_made(values: torch.Tenso
 def test_a_call_whose_axes_disagree_cannot_be_made() -> None:
     with pytest.raises(TypeCheckError, match="columns"):
         at(torch.zeros(2, 3, 4), torch.zeros(1, 1, dtype=torch.long))
+
+
+def test_a_result_whose_axes_disagree_with_the_arguments_is_found() -> None:
+    @jaxtyped(typechecker=checked)
+    def shortened(x: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+        return x[:-1]
+
+    with pytest.raises(TypeCheckError, match="return value"):
+        shortened(torch.zeros(2))
 
 
 def test_every_module_that_names_axes_is_checked(pytestconfig: pytest.Config) -> None:
