@@ -108,7 +108,12 @@ MUTANTS = (
     Mutant("transforms.py", "nn.Sequential(*layers[:-1])", "nn.Sequential(*layers)", MADE),
     Mutant("transforms.py", "[0], p.keep)", "[0] * 0, p.keep)", MADE + METHODS),
     Mutant("transforms.py", "p.values * self.factor", "p.values", MADE),
-    Mutant("transforms.py", "        torch.manual_seed(seed)\n", "", METHODS),
+    Mutant(
+        "transforms.py",
+        "        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach every GPU too\n",
+        "",
+        METHODS,
+    ),
     Mutant("transforms.py", "with torch.random.fork_rng(devices=[]):", "if True:", METHODS),
     Mutant("methods/p_tuning.py", "Scaled(shape.deviation / spread if spread else 1.0)", "Scaled(1.0)", METHODS),
     Mutant("initial.py", "math.sqrt(3.0)", "math.sqrt(12.0)", MADE),
@@ -208,7 +213,7 @@ MUTANTS = (
     ),
     Mutant(
         "backbones/backbone.py",
-        "digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)",
+        "digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)",
         "pass",
         TRAINED,
     ),

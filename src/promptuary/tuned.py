@@ -20,7 +20,7 @@ from promptuary.data.example import Example
 from promptuary.data.loader import Loader
 from promptuary.data.source import Row
 from promptuary.data.task import Task
-from promptuary.errors import BackboneError, CheckpointError
+from promptuary.errors import BackboneError, CheckpointError, DataError
 from promptuary.kinds import KINDS, Kind
 from promptuary.kinds.classification import Answer
 from promptuary.model import SoftPrompted
@@ -61,12 +61,17 @@ class Tuned:
         return stream(pairs, lambda pair: len(pair[1].ids), batch, self._answers)
 
     def predict_texts(self, texts: Sequence[str | tuple[str, str] | list[str]], *, batch: int = 64) -> list[Any]:
-        """The answer for each text (pair of texts, question with its context, list of words to tag), in order."""
+        """The answer for each text (pair of texts, question with its context, list of words to tag), in order.
+
+        Raises:
+            DataError: for one text where the task has two, or two where it has one; and as `predict`.
+        """
         columns = [c for c in (self.task.text, self.task.text_pair) if c is not None]
-        rows = [
-            Row(dict(zip(columns, t if isinstance(t, tuple) else (t,), strict=False)), f"text {i + 1}")
-            for i, t in enumerate(texts)
-        ]
+        given = [t if isinstance(t, tuple) else (t,) for t in texts]
+        for i, t in enumerate(given, 1):
+            if len(t) != len(columns):
+                raise DataError(f"text {i}: {len(t)} given, this task has {len(columns)} ({', '.join(columns)}).")
+        rows = [Row(dict(zip(columns, t, strict=True)), f"text {i}") for i, t in enumerate(given, 1)]
         return list(self.predict(rows, batch=batch))
 
     def evaluate(self, rows: Iterable[Row], *, batch: int = 64) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def _one(
     described = {
         "method": {"name": run.method, **run.settings},
         "init": named,
-        "task": task.to_json(),
+        "task": {k: v for k, v in task.to_json().items() if k != "name"},  # the name is the folder's: it may move
         "reading": reading.model_dump(mode="json"),
         "data": {
             "train": run.train,
@@ -140,7 +140,7 @@ def _one(
     manifest = checkpoint.save_prompt(
         folder,
         {
-            "method": run.method, "settings": run.settings, "seed": seed, "backbone": run.backbone,
+            "method": run.method, "settings": run.settings, "seed": seed, "backbone": backbone.name,
             "fingerprint": backbone.fingerprint(), "family": backbone.shape.family, "dim": backbone.shape.dim,
             "run": kept,
         },

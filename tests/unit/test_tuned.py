@@ -226,3 +226,37 @@ def test_a_prompt_starts_where_it_is_told_to(shelf: Shelf, tmp_path: Path, start
         gaps = (table[:, None] - backbone.table).abs().amax(2)  # [prompt, vocabulary]
         assert gaps.amin(1).max() < 1e-5
     assert outcome.tuned.reading.pool == "last"
+
+
+def test_a_text_too_many_is_refused(shelf: Shelf) -> None:
+    prompt = open_prompt(shelf.prompt("bert", "p-tuning-v2"))
+    with pytest.raises(DataError, match="text 2: 2 given, this task has 1"):
+        prompt.predict_texts(["I like this box", ("I like this box", "and this one")])
+
+
+def test_a_prompt_names_the_backbone_it_was_tuned_on(shelf: Shelf, tmp_path: Path) -> None:
+    backbone = load(str(shelf.model("bert")))
+    run = Run(
+        train=str(shelf.train),
+        validation=str(shelf.dev),
+        method="frozen",
+        recipe={"epochs": 1},
+        out=str(tmp_path / "out"),
+    )
+    (outcome,) = tune(run, backbone=backbone)
+    assert outcome.tuned.manifest.backbone == str(shelf.model("bert"))
+    before = outcome.tuned.predict_texts(TEXTS)
+    assert [a.probabilities for a in open_prompt(outcome.folder).predict_texts(TEXTS)] == [
+        a.probabilities for a in before
+    ]
+
+
+def test_a_moved_run_is_the_same_run(shelf: Shelf, tmp_path: Path) -> None:
+    told = {
+        "backbone": str(shelf.model("bert")), "train": str(shelf.train), "validation": str(shelf.dev),
+        "method": "frozen", "recipe": {"epochs": 1},
+    }  # fmt: skip
+    (first,) = tune(Run(**told, out=str(tmp_path / "here")))  # type: ignore[arg-type]
+    (tmp_path / "here").rename(tmp_path / "there")
+    (again,) = tune(Run(**told, out=str(tmp_path / "there")))  # type: ignore[arg-type]
+    assert again.result.scores == first.result.scores
