@@ -4,7 +4,6 @@ A `Backbone` is deliberately not an `nn.Module`: no optimizer, no checkpoint and
 reach its weights. Only the modules of this folder import transformers.
 """
 
-import copy
 import hashlib
 import inspect
 import json
@@ -21,6 +20,7 @@ from transformers import PreTrainedModel
 
 from promptuary.backbones.attention import Attachment
 from promptuary.backbones.generation import Generation
+from promptuary.backbones.head import head_of
 from promptuary.errors import BackboneError, SettingError
 from promptuary.values import Call, Layout, Output, Part, Shape, Targets
 
@@ -45,7 +45,7 @@ class Backbone(ABC):
         if not head:
             self._head: nn.Module | None = None
         else:
-            self._head = _head_of(model, [stack for stack, _ in self.towers(self.model)])
+            self._head = head_of(model, [stack for stack, _ in self.towers(self.model)])
         self.shape = self._measure()
         self._probe()
 
@@ -254,49 +254,6 @@ class Backbone(ABC):
                     f"{self.name!r} ({self.shape.family}): its {part} attention ignores soft keys and values, so deep "
                     "prompts would silently do nothing. Please report the model to this project."
                 )
-
-
-class _States(tuple[Any, ...]):
-    """A tower's output of any kind: the states, and `None` for whatever else a model may ask of it."""
-
-    @property
-    def last_hidden_state(self) -> Any:
-        return self[0]
-
-    def __getattr__(self, name: str) -> None:
-        if name.startswith("__"):
-            raise AttributeError(name)
-
-
-class Given(nn.Module):
-    """Stands where a tower stood, and returns the states it is handed: what is left of the model is its head."""
-
-    def __init__(self, replaced: nn.Module) -> None:
-        super().__init__()
-        object.__setattr__(self, "replaced", replaced)
-
-    def forward(
-        self, *_: Any, inputs_embeds: Tensor | None = None, decoder_inputs_embeds: Tensor | None = None, **__: Any
-    ) -> "_States":
-        return _States((inputs_embeds if decoder_inputs_embeds is None else decoder_inputs_embeds,))
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "decoder":  # OPT calls the tower inside its base model
-            return self
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(object.__getattribute__(self, "replaced"), name)
-
-
-def _head_of(model: PreTrainedModel, stacks: Sequence[nn.Module]) -> nn.Module:
-    """A view of `model` that shares its head but has `Given` for its towers, so that it maps states to scores."""
-    head = copy.copy(model)
-    head._modules = dict(model._modules)
-    for name, child in model.named_children():
-        if any(stack is inner for stack in stacks for inner in child.modules()):
-            head._modules[name] = Given(child)
-    return head
 
 
 def call_with(module: nn.Module, **arguments: Any) -> Any:

@@ -1,0 +1,51 @@
+"""What is left of a model when its towers are taken out: its head, as a view that shares the weights."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+
+class _States(tuple[Any, ...]):
+    """A tower's output of any kind: the states, and `None` for whatever else a model may ask of it."""
+
+    @property
+    def last_hidden_state(self) -> Any:
+        return self[0]
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+class Given(nn.Module):
+    """Stands where a tower stood, and returns the states it is handed: what is left of the model is its head."""
+
+    def __init__(self, replaced: nn.Module) -> None:
+        super().__init__()
+        object.__setattr__(self, "replaced", replaced)
+
+    def forward(
+        self, *_: Any, inputs_embeds: Tensor | None = None, decoder_inputs_embeds: Tensor | None = None, **__: Any
+    ) -> "_States":
+        return _States((inputs_embeds if decoder_inputs_embeds is None else decoder_inputs_embeds,))
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "decoder":  # OPT calls the tower inside its base model
+            return self
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(object.__getattribute__(self, "replaced"), name)
+
+
+def head_of(model: PreTrainedModel, stacks: Sequence[nn.Module]) -> nn.Module:
+    """A view of `model` that shares its head but has `Given` for its towers, so that it maps states to scores."""
+    head = copy.copy(model)
+    head._modules = dict(model._modules)
+    for name, child in model.named_children():
+        if any(stack is inner for stack in stacks for inner in child.modules()):
+            head._modules[name] = Given(child)
+    return head
