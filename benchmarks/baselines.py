@@ -40,6 +40,7 @@ from promptuary.values import Call, Output, Part, Targets
 from tasks import PROBLEMS, Ground
 
 NAME = "minilm"
+READING = MappingProxyType({"readout": "classifier", "pool": "mean"})  # of promptuary's methods: `auto` on this model
 # PEFT's own notebooks on sequence classification (examples/sequence_classification, MRPC): AdamW at one rate for prompt
 # and head, linear with 6 % of warm-up, batches of 32, no clipping. PEFT itself has no default rate or length.
 NOTEBOOK = Recipe(rate=1e-3, scaled=False, head_rate=1e-3, decay=0.01, schedule="linear", warmup=0.06, clip=0.0)
@@ -120,7 +121,7 @@ class Idle(Backbone):
 
     def __init__(self, real: Backbone) -> None:
         # Not Backbone.__init__: there is no model to freeze, measure or probe.
-        self.model: Any = nn.Linear(1, 1).requires_grad_(False)
+        self.model: Any = nn.Linear(1, 1, device=real.device).requires_grad_(False)  # its device is the read-out's
         self.name, self.has_head = "idle", False
         self.shape = replace(real.shape, dim=1, hidden=1, output=1, attention=())
 
@@ -217,8 +218,9 @@ def _ours(name: str) -> Make:
     """One of promptuary's methods, built as `promptuary.tune` builds it."""
 
     def make(ground: Ground, real: Backbone, recipe: Recipe, settings: Mapping[str, Any], seed: int) -> Made:
-        own = {k: v for k, v in settings.items() if k != "init"}
-        reading = Classification.begin(Run(train="", out=""), real, ground.task, soft=1, columns=())
+        own = {k: v for k, v in settings.items() if k not in ("init", *READING)}
+        run = Run(train="", out="", readout=settings["readout"], pool=settings["pool"])
+        reading = Classification.begin(run, real, ground.task, soft=1, columns=())
         readout = reading.reader(real, ground.wording, seed=seed)
         init = start(settings["init"], real, ground.wording, ground.train, own)
         model = prompted(real, name, own, init=init, seed=seed, dropout=recipe.dropout)
@@ -281,7 +283,7 @@ def _quiet() -> Iterator[None]:
 
 def _own(name: str, **more: Any) -> Contender:
     chosen = method(name)
-    return Contender(_ours(name), chosen.recipe, {**chosen.settings(), "init": chosen.init}, **more)
+    return Contender(_ours(name), chosen.recipe, {**chosen.settings(), "init": chosen.init, **READING}, **more)
 
 
 def _theirs(kind: str, length: int, recipe: Recipe, *also: str) -> Contender:
@@ -296,7 +298,7 @@ CONTENDERS: Mapping[str, Contender] = MappingProxyType(
         "frozen": _own("frozen", rate="head_rate"),
         "prompt-tuning": _own("prompt-tuning"),
         "p-tuning-v2": _own("p-tuning-v2"),
-        "fine-tuning": Contender(_fine_tuning, FINE_TUNING, {}, candidates=(2e-5, 5e-5, 1e-4)),
+        "fine-tuning": Contender(_fine_tuning, FINE_TUNING, {}, candidates=(2e-5, 5e-5, 1e-4, 2e-4, 5e-4)),
         "peft-prompt": _theirs("PromptTuningConfig", 10, NOTEBOOK, "head_rate"),
         "peft-prompt-ours": _theirs("PromptTuningConfig", _PROMPT.settings()["length"], _PROMPT.recipe),
         "peft-prefix": _theirs("PrefixTuningConfig", 20, replace(NOTEBOOK, rate=1e-2, head_rate=1e-2), "head_rate"),

@@ -1,11 +1,14 @@
 """What soft prompts learn on public tasks, beside a frozen model, full fine-tuning and PEFT, with equal budgets.
 
     PROMPTUARY_DATA=<folder> python benchmarks/learning.py               # all cells, then the table
+    PROMPTUARY_DATA=<folder> python benchmarks/learning.py --jobs 8      # the same by 8 processes of one thread each
     PROMPTUARY_DATA=<folder> python benchmarks/learning.py --minutes 60  # no new cell after an hour
+    python benchmarks/learning.py --merge other.jsonl                    # take over what another machine finished
     python benchmarks/learning.py --table                                # the table from what is there
 
 A cell is one run: a task, a method, a seed, a rate. Each finished cell is one line of `results/learning.jsonl`; the
-same command skips finished cells, and several processes may share the work. The table is `results/learning.md`.
+same command skips finished cells, and several processes of a machine may share the work: one that finds all cells
+taken waits for what they open, and ends when nothing is pending. The table is `results/learning.md`.
 """
 
 import argparse
@@ -14,6 +17,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +31,7 @@ from typing import Any
 from baselines import CONTENDERS, NAME, backbone
 from promptuary.backbones.backbone import Backbone
 from promptuary.data.loader import Loader
-from promptuary.errors import PromptuaryError, SettingError, TrainingError
+from promptuary.errors import DivergedError, PromptuaryError, SettingError
 from promptuary.files import write
 from promptuary.metrics import accuracy, f1
 from promptuary.train import groups, record
@@ -37,6 +41,8 @@ from tasks import PROBLEMS, Ground, folder, read
 
 RESULTS = Path(__file__).resolve().parent / "results" / "learning.jsonl"
 SMOKE_ROWS, SMOKE_STEPS = 64, 2
+WAIT_S = 5.0  # between two looks for a cell while all are with other processes
+FROZEN, SEARCHED = "frozen", ", rate searched"
 Line = Mapping[str, Any]
 
 
@@ -80,6 +86,18 @@ class Results:
             file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+    def merge(self, others: Iterable[Path]) -> int:
+        """Append the lines of other files that are not here yet, by cell and by how it was made; returns how many."""
+        known, before = {_same(line) for line in self.lines()}, len(self.lines())
+        for path in others:
+            if not path.is_file():
+                raise SettingError(f"--merge {path}: there is no such file. Expected results of another machine.")
+            for line in Results(path).lines():
+                if _same(line) not in known:
+                    self.add(line)
+                    known.add(_same(line))
+        return len(self.lines()) - before
 
     @contextmanager
     def claim(self, cell: Cell) -> Iterator[bool]:
@@ -140,6 +158,11 @@ def pending(
     return [cell for cell in dict.fromkeys(cells) if cell not in done]
 
 
+def _same(line: Line) -> str:
+    """What two lines of one cell, made in one way, have in common."""
+    return json.dumps([line[name] for name in ("task", "method", "seed", "rate", "how")], sort_keys=True)
+
+
 def _as_today(line: Line) -> bool:
     known = line["task"] in PROBLEMS and line["method"] in CONTENDERS
     return known and line["how"] == _plain(CONTENDERS[line["method"]].described(line["task"], line["rate"]))
@@ -183,7 +206,7 @@ def _trained(cell: Cell, ground: Ground, real: Backbone, steps: int) -> dict[str
             made.model, made.readout, train, selection, recipe,
             seed=cell.seed, metric=ground.problem.shown[0], rates=made.rates, audit=made.audit,
         )  # fmt: skip
-    except TrainingError as error:  # diverged: that is a result too, and it would diverge again
+    except DivergedError as error:  # that is a result too: it would diverge again
         return {**known, "error": str(error)}
     found = evaluate(made.model, made.readout, report, precision=recipe.precision)
     return {
@@ -254,7 +277,7 @@ def rows(lines: Iterable[Line]) -> list[Row]:
     for method, contender in CONTENDERS.items():
         found.append((method, _entries(done, method, contender.rates(False))))
         if contender.make is not None and not contender.candidates:
-            found.append((f"{method}, rate searched", _entries(done, method, contender.rates(True))))
+            found.append((f"{method}{SEARCHED}", _entries(done, method, contender.rates(True))))
     return [row for row in found if row[1]]
 
 
@@ -275,7 +298,6 @@ def table(lines: Sequence[Line]) -> str:
     if not tasks:
         return "# What the methods learn\n\nNo cell is finished yet.\n"
     left_out = len(lines) - len(used)
-    frozen = {label.removeprefix("frozen"): entries for label, entries in found if label.startswith("frozen")}
     columns = [(task, name) for task in tasks for name in PROBLEMS[task].shown]
     heads = [task if name == PROBLEMS[task].shown[0] else f"{task} {name.replace('_', ' ')}" for task, name in columns]
     scores = _markdown(
@@ -283,7 +305,7 @@ def table(lines: Sequence[Line]) -> str:
         [
             [
                 label,
-                *(_marked(label, entries, frozen, *column) for column in columns),
+                *(_marked(label, dict(found), *column) for column in columns),
                 _span(entries),
                 _seconds(entries),
             ]
@@ -302,7 +324,8 @@ def table(lines: Sequence[Line]) -> str:
         "# What the methods learn",
         _caption(used, left_out),
         scores,
-        "† not above the frozen model's head by more than the sum of the two deviations.",
+        "† not above the frozen model's head by more than the sum of the two deviations; a row whose rate was searched "
+        "is held against the head whose rate was searched, where there is one.",
         *_searched(found),
         "## What it costs",
         "Seconds of training with its scoring, mean over seeds; bytes of the tensors kept for one task.",
@@ -363,19 +386,30 @@ def _made(used: Sequence[Line]) -> str:
     return f"Commit {commits}; {versions}; {hardware}; precision {precision}"
 
 
-def _marked(
-    label: str, entries: Mapping[str, Entry], frozen: Mapping[str, Mapping[str, Entry]], task: str, name: str
-) -> str:
-    """A score, with a mark where the method is no gain over the frozen model (searched beside searched)."""
-    if task not in entries:
+def _marked(label: str, found: Mapping[str, Mapping[str, Entry]], task: str, name: str) -> str:
+    """A score, with a mark where the method is no gain over the frozen model."""
+    if task not in found[label]:
         return ""
-    text = entries[task].text(name)
-    control = frozen.get(label.removeprefix("p-tuning-v2"), {}).get(task)
-    if control is None or not control.scores(name) or not entries[task].scores(name):
+    text, ours = found[label][task].text(name), found[label][task].scores(name)
+    control = _control(label, found, task, name)
+    if not ours or not control:
         return text
-    ours, control_scores = entries[task].scores(name), control.scores(name)
-    spread = sum(stdev(scores) for scores in (ours, control_scores) if len(scores) > 1)
-    return text if mean(ours) - mean(control_scores) > spread else f"{text} †"
+    spread = sum(stdev(scores) for scores in (ours, control) if len(scores) > 1)
+    return text if mean(ours) - mean(control) > spread else f"{text} †"
+
+
+def _control(label: str, found: Mapping[str, Mapping[str, Entry]], task: str, name: str) -> list[float]:
+    """The frozen head's scores that a row is held against: searched beside searched; none for rows without a rival."""
+    method = label.removesuffix(SEARCHED)
+    if method == FROZEN or CONTENDERS[method].make is None:
+        return []
+    rivals = (FROZEN + SEARCHED, FROZEN) if _is_searched(label) else (FROZEN,)
+    scores = (found[rival][task].scores(name) for rival in rivals if task in found.get(rival, {}))
+    return next((some for some in scores if some), [])
+
+
+def _is_searched(label: str) -> bool:
+    return label.endswith(SEARCHED) or bool(CONTENDERS[label].candidates)
 
 
 def _span(entries: Mapping[str, Entry]) -> str:
@@ -410,7 +444,7 @@ def _searched(found: Sequence[Row]) -> list[str]:
     """The rates that searches ended with."""
     said = []
     for label, entries in found:
-        if label.endswith("rate searched") or CONTENDERS[label].candidates:
+        if _is_searched(label):
             rates = ", ".join(f"{task} {entry.rate:.3g}" for task, entry in entries.items())
             said.append(f"Rates chosen for {label}: {rates}.")
     return said
@@ -425,39 +459,61 @@ def _markdown(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    asked = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        return _main(asked)
+        return _main(_parser().parse_args(given), given)
     except PromptuaryError as error:
         print(error, file=sys.stderr)
         return 2
 
 
-def _main(asked: argparse.Namespace) -> int:
+def _main(asked: argparse.Namespace, given: Sequence[str]) -> int:
     smoke: bool = asked.smoke
     path: Path = asked.results or (Path(tempfile.mkdtemp()) / RESULTS.name if smoke else RESULTS)
     if smoke and path.resolve() == RESULTS:
         raise SettingError(
             f"--smoke is no measurement: it is kept out of {RESULTS.name}. Name another file with --results."
         )
-    results = Results(path)
-    if not asked.table:
+    results, failed = Results(path), 0
+    if asked.merge:
+        print(f"{results.merge(asked.merge)} lines are new.")
+    elif asked.jobs and not asked.table:
+        failed = _shared(given, path, asked.jobs)
+    elif not asked.table:
         _work(results, asked)
+    if asked.cells:
+        return 0
     page = table(results.lines())
     if smoke:
         page = f"**A smoke run ({SMOKE_ROWS} rows, {SMOKE_STEPS} steps): no result.**\n\n{page}"
     write(path.with_suffix(".md"), page.encode())
     print(page, f"Written to {path.with_suffix('.md')}.", sep="\n")
-    return 0
+    if failed:
+        print(f"{failed} of {asked.jobs} processes failed; what they said stands above the table.", file=sys.stderr)
+    return 2 if failed else 0
+
+
+def _shared(given: Sequence[str], path: Path, jobs: int) -> int:
+    """The same command in so many processes of one thread each, until all have ended; returns how many failed."""
+    command = [sys.executable, str(Path(__file__).resolve()), *given]
+    command += ["--jobs", "0", "--cells", "--results", str(path)]  # of an option that is given twice, the last counts
+    workers = [subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) for _ in range(jobs)]
+    try:
+        return sum(worker.wait() != 0 for worker in workers)
+    finally:
+        for worker in workers:
+            worker.terminate()  # after an interruption; those that ended are not touched
 
 
 def _work(results: Results, asked: argparse.Namespace) -> None:
-    """Run cells that nobody else runs, until there are none, or the time is up."""
+    """Run cells that nobody else runs, until all are finished, or the time is up."""
     place, methods = folder(), _installed(asked.methods)
     seeds = asked.seeds or ([0] if asked.smoke else [0, 1, 2])
     about, real, grounds, began = record.surroundings(), backbone(), dict[str, Ground](), time.monotonic()
     while asked.minutes is None or time.monotonic() - began < 60 * asked.minutes:
         left = pending(results.lines(), asked.tasks, methods, seeds, asked.search)
+        if not left:
+            return
         for cell in left:
             with results.claim(cell) as mine:
                 if not mine:
@@ -469,9 +525,7 @@ def _work(results: Results, asked: argparse.Namespace) -> None:
                 _told(line)
                 break
         else:
-            if left:
-                print(f"{len(left)} cells are with other processes; start again when they are done.", flush=True)
-            return
+            time.sleep(WAIT_S)  # a search that ends elsewhere opens new cells, and a process that dies frees its own
     print(f"{asked.minutes:g} minutes are over; the same command goes on with the remaining cells.", flush=True)
 
 
@@ -507,7 +561,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", nargs="+", type=int, help="0 1 2 if not given; searches need seed 0")
     parser.add_argument("--minutes", type=float, help="start no new cell after so many minutes")
     parser.add_argument("--search", action="store_true", help="also try a third and three times each default rate")
+    parser.add_argument("--jobs", type=int, default=0, help="share the work among so many processes of one thread each")
     parser.add_argument("--table", action="store_true", help="only write the table from the finished cells")
+    parser.add_argument("--cells", action="store_true", help="only run cells, and write no table")
+    parser.add_argument(
+        "--merge", nargs="+", type=Path, metavar="FILE", help="run nothing; add the lines of other files of results"
+    )
     parser.add_argument(
         "--smoke", action="store_true", help=f"{SMOKE_ROWS} rows, {SMOKE_STEPS} steps, results elsewhere"
     )

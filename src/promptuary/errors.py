@@ -5,7 +5,8 @@ PromptuaryError             the user can mend it; the command line prints the se
 |-- DataError               a row, a column or a file of data
 |-- BackboneError           a model that is missing, or that cannot do what a method asks of it
 |-- CheckpointError         a saved prompt that is broken, or that belongs to another backbone
-`-- TrainingError           training that went wrong while running: NaN loss, no room on the disk
+`-- TrainingError           training that went wrong while running: no room on the disk, memory that is short
+    `-- DivergedError       loss or gradient are no finite numbers: the same run would end there again
 """
 
 import difflib
@@ -34,6 +35,10 @@ class CheckpointError(PromptuaryError):
 
 class TrainingError(PromptuaryError):
     """Training that went wrong while running."""
+
+
+class DivergedError(TrainingError):
+    """Loss or gradient became NaN or infinite: the same run would end there again."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

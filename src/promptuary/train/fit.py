@@ -87,7 +87,8 @@ def fit(
     Raises:
         SettingError: for settings that do not fit together.
         CheckpointError: for a saved state that is damaged or of another run.
-        TrainingError: when the loss is no number, the disk is full, or the backbone was changed.
+        DivergedError: when loss or gradient are no finite numbers.
+        TrainingError: when memory is short, the disk is full, or the backbone was changed.
     """
     if save_every < 1:
         raise SettingError(f"save_every={save_every}: expected a number of steps, 1 or more.")

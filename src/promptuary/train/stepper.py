@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from promptuary.data.batch import Batch
-from promptuary.errors import SettingError, TrainingError
+from promptuary.errors import DivergedError, SettingError, TrainingError
 from promptuary.model import SoftPrompted
 from promptuary.readouts import Readout
 from promptuary.train import groups, schedule
@@ -70,7 +70,8 @@ class Stepper:
         """Step number `number` (from 1) on the rows of `batches`, as if they were one batch.
 
         Raises:
-            TrainingError: when loss or gradient are no numbers, or memory is short; no tensor has moved then.
+            DivergedError: when loss or gradient are no finite numbers; no tensor has moved then.
+            TrainingError: when memory is short; no tensor has moved then.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = group["rate"] * schedule.factor(self.recipe, number, self.total)
@@ -112,10 +113,10 @@ class Stepper:
             x = self.model.instance(batch.ids, batch.mask, batch.types, batch.task)
             return self.readout.loss(self.model(x, self.readout.targets(batch)), batch).float()
 
-    def _diverged(self, number: int, loss: float, norm: float, rates: Mapping[str, float]) -> TrainingError:
+    def _diverged(self, number: int, loss: float, norm: float, rates: Mapping[str, float]) -> DivergedError:
         what = f"the gradient's norm is {norm} (loss {loss:.4g})" if math.isfinite(loss) else f"the loss is {loss}"
         given = ", ".join(f"{name} {rate:.3g}" for name, rate in rates.items())
-        return TrainingError(
+        return DivergedError(
             f"Step {number}: {what}, at the learning rates {given}. Nothing of this step was kept. Try a rate ten "
             f"times smaller (rate={self.recipe.rate / 10:g}), clip=1.0, a longer warmup, or precision='fp32', in "
             "another folder."

@@ -1,0 +1,123 @@
+"""The ladder: which models there are, in which stages each is trained, and the whole of it in one command.
+
+    python pretraining/ladder.py TOKENS OUT --minutes 25     # plan once, then train; the same command goes on
+    python pretraining/ladder.py TOKENS OUT --steps 20       # so many steps of each stage, to try it out
+
+Every text-to-text model is trained with span corruption (`ladder-4m-span`) and then adapted to running text
+(`ladder-4m`), as Lester et al. 2021 adapted T5. TOKENS is made by `corpus.py`. OUT gets a folder for each stage: its
+weights, its record and, while it is trained, its state. `OUT/plan.json` holds the steps of each stage: they are measured
+once, on the machine at hand, so that all stages fit into the minutes.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+
+from objectives import LanguageModel, Objective, PrefixLanguageModel, SpanCorruption
+from train import train
+from transformers import LlamaConfig, PretrainedConfig, T5Config
+
+VOCABULARY = 16_384
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training run.
+
+    Arguments:
+        config: the model's shape. after: the stage whose weights it starts from.
+        share: of the ladder's time. rate: highest learning rate of the matrices; embedding: of the embedding table, as
+            a multiple (T5's table starts fifty times larger than its matrices).
+        last: what is left of the rate at the end. rows: windows in a batch.
+    """
+
+    config: PretrainedConfig
+    objective: Objective
+    share: float
+    rate: float
+    embedding: float = 1.0
+    last: float = 0.0
+    after: str | None = None
+    rows: int = 128
+    seed: int = 0
+    decay: float = 0.1
+    warmup: float = 0.02
+    clip: float = 1.0
+
+
+def text_to_text(dim: int, inner: int, layers: int, heads: int) -> T5Config:
+    """T5 v1.1: gated GELU, RMS norm, relative positions, no dropout; input and output table are one."""
+    return T5Config(
+        vocab_size=VOCABULARY, d_model=dim, d_ff=inner, d_kv=dim // heads, num_heads=heads, num_layers=layers,
+        num_decoder_layers=layers, feed_forward_proj="gated-gelu", dropout_rate=0.0, tie_word_embeddings=True,
+        scale_decoder_outputs=True, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0, n_positions=512,
+    )  # fmt: skip
+
+
+def causal(dim: int, inner: int, layers: int, heads: int) -> LlamaConfig:
+    """Llama: gated SiLU, RMS norm, rotary positions; input and output table are one."""
+    return LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=dim, intermediate_size=inner, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=512, tie_word_embeddings=True,
+        pad_token_id=0, bos_token_id=1, eos_token_id=1,
+    )  # fmt: skip
+
+
+def both(name: str, config: T5Config, share: float, rate: float) -> dict[str, Stage]:
+    """Span corruption, then LM adaptation with a tenth to a sixth of the time, as Lester's 100 thousand steps of T5."""
+    span = Stage(config, SpanCorruption(), share * 0.85, rate, embedding=10.0, last=0.1)
+    adapted = Stage(config, PrefixLanguageModel(), share * 0.15, rate * 0.3, embedding=10.0, after=f"{name}-span")
+    return {f"{name}-span": span, name: adapted}
+
+
+STAGES: Mapping[str, Stage] = MappingProxyType(
+    {
+        **both("ladder-1m", text_to_text(128, 256, 3, 4), 0.12, 4e-3),
+        **both("ladder-4m", text_to_text(256, 384, 3, 4), 0.22, 3e-3),
+        "ladder-causal-4m": Stage(causal(256, 512, 6, 4), LanguageModel(), 0.21, 3e-3),
+        **both("ladder-12m", text_to_text(384, 512, 4, 6), 0.45, 2e-3),
+    }
+)
+
+
+def plan(tokens: Path, out: Path, minutes: float, overhead: float = 25.0) -> dict[str, int]:
+    """Steps of each stage, so that all of them take so many minutes on this machine; measured once and kept.
+
+    Arguments:
+        overhead: seconds of a stage beside its steps: compilation, scoring, writing.
+    """
+    file = out / "plan.json"
+    if not file.exists():
+        seconds = minutes * 60 - overhead * len(STAGES)
+        steps = {}
+        for name, stage in STAGES.items():
+            found = train(name, replace(stage, after=None), tokens, out / "measured", steps=60, save=False)
+            steps[name] = max(100, round(stage.share * seconds / found["seconds_per_step"], -2).__int__())
+            print(f"{name}: {found['seconds_per_step']:.4f} s a step, {steps[name]:,} steps", flush=True)
+        file.write_text(json.dumps(steps, indent=2))
+    return dict(json.loads(file.read_text()))
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description="Train the ladder.")
+    parser.add_argument("tokens", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--minutes", type=float, default=25.0)
+    parser.add_argument("--steps", type=int, help="of each stage, instead of a plan")
+    parser.add_argument("--only", nargs="*", choices=list(STAGES), help="these stages")
+    chosen = parser.parse_args(arguments)
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    steps = dict.fromkeys(STAGES, chosen.steps) if chosen.steps else plan(chosen.tokens, chosen.out, chosen.minutes)
+    for name in chosen.only or STAGES:
+        train(name, STAGES[name], chosen.tokens, chosen.out, steps=steps[name])
+        print(f"{name} is done after {(time.perf_counter() - started) / 60:.1f} minutes", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
