@@ -70,17 +70,17 @@ def causal(dim: int, inner: int, layers: int, heads: int) -> LlamaConfig:
 
 def both(name: str, config: T5Config, share: float, rate: float) -> dict[str, Stage]:
     """Span corruption, then LM adaptation with a tenth to a sixth of the time, as Lester's 100 thousand steps of T5."""
-    span = Stage(config, SpanCorruption(), share * 0.85, rate, embedding=10.0, last=0.1)
-    adapted = Stage(config, PrefixLanguageModel(), share * 0.15, rate * 0.3, embedding=10.0, after=f"{name}-span")
+    span = Stage(config, SpanCorruption(), share * 0.85, rate, embedding=40.0, last=0.1)
+    adapted = Stage(config, PrefixLanguageModel(), share * 0.15, rate * 0.3, embedding=40.0, after=f"{name}-span")
     return {f"{name}-span": span, name: adapted}
 
 
 STAGES: Mapping[str, Stage] = MappingProxyType(
     {
-        **both("ladder-1m", text_to_text(128, 256, 3, 4), 0.12, 4e-3),
-        **both("ladder-4m", text_to_text(256, 384, 3, 4), 0.22, 3e-3),
+        **both("ladder-1m", text_to_text(128, 256, 3, 4), 0.12, 3e-3),
+        **both("ladder-4m", text_to_text(256, 384, 3, 4), 0.22, 2.5e-3),
         "ladder-causal-4m": Stage(causal(256, 512, 6, 4), LanguageModel(), 0.21, 3e-3),
-        **both("ladder-12m", text_to_text(384, 512, 4, 6), 0.45, 2e-3),
+        **both("ladder-12m", text_to_text(384, 512, 4, 6), 0.45, 2.5e-3),
     }
 )
 
