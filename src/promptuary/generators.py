@@ -2,17 +2,19 @@
 
 `Free` is a plain table: prompt tuning (Lester et al. 2021). `Mapped(Free, ...)` puts a network behind it: prefix
 tuning (Li and Liang 2021) and P-tuning (Liu et al. 2021) while they train. `Summed` and `Concatenated` combine
-any generators.
+any generators. `Pool`, `Weighted` and `Shortened` combine or cut them as a `Choice` says (dynamic prompting, Yang et al.
+2023), `Queried` starts from a reading of the input, `Shuffled` is a control.
 """
 
 from abc import ABC, abstractmethod
-
 import torch
+from einops import einsum, rearrange
 from torch import nn
 
+from promptuary.choices import Choice, Query
 from promptuary.errors import SettingError
 from promptuary.initial import Initial
-from promptuary.transforms import Transform
+from promptuary.transforms import Transform, present
 from promptuary.values import Instance, Prompt
 
 
@@ -147,3 +149,107 @@ class Concatenated(Generator):
 
     def _join(self, prompts: list[Prompt]) -> Prompt:
         return Prompt(torch.cat([p.values for p in prompts], 1), torch.cat([p.keep for p in prompts], 1))
+
+
+class Pool(Generator):
+    """The prompts of several generators, weighted by a choice (dynamic prompting's adaptive vectors, Yang et al. 2023).
+
+    A slot's presence is that of the most present prompt that has any weight.
+
+    Raises:
+        SettingError: when lengths or widths differ, or the choice has another number of options.
+    """
+
+    def __init__(self, choice: Choice, *generators: Generator) -> None:
+        super().__init__()
+        shapes = {(g.length, g.width) for g in generators}
+        if len(shapes) != 1 or choice.options != len(generators):
+            raise SettingError(
+                f"Pool: expected {choice.options} generators of one (length, width), as many as the choice has "
+                f"options, got {len(generators)} of {sorted(shapes)}."
+            )
+        self.choice, self.generators = choice, nn.ModuleList(generators)
+        ((self.length, self.width),) = shapes
+
+    def forward(self, x: Instance) -> Prompt:
+        weights = self.choice(x)
+        prompts = [g.fixed() or g(x) for g in self.generators if isinstance(g, Generator)]
+        values = torch.stack([p.values.expand(len(weights), -1, -1) for p in prompts], 1)
+        keep = torch.stack([p.keep.expand(len(weights), -1) for p in prompts], 1)
+        used = rearrange(weights.detach() > 0, "b k -> b k 1")
+        return present(einsum(weights, values, "b k, b k p w -> b p w"), (keep * used).amax(1))
+
+
+class Weighted(Generator):
+    """Each soft token of a prompt times its weight by a choice, times the number of soft tokens.
+
+    Equal weights leave the prompt as it is. With a soft choice by the input this is instance-dependent relevance
+    (IPL, Jin et al. 2022).
+    """
+
+    def __init__(self, inner: Generator, choice: Choice) -> None:
+        super().__init__()
+        if choice.options != inner.length:
+            raise SettingError(
+                f"Weighted: the prompt has {inner.length} soft tokens, the choice {choice.options} options; "
+                "expected as many."
+            )
+        self.inner, self.choice = inner, choice
+        self.length, self.width = inner.length, inner.width
+
+    def forward(self, x: Instance) -> Prompt:
+        p = self.inner(x)
+        weights = rearrange(self.choice(x) * self.length, "b p -> b p 1")
+        return Prompt(p.values * weights, p.keep)
+
+
+class Shortened(Generator):
+    """The first soft tokens of a prompt, as many as a choice says; the others are absent (dynamic prompting's length).
+
+    Option i keeps `least + i` soft tokens. An absent slot is masked and stands in no row, so a prompt of k soft tokens
+    is exactly a prompt of k (the published code leaves slots of -1e20 in, which are attended).
+
+    Raises:
+        SettingError: when the choice has another number of options than there are lengths.
+    """
+
+    def __init__(self, inner: Generator, choice: Choice, *, least: int = 1) -> None:
+        super().__init__()
+        if not 0 <= least <= inner.length or choice.options != inner.length - least + 1:
+            raise SettingError(
+                f"Shortened(least={least}) of {inner.length} soft tokens: expected a least length of 0 to "
+                f"{inner.length} and a choice of {inner.length - least + 1} options, got {choice.options}."
+            )
+        self.inner, self.choice, self.least = inner, choice, least
+        self.length, self.width = inner.length, inner.width
+
+    def forward(self, x: Instance) -> Prompt:
+        p = self.inner(x)
+        # How likely slot least + i is kept: the weights of all options that are at least as long.
+        gates = self.choice(x).flip(1).cumsum(1).flip(1)[:, 1:]
+        gates = torch.cat([gates.new_ones(len(gates), self.least), gates], 1)
+        return Prompt(p.values * rearrange(gates, "b p -> b p 1"), p.keep * (gates.detach() > 0.5))
+
+
+class Queried(Generator):
+    """One soft token that is a reading of the input (`choices.Query`): what a network makes a prompt from (IDPG)."""
+
+    def __init__(self, query: Query, width: int) -> None:
+        super().__init__()
+        self.query, self.length, self.width = query, 1, width
+
+    def forward(self, x: Instance) -> Prompt:
+        values = rearrange(x.once(self.query), "b d -> b 1 d")
+        return Prompt(values, values.new_ones(len(values), 1))
+
+
+class Shuffled(Generator):
+    """A control: each row gets the prompt of another row of its batch, the next one."""
+
+    def __init__(self, inner: Generator) -> None:
+        super().__init__()
+        self.inner, self.length, self.width = inner, inner.length, inner.width
+
+    def forward(self, x: Instance) -> Prompt:
+        p: Prompt = self.inner(x)
+        return Prompt(p.values.roll(1, 0), p.keep.roll(1, 0))

@@ -1,6 +1,7 @@
 """A frozen backbone with a prompt in front of it: the three parts, put together and nothing more."""
 
-from jaxtyping import Bool, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -8,6 +9,7 @@ from promptuary.backbones.backbone import Backbone
 from promptuary.errors import SettingError
 from promptuary.generators import Generator
 from promptuary.injections import Injection
+from promptuary.placements import bare
 from promptuary.values import Call, Instance, Output, Prompt, Targets
 
 
@@ -77,15 +79,24 @@ class SoftPrompted(nn.Module):
         mask: Bool[Tensor, "batch tokens"],
         types: Int[Tensor, "batch tokens"] | None = None,
         task: Int[Tensor, " batch"] | None = None,
+        fields: Int[Tensor, "batch tokens"] | None = None,
+        step: int = 0,
     ) -> Instance:
-        """A batch of token ids as the parts see it."""
+        """A batch of token ids as the parts see it; `step` is the optimizer's, while training."""
         return Instance(
             ids,
             mask,
             self.backbone.embed(ids),
             ids.new_zeros(ids.shape) if types is None else types,
             ids.new_zeros(ids.shape[0]) if task is None else task,
+            fields,
+            step,
+            self._encode,
         )
+
+    @torch.no_grad()
+    def _encode(self, x: Instance) -> Float[Tensor, "batch tokens hidden"]:
+        return self.backbone.run(Call(bare(x))).hidden
 
     def call(self, x: Instance) -> Call:
         """What the backbone is called with: the prompt made from `x`, laid out with `x`."""

@@ -7,12 +7,15 @@ section 2); some in the gap before the input and the rest in the gap after it is
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
+from promptuary.choices import Choice
 from promptuary.errors import SettingError
 from promptuary.values import Instance, Layout, Prompt
 
@@ -30,13 +33,9 @@ def arrange(
             keep their order.
         tokens: which tokens are laid out, where these are not simply the real ones.
     """
-    tokens = x.mask if tokens is None else tokens
     prompt = p.values.shape[1]
-    rank = x.mask.cumsum(1) - 1  # [batch, tokens]: how many real tokens stand before this one
-    order = torch.cat([gaps * (prompt + 1) + torch.arange(prompt, device=gaps.device), rank * (prompt + 1) + prompt], 1)
-    present = torch.cat([p.keep > 0, tokens], 1)  # [batch, prompt + tokens]
-    order = order.masked_fill(~present, torch.iinfo(order.dtype).max)
-    source = order.argsort(dim=1, stable=True)  # column -> item
+    present = torch.cat([p.keep > 0, x.mask if tokens is None else tokens], 1)  # [batch, prompt + tokens]
+    source = _sources(gaps, x.mask.cumsum(1) - 1, present)
     column = source.argsort(dim=1)  # item -> column
     items = torch.cat([p.values.to(x.embeds.dtype), x.embeds], 1)
     types = torch.cat([x.types.new_zeros(p.keep.shape), x.types], 1)
@@ -47,6 +46,15 @@ def arrange(
         tokens=column[:, prompt:],
         prompts=column[:, :prompt],
     )
+
+
+def _sources(
+    gaps: Int[Tensor, "batch prompt"], rank: Int[Tensor, "batch tokens"], present: Bool[Tensor, "batch items"]
+) -> Int[Tensor, "batch items"]:
+    """Which item, soft token or token, stands in each column. `rank`: how many real tokens stand before each token."""
+    prompt = gaps.shape[1]
+    order = torch.cat([gaps * (prompt + 1) + torch.arange(prompt, device=gaps.device), rank * (prompt + 1) + prompt], 1)
+    return order.masked_fill(~present, torch.iinfo(order.dtype).max).argsort(dim=1, stable=True)
 
 
 def bare(x: Instance) -> Layout:
@@ -93,9 +101,7 @@ class Split(Placement):
 
     def forward(self, p: Prompt, x: Instance) -> Layout:
         prompt = p.values.shape[1]
-        real = rearrange(x.mask.sum(1), "b -> b 1")
-        start = real.clamp(max=self.head)
-        end = (real - self.tail).maximum(start)
+        start, end = _ends(x, self.head, self.tail)
         first = torch.arange(prompt, device=x.ids.device) < (prompt if self.before is None else self.before)
         return arrange(p, x, torch.where(first, start, end))
 
@@ -104,6 +110,75 @@ class Split(Placement):
             raise SettingError(
                 f"Split(before={self.before}) with a prompt of {length} soft tokens: expected before <= {length}."
             )
+
+
+class Adaptive(Placement):
+    """Split by a choice: option a has a soft tokens before the input and the others behind it (dynamic prompting).
+
+    Forward the row is exactly that of `Split(a)` for the option taken. While training the gradient of the choice flows
+    through every option at once: the row is a product of a matrix that says which item stands where (0 and 1, with the
+    gradient of the options' weights) with the soft tokens and the embeddings. At evaluation items are gathered only.
+
+    Arguments:
+        choice: over one option more than there are soft tokens.
+        head, tail: as in `Split`.
+        order: `split` puts the first a soft tokens before the input (Yang et al. 2023, section 3); `rotate` the last a,
+            as the code published with it does.
+
+    Raises:
+        SettingError: for negative numbers or an unknown order.
+    """
+
+    def __init__(
+        self, choice: Choice, *, head: int = 0, tail: int = 0, order: Literal["split", "rotate"] = "split"
+    ) -> None:
+        super().__init__()
+        if order not in ("split", "rotate"):
+            raise SettingError(f"Adaptive(order={order!r}): expected 'split' or 'rotate'.")
+        if head < 0 or tail < 0:
+            raise SettingError(f"Adaptive(head={head}, tail={tail}): expected 0 or more.")
+        self.choice, self.head, self.tail, self.order = choice, head, tail, order
+
+    def forward(self, p: Prompt, x: Instance) -> Layout:
+        prompt = p.values.shape[1]
+        weights = self.choice(x)
+        start, end = _ends(x, self.head, self.tail)
+        options = torch.arange(prompt + 1, device=x.ids.device)
+        if self.order == "split":
+            first = rearrange(options[:prompt], "p -> 1 p") < rearrange(options, "a -> a 1")
+        else:
+            first = rearrange(options[:prompt], "p -> 1 p") >= prompt - rearrange(options, "a -> a 1")
+        laid = arrange(p, x, torch.where(first[weights.argmax(1)], start, end))
+        if not weights.requires_grad:
+            return laid
+        # Every option of every row, as if it were a row.
+        gaps = torch.where(first, rearrange(start, "b 1 -> b 1 1"), rearrange(end, "b 1 -> b 1 1"))
+        present = torch.cat([p.keep > 0, x.mask], 1)
+        each = len(options)
+        source = _sources(
+            rearrange(gaps, "b a p -> (b a) p"),
+            (x.mask.cumsum(1) - 1).repeat_interleave(each, 0),
+            present.repeat_interleave(each, 0),
+        )
+        index = rearrange(source, "(b a) l -> b l a", a=each)
+        items = torch.cat([p.values.to(x.embeds.dtype), x.embeds], 1)
+        shares = rearrange(weights.to(items.dtype), "b a -> b 1 a").expand(index.shape)
+        places = items.new_zeros(*index.shape[:2], index.shape[1]).scatter_add(2, index, shares)
+        return replace(laid, embeds=places @ items, placed=places[..., :prompt])
+
+    def accepts(self, length: int) -> None:
+        if self.choice.options != length + 1:
+            raise SettingError(
+                f"Adaptive: a prompt of {length} soft tokens can be split in {length + 1} ways, the choice has "
+                f"{self.choice.options} options. Write Choice({length + 1}, ...)."
+            )
+
+
+def _ends(x: Instance, head: int, tail: int) -> tuple[Int[Tensor, "batch 1"], Int[Tensor, "batch 1"]]:
+    """The gaps before and behind the input, inside `head` leading and `tail` trailing tokens of each row."""
+    real = rearrange(x.mask.sum(1), "b -> b 1")
+    start = real.clamp(max=head)
+    return start, (real - tail).maximum(start)
 
 
 class Slots(Placement):

@@ -6,7 +6,7 @@ They reparameterise a prompt while it trains and are dropped afterwards: `Slotwi
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 
@@ -61,7 +61,7 @@ class Slotwise(Transform):
         return present(self.network(p.values), p.keep)
 
     def shape(self, length: int, width: int) -> tuple[int, int]:
-        _expect(width, self.sizes[0], "Slotwise")
+        expect_width(width, self.sizes[0], "Slotwise")
         return length, self.sizes[-1]
 
 
@@ -85,7 +85,7 @@ class BiLSTM(Transform):
         return present(self.network(p.values)[0], p.keep)
 
     def shape(self, length: int, width: int) -> tuple[int, int]:
-        _expect(width, self.width, "BiLSTM")
+        expect_width(width, self.width, "BiLSTM")
         return length, self.width
 
 
@@ -108,6 +108,69 @@ class Scaled(Transform):
         return length, width
 
 
+class Elementwise(Transform):
+    """A module that works on each number by itself: an activation, dropout."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, p: Prompt) -> Prompt:
+        return present(self.module(p.values), p.keep)
+
+    def shape(self, length: int, width: int) -> tuple[int, int]:
+        return length, width
+
+
+class AtLayers(Transform):
+    """Keys and values of some attention layers only, times a factor; those of all other layers are 0.
+
+    Added to a prompt for all layers, this is the prefix variant of instance-wise prompt tuning (Jiang et al. 2022, which
+    has layer 0 and a factor of 0.05; at 0 it is plain prefix tuning).
+
+    Arguments:
+        widths: numbers of a soft token in each attention layer, in order (`Attention.width`).
+        layers: which of them are made.
+        scale: the factor. trained: whether it learns.
+
+    Raises:
+        SettingError: for no layer, or one that is not there.
+    """
+
+    scale: Tensor
+
+    def __init__(self, widths: Sequence[int], layers: Iterable[int] = (0,), *, scale: float = 0.05, trained: bool = False):
+        super().__init__()
+        self.layers, self.widths = frozenset(layers), tuple(widths)
+        if not self.layers or not self.layers <= set(range(len(self.widths))):
+            raise SettingError(
+                f"AtLayers(layers={sorted(self.layers)}): expected some of 0 to {len(self.widths) - 1}."
+            )
+        if trained:
+            self.scale = nn.Parameter(torch.tensor(scale))
+        else:
+            self.register_buffer("scale", torch.tensor(scale))
+
+    @property
+    def width(self) -> int:
+        """Numbers of a soft token before: those of the chosen layers alone."""
+        return sum(width for layer, width in enumerate(self.widths) if layer in self.layers)
+
+    def forward(self, p: Prompt) -> Prompt:
+        parts, at = [], 0
+        for layer, width in enumerate(self.widths):
+            if layer in self.layers:
+                parts.append(p.values[..., at : at + width] * self.scale)
+                at += width
+            else:
+                parts.append(p.values.new_zeros(*p.keep.shape, width))
+        return Prompt(torch.cat(parts, 2), p.keep)
+
+    def shape(self, length: int, width: int) -> tuple[int, int]:
+        expect_width(width, self.width, "AtLayers")
+        return length, sum(self.widths)
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Networks built inside draw their weights from `seed`; the caller's random state is untouched."""
@@ -116,6 +179,7 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _expect(width: int, wanted: int, who: str) -> None:
+def expect_width(width: int, wanted: int, who: str) -> None:
+    """Raise `SettingError` where soft tokens have another width than the transform `who` takes."""
     if width != wanted:
         raise SettingError(f"{who}: expected soft tokens of {wanted} numbers, got {width}.")

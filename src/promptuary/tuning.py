@@ -129,6 +129,7 @@ def _one(
     result = fit(
         model, readout, loaders[0], loaders[1], recipe,
         seed=seed, folder=folder, settings=described, metric=run.metric, progress=progress, save_every=run.save_every,
+        rates=method(run.method).rates,
         measure=reading.measure(model, readout, wording, validation, held, metric=run.metric),
     )  # fmt: skip
     kept = {

@@ -68,6 +68,10 @@ class Shape:
         return sum(a.width for a in self.attention if a.part in parts)
 
 
+def _no_encoder(x: "Instance") -> Tensor:
+    raise AssertionError("an Instance of SoftPrompted.instance knows its backbone; this one was made by hand")
+
+
 @dataclass(frozen=True, eq=False)
 class Instance:
     """One batch of inputs as a method sees it.
@@ -79,6 +83,11 @@ class Instance:
         embeds: the backbone's embeddings of `ids` (zeros at negative ids).
         types: segment ids for backbones that have them, else zeros.
         task: the index of each row's task.
+        fields: which text of the row a token belongs to: 1 the first, 2 the second, 0 none (templates, special
+            tokens); `None` where nobody said.
+        step: the number of the optimizer's step, from 1, while training; else 0.
+        encode: the frozen backbone's last states of an input alone, `[batch, tokens, hidden]`, without gradient.
+        losses: what parts add to the loss of this pass while training (an entropy bonus).
     """
 
     ids: Int[Tensor, "batch tokens"]
@@ -86,6 +95,10 @@ class Instance:
     embeds: Float[Tensor, "batch tokens dim"]
     types: Int[Tensor, "batch tokens"]
     task: Int[Tensor, " batch"]
+    fields: Int[Tensor, "batch tokens"] | None = None
+    step: int = 0
+    encode: Callable[["Instance"], Tensor] = field(default=_no_encoder, repr=False)
+    losses: list[Tensor] = field(default_factory=list, repr=False)
     _known: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def once(self, f: Callable[["Instance"], T]) -> T:
@@ -114,6 +127,8 @@ class Layout:
     Arguments:
         tokens: for each token of the caller its column in `embeds` (for padding: some masked column).
         prompts: for each soft token its column in `embeds` (for absent ones: some masked column).
+        placed: how much of each soft token stands in each column, as 0 and 1 with the gradient of a choice of places;
+            `None` where no gradient reaches the places.
     """
 
     embeds: Float[Tensor, "batch length dim"]
@@ -121,6 +136,7 @@ class Layout:
     types: Int[Tensor, "batch length"]
     tokens: Int[Tensor, "batch tokens"]
     prompts: Int[Tensor, "batch prompt"]
+    placed: Float[Tensor, "batch length prompt"] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,8 @@ from tests.backbones import FAMILIES
 from tests.strategies import SIDES, ragged
 
 TEXTS = ragged(6, 2, 4)
+DRAWS = 40
+FIVE = ("bert", "roberta", "gpt2", "llama", "t5")
 
 
 def trainable(model: SoftPrompted) -> dict[str, torch.nn.Parameter]:
@@ -46,11 +48,18 @@ def alone(model: SoftPrompted) -> None:
 
 
 def taught(model: SoftPrompted) -> None:
-    """Every trainable tensor gets a gradient, and the backbone none."""
-    loss_of(answers(model, TEXTS)).backward()
-    for name, parameter in trainable(model).items():
-        assert parameter.grad is not None, name
-        assert parameter.grad.abs().max() > 0, name
+    """Every trainable tensor gets a gradient, and the backbone none. A choice takes one option a pass: some passes."""
+    model.train()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for _ in range(DRAWS):
+            loss_of(answers(model, TEXTS)).backward()
+            missing = [n for n, p in trainable(model).items() if p.grad is None or not p.grad.abs().max() > 0]
+            if not missing:
+                break
+    model.eval()
+    assert not missing
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
     assert all(p.grad is None and not p.requires_grad for p in model.backbone.model.parameters())
 
 
@@ -69,5 +78,8 @@ def refusal(family: str, method: str) -> str | None:
 
 
 REFUSED = MappingProxyType({(f, m): why for f in FAMILIES for m in METHODS if (why := refusal(f, m)) is not None})
-PAIRS = tuple((f, m) for f in FAMILIES for m in METHODS if (f, m) not in REFUSED)
+# A prompt that is made from the input meets the backbone through the same injections as one that is not: the laws of
+# these hold them to every family, and every method meets five families here and all of them in `tests/matrix.py`.
+STATIC = frozenset(m for m in METHODS if prompted("bert", m).generator.fixed() is not None)
+PAIRS = tuple((f, m) for f in FAMILIES for m in METHODS if (f, m) not in REFUSED and (m in STATIC or f in FIVE))
 PROMPTED = tuple((f, m) for f, m in PAIRS if m != "frozen")

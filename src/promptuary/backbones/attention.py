@@ -297,6 +297,10 @@ def _overwrite(
     columns = repeat(_rows(call.layout.prompts, rows), "b p -> b p h", h=hidden.shape[2])
     # The column of an absent slot is padding here, and where target texts follow it may be theirs: leave it alone.
     there = _rows(call.layout.mask.gather(1, call.layout.prompts), rows)[:, :, None]
-    soft = torch.where(there, _rows(call.states[layer], rows).to(hidden.dtype), hidden.gather(1, columns))
+    states = _rows(call.states[layer], rows).to(hidden.dtype)
+    if call.layout.placed is not None:  # at its column each soft token has the share 1: a choice hears its gradient
+        prompts = repeat(call.layout.prompts, "b p -> b p q", q=call.layout.prompts.shape[1])
+        states = _rows(call.layout.placed.gather(1, prompts), rows).to(hidden.dtype) @ states
+    soft = torch.where(there, states, hidden.gather(1, columns))
     hidden = hidden.scatter(1, columns, soft)
     return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})

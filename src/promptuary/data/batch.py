@@ -19,6 +19,7 @@ class Batch:
         mask: true where a token is real.
         types: segment ids (0 for backbones without segments).
         task: index of each row's task.
+        fields: which text of the row each token belongs to (`Instance.fields`), where a prompt asks for it.
         rows: number of each row in its data set, for putting predictions back in order.
         labels: class index of each row, or -1 where it is unknown; `None` for tasks without classes.
         targets: the text each row should produce, for read-outs that learn text.
@@ -41,6 +42,7 @@ class Batch:
     tags: Int[Tensor, "batch tokens"] | None = None
     spans: Int[Tensor, "batch 2"] | None = None
     context: Bool[Tensor, "batch tokens"] | None = None
+    fields: Int[Tensor, "batch tokens"] | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""

@@ -44,6 +44,7 @@ def collate(examples: Sequence[Example], rows: Sequence[int], pad: int, *, task:
         tags=_all([e.tags for e in examples], lambda rows: _padded(rows, -1)),
         spans=_all([e.span for e in examples], torch.tensor),
         context=_all([e.context for e in examples], _covered),
+        fields=_all([e.fields for e in examples], lambda rows: _padded(rows, 0)),
     )
 
 

@@ -23,6 +23,7 @@ class Example:
         tags: for tagging, the class of each token where `words` is not -1, else -1.
         span: for question answering, columns of the answer's first and last token; -1 where it has none.
         context: for question answering, the span of characters of the context each token covers, or `None`.
+        fields: which text of the row each token belongs to: 1 the first, 2 the second, 0 none; where it was asked for.
         cut: how many tokens of the row's text were cut off.
     """
 
@@ -35,6 +36,7 @@ class Example:
     tags: list[int] | None = None
     span: tuple[int, int] | None = None
     context: list[tuple[int, int] | None] | None = None
+    fields: list[int] | None = None
     cut: int = 0
 
 

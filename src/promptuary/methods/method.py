@@ -26,6 +26,7 @@ class Method:
             method's settings: there is no second schema. Methods whose soft tokens a network makes have no `init`.
         recipe: defaults that learn on small and middle-sized models.
         init: the start that `auto` names (see `promptuary.assembly.start`); `random` is the build function's own.
+        rates: learning rates of single parts (see `promptuary.train.groups`).
         presets: the paper's own recipe(s) by name.
     """
 
@@ -35,6 +36,7 @@ class Method:
     build: Build
     recipe: Recipe
     init: str = "random"
+    rates: Mapping[str, float] = field(default_factory=dict)
     presets: Mapping[str, Recipe] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:

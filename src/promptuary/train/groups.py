@@ -1,7 +1,8 @@
 """Which learning rate every trained tensor has: groups of parameters, made from prefixes of their names.
 
-A tensor is named `prompt.<name in the model>` or `readout.<name in the read-out>`. The longest prefix in a table of
-rates wins, so a part gets its own rate by an entry (`"prompt.generator.transforms": 1e-4`) and not by code.
+A tensor is named `prompt.<name in the model>` or `readout.<name in the read-out>`. An entry in a table of rates names a
+part by its place (`"prompt.generator.transforms": 1e-4`) or by its name alone (`"choice": 1e-2`), wherever it stands;
+the entry that goes furthest into a tensor's name wins. So a part gets its own rate by an entry, and not by code.
 """
 
 from collections.abc import Callable, Mapping
@@ -67,7 +68,7 @@ def groups(
             raise SettingError(f"rates: no trained tensor is under {prefix!r}. {nearest(prefix, named)}")
     made: dict[tuple[str, float], dict[str, Any]] = {}
     for name, p in named.items():
-        prefix = max((known for known in table if _under(known, name)), key=len)
+        prefix = max((known for known in table if _under(known, name)), key=lambda known: _reach(known, name))
         decay = recipe.decay if p.dim() > 1 else 0.0
         group = made.setdefault((prefix, decay), _group(prefix, table[prefix], decay))
         group["params"].append(p)
@@ -89,4 +90,9 @@ def _group(prefix: str, rate: float, decay: float) -> dict[str, Any]:
 
 
 def _under(prefix: str, name: str) -> bool:
-    return name == prefix or name.startswith(f"{prefix}.")
+    return _reach(prefix, name) > 0
+
+
+def _reach(part: str, name: str) -> int:
+    """How far into a tensor's name the last mention of a part goes, 0 where it has none: a part in it is nearer."""
+    return f".{name}.".rfind(f".{part}.") + len(part) + 1 if f".{part}." in f".{name}." else 0

@@ -65,6 +65,7 @@ class Stepper:
         self.named = groups.trained(model, readout)
         self.optimizer = groups.optimizer(recipe, groups.groups(model, readout, recipe, rates))
         self.watch = Watch.of(self.named, model.backbone.shape.deviation)
+        self.number = 0
 
     def step(self, number: int, batches: Sequence[Batch]) -> Step:
         """Step number `number` (from 1) on the rows of `batches`, as if they were one batch.
@@ -73,6 +74,7 @@ class Stepper:
             DivergedError: when loss or gradient are no finite numbers; no tensor has moved then.
             TrainingError: when memory is short; no tensor has moved then.
         """
+        self.number = number
         for group in self.optimizer.param_groups:
             group["lr"] = group["rate"] * schedule.factor(self.recipe, number, self.total)
         rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
@@ -110,8 +112,9 @@ class Stepper:
 
     def _loss(self, batch: Batch) -> torch.Tensor:
         with arithmetic(self.device, self.recipe.precision):
-            x = self.model.instance(batch.ids, batch.mask, batch.types, batch.task)
-            return self.readout.loss(self.model(x, self.readout.targets(batch)), batch).float()
+            x = self.model.instance(batch.ids, batch.mask, batch.types, batch.task, batch.fields, self.number)
+            loss = self.readout.loss(self.model(x, self.readout.targets(batch)), batch).float()
+            return loss + sum(x.losses)
 
     def _diverged(self, number: int, loss: float, norm: float, rates: Mapping[str, float]) -> DivergedError:
         what = f"the gradient's norm is {norm} (loss {loss:.4g})" if math.isfinite(loss) else f"the loss is {loss}"

@@ -1,0 +1,233 @@
+"""The one differentiable decision: which of several options, for a task or for an input.
+
+A `Choice` decides where a prompt is split (`placements.Adaptive`), how long it is (`generators.Shortened`) and which
+prompts of a pool make it up (`generators.Pool`): dynamic prompting (Yang et al. 2023). It has logits of its own, logits
+for each task, or makes them from a *query* of the input; it answers with one option (Gumbel-Softmax, straight through:
+Jang et al. 2017) or with weights. At evaluation nothing is drawn: the most likely option, or the weights as they are.
+
+Differences from the code published with dynamic prompting: no noise at evaluation; the query leaves padding out and
+flows no gradient; logits are not cut at zero (`activation=torch.relu` does that); a query is normalised, so that its
+scale does not depend on the backbone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from promptuary.errors import SettingError
+from promptuary.values import Instance
+
+Query = Callable[[Instance], Float[Tensor, "batch dim"]]
+Schedule = Callable[[int], float]
+Activation = Callable[[Tensor], Tensor]
+
+
+# --- what an input is asked for ---------------------------------------------------------------------------------------
+
+
+def embedding_mean(x: Instance) -> Float[Tensor, "batch dim"]:
+    """The mean of the embeddings of a row's real tokens: nearly free. A row without tokens gives zeros."""
+    return _mean(x.embeds, x)
+
+
+def encoding_mean(x: Instance) -> Float[Tensor, "batch hidden"]:
+    """The mean of the frozen backbone's last states of a row's real tokens: one more pass, without gradient.
+
+    The states are those of the input alone, without any prompt, and without dropout. Of an encoder-decoder the encoder
+    is asked, so no label can be seen.
+    """
+    return _mean(x.once(encoding), x)
+
+
+def encoding(x: Instance) -> Float[Tensor, "batch tokens hidden"]:
+    """The frozen backbone's last states of the bare input, made once a pass."""
+    return x.encode(x)
+
+
+def _mean(states: Float[Tensor, "batch tokens dim"], x: Instance) -> Float[Tensor, "batch dim"]:
+    weights = rearrange(x.mask, "b t -> b t 1").to(torch.float32)
+    return (states.detach().float() * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+# --- temperatures -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same temperature at every step."""
+
+    value: float = 1.0
+
+    def __call__(self, step: int) -> float:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Linear:
+    """From `first` to `last` over `steps` steps, then `last`."""
+
+    first: float = 1.0
+    last: float = 0.5
+    steps: int = 1000
+
+    def __call__(self, step: int) -> float:
+        return self.first + (self.last - self.first) * min(1.0, step / self.steps)
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """`max(exp(-rate * step), last)`."""
+
+    rate: float = 3e-5
+    last: float = 0.5
+
+    def __call__(self, step: int) -> float:
+        return max(2.718281828459045 ** (-self.rate * step), self.last)
+
+
+@dataclass(frozen=True)
+class OfficialCompounding:
+    """What the code published with dynamic prompting does: the factor of each step is multiplied onto the last one.
+
+    `exp(-rate / anneal * n (n + 1) / 2)`, which reaches 0.5 at step 680 (a plain exponential would at step 231,049).
+    """
+
+    rate: float = 3e-5
+    anneal: float = 10.0
+    last: float = 0.5
+
+    def __call__(self, step: int) -> float:
+        return max(2.718281828459045 ** (-self.rate / self.anneal * step * (step + 1) / 2), self.last)
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "constant": Constant(),
+    "linear": Linear(),
+    "exponential": Exponential(),
+    "official_compounding": OfficialCompounding(),
+}
+
+
+# --- the decision -----------------------------------------------------------------------------------------------------
+
+
+class Choice(nn.Module):
+    """Weights over `options` for each row.
+
+    Arguments:
+        options: how many there are.
+        dim: the width of `query`; with it the choice is made for each input by one linear layer, without it the
+            logits are free parameters of the task.
+        tasks: logits of their own for each of so many tasks (`Instance.task`); not together with `dim`.
+        query: what of the input the layer sees.
+        mode: `hard` takes one option (drawn while training), `soft` weighs all by softmax, `top` weighs the `top` most
+            likely ones, of which a gradient reaches all (straight through).
+        temperature: a function of the optimizer step. A hard choice is distributed as the softmax of the logits at any
+            temperature: it changes the gradient alone.
+        activation: applied to the logits.
+        prefer: the option that is the most likely one at the start; `None` starts all alike.
+        entropy: weight of the mean entropy of a row's choice, added to what is earned: keeps a choice from collapsing.
+        rows: whether a choice without a query is drawn for each row (with `False` once for a batch, as published).
+        trained: whether it learns; a choice that does not is drawn uniformly while training (a control).
+
+    Raises:
+        SettingError: for fewer than one option, an unknown mode or preference, or more than one condition.
+    """
+
+    def __init__(
+        self,
+        options: int,
+        *,
+        dim: int | None = None,
+        tasks: int | None = None,
+        query: Query = embedding_mean,
+        mode: Literal["hard", "soft", "top"] = "hard",
+        top: int = 1,
+        temperature: Schedule = SCHEDULES["constant"],
+        activation: Activation | None = None,
+        prefer: int | None = None,
+        entropy: float = 0.0,
+        rows: bool = False,
+        trained: bool = True,
+    ) -> None:
+        super().__init__()
+        if options < 1:
+            raise SettingError(f"Choice(options={options}): expected 1 or more.")
+        if mode not in ("hard", "soft", "top"):
+            raise SettingError(f"Choice(mode={mode!r}): expected 'hard', 'soft' or 'top'.")
+        if not 1 <= top <= options:
+            raise SettingError(f"Choice(top={top}) of {options} options: expected 1 to {options}.")
+        if prefer is not None and not 0 <= prefer < options:
+            raise SettingError(f"Choice(prefer={prefer}): expected an option from 0 to {options - 1}.")
+        if dim is not None and tasks is not None:
+            raise SettingError("Choice: expected dim (a choice for each input) or tasks (one for each task), not both.")
+        self.options, self.mode, self.top, self.entropy, self.rows = options, mode, top, entropy, rows
+        self.query, self.temperature, self.activation = query, temperature, activation
+        start = torch.zeros(options)
+        if prefer is not None:
+            start[prefer] = 1.0
+        self.bias = nn.Parameter(start.repeat(tasks or 1, 1), requires_grad=trained)
+        self.weight = None if dim is None else nn.Parameter(torch.zeros(options, dim), requires_grad=trained)
+
+    def forward(self, x: Instance) -> Float[Tensor, "batch options"]:
+        """The weights of the options, made once a pass whoever asks: parts that share a choice agree."""
+        decided: Float[Tensor, "batch options"] = x.once(self._decide)
+        return decided
+
+    def probabilities(self, x: Instance) -> Float[Tensor, "batch options"]:
+        """How likely each option is; no gradient, nothing drawn."""
+        with torch.no_grad():
+            return self._logits(x).softmax(-1)
+
+    def _logits(self, x: Instance) -> Float[Tensor, "batch options"]:
+        batch = len(x.ids)
+        logits = self.bias[x.task] if len(self.bias) > 1 else self.bias.expand(batch, -1)
+        if self.weight is not None:
+            query = x.once(self.query)
+            logits = logits + F.linear(F.layer_norm(query, query.shape[-1:]), self.weight)
+        return logits if self.activation is None else self.activation(logits)
+
+    def _decide(self, x: Instance) -> Float[Tensor, "batch options"]:
+        logits = self._logits(x)
+        if self.training and self.entropy:
+            x.losses.append(-self.entropy * _entropy(logits))
+        if not self.training:
+            return self._settled(logits)
+        temperature = self.temperature(x.step)
+        if self.mode == "soft":
+            return (logits / temperature).softmax(-1)
+        if self.mode == "hard":
+            logits = logits + self._noise(logits)
+        weights = (logits / temperature).softmax(-1)
+        return _straight_through(self._settled(logits), weights)
+
+    def _settled(self, logits: Float[Tensor, "batch options"]) -> Float[Tensor, "batch options"]:
+        """What these logits decide where nothing is drawn."""
+        if self.mode == "soft":
+            return logits.softmax(-1)
+        kept = logits.detach().topk(self.top if self.mode == "top" else 1, dim=-1).indices
+        chosen = torch.full_like(logits, -torch.inf).scatter(1, kept, logits.detach().gather(1, kept))
+        return chosen.softmax(-1)
+
+    def _noise(self, logits: Float[Tensor, "batch options"]) -> Float[Tensor, "rows options"]:
+        shared = self.weight is None and not self.rows
+        drawn = torch.rand_like(logits[:1] if shared else logits)
+        return -(-drawn.clamp(min=1e-20).log()).clamp(min=1e-20).log()
+
+
+def _straight_through(
+    value: Float[Tensor, "batch options"], weights: Float[Tensor, "batch options"]
+) -> Float[Tensor, "batch options"]:
+    """Exactly `value` forward (0 and 1 stay 0 and 1), the gradient of `weights` backward."""
+    return value + (weights - weights.detach())
+
+
+def _entropy(logits: Float[Tensor, "batch options"]) -> Float[Tensor, ""]:
+    logs = logits.log_softmax(-1)
+    return -(logs.exp() * logs).sum(-1).mean()

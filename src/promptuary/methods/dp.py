@@ -1,0 +1,135 @@
+"""Dynamic prompting (DP, Yang et al. 2023): where the prompt is split, how long it is and which vectors it has are
+chosen, for the task or for each input.
+
+Everything is plain prompt tuning with one to three `Choice`s in it; a decision that is not made dynamic is made by
+hand, so that every baseline runs through the same parts. Differences from the published code are those of `Choice`,
+`Adaptive` and `Shortened`; besides, the selectors learn at a rate of their own (the published one shares the prompt's
+0.3 and saturates), start alike with a lean to a prefix of full length, and logits are not cut at zero
+(`compat="official"` does all of these as published).
+"""
+
+from functools import partial
+from typing import Any, Literal
+
+import torch
+
+from promptuary.choices import SCHEDULES, Choice, embedding_mean, encoding_mean
+from promptuary.errors import SettingError
+from promptuary.generators import Free, Generator, Pool, Shortened
+from promptuary.initial import Initial, matched, normal
+from promptuary.injections import Embeddings, HiddenStates, Injection
+from promptuary.methods.method import Method
+from promptuary.placements import Adaptive, Split
+from promptuary.train.recipe import Recipe
+from promptuary.values import Shape
+
+PAPER = "Yang, Cheng, Zhao, Yu, Petzold, Chen 2023: Dynamic Prompting (arXiv 2303.02909; Findings of NAACL 2025)"
+
+Level = Literal["task", "instance", "random"]
+
+
+def dynamic(
+    shape: Shape,
+    *,
+    length: int = 20,
+    position: Level | int | None = None,
+    lengths: Level | None = None,
+    pool: int = 1,
+    pooled: Level = "instance",
+    bank: bool = False,
+    deep: bool = False,
+    query: Literal["embeddings", "encoder"] = "embeddings",
+    tasks: int | None = None,
+    order: Literal["split", "rotate"] = "split",
+    head: int = 0,
+    tail: int = 0,
+    least: int = 1,
+    mode: Literal["soft", "hard", "top"] = "soft",
+    top: int = 1,
+    temperature: str = "constant",
+    entropy: float = 0.0,
+    compat: Literal["ours", "official"] = "ours",
+    init: Initial | None = None,
+    seed: int = 0,
+) -> tuple[Generator, Injection]:
+    """A prompt of at most `length` soft tokens.
+
+    Arguments:
+        position: how many of them stand before the input: chosen for the task, for each input, drawn anew at every
+            step (a control), or a number; `None` is all.
+        lengths: how many there are, `least` or more: chosen likewise; `None` is all.
+        pool: of how many prompts the vectors are mixed; pooled: for the task or for each input; mode, top: how
+            (the paper: `soft`).
+        bank: one choice takes both the position and that position's own prompt of a bank of `length + 1`.
+        deep: the prompt's hidden states are overwritten before every layer, at the same places.
+        query: what an input's choices see: the mean of its embeddings, or of the frozen model's states (one more pass).
+        tasks: choices of a task are made for each of so many tasks.
+        temperature: a schedule by name (`choices.SCHEDULES`). entropy: weight of the choices' entropy.
+    """
+    if temperature not in SCHEDULES:
+        raise SettingError(f"temperature={temperature!r}: expected one of {', '.join(SCHEDULES)}.")
+    if bank and (position not in ("task", "instance") or pool > 1):
+        raise SettingError("bank=True: expected position='task' or 'instance' (it chooses the prompt too) and pool=1.")
+    asked, dim = (encoding_mean, shape.output) if query == "encoder" else (embedding_mean, shape.dim)
+    official = compat == "official"
+
+    def choice(level: Level, options: int, prefer: int | None, **more: Any) -> Choice:
+        return Choice(
+            options,
+            dim=dim if level == "instance" else None,
+            tasks=tasks if level == "task" else None,
+            query=asked,
+            temperature=SCHEDULES[temperature],
+            activation=torch.relu if official else None,
+            prefer=None if official or level == "random" else prefer,
+            entropy=0.0 if level == "random" else entropy,
+            trained=level != "random",
+            **more,
+        )
+
+    split = choice(position, length + 1, length) if isinstance(position, str) else None
+    placement = Split(position, head=head, tail=tail) if split is None else Adaptive(
+        split, head=head, tail=tail, order="rotate" if official else order
+    )  # fmt: skip
+    injection: Injection = HiddenStates(shape, placement) if deep else Embeddings(shape, placement)
+    start = init or (normal(1.0) if deep else matched(shape.deviation))
+
+    def free(number: int) -> Generator:
+        return Free(length, injection.width, start, seed=seed + 1000 * number)
+
+    generator = free(0)
+    if bank and split is not None:
+        generator = Pool(split, *(free(number) for number in range(length + 1)))
+    if pool > 1:
+        mix = choice(pooled, pool, None, mode=mode, top=top)
+        mix.activation = torch.tanh if official else None
+        generator = Pool(mix, *(free(number) for number in range(pool)))
+    if lengths is not None:
+        options = length - least + 1
+        generator = Shortened(generator, choice(lengths, options, options - 1), least=least)
+    return generator, injection
+
+
+RECIPE = Recipe(rate=0.3, head_rate=1e-2, epochs=20, patience=6)
+
+
+def _method(name: str, summary: str, **settings: Any) -> Method:
+    rates = {"choice": 1e-2}
+    return Method(name, summary, PAPER, partial(dynamic, **settings), RECIPE, init="vocabulary", rates=rates)
+
+
+METHODS = (
+    _method("dp-position", "prompt tuning whose split around the input is chosen for the task", position="task"),
+    _method("dp-position-instance", "prompt tuning whose split is chosen for each input", position="instance"),
+    _method("dp-length", "prompt tuning whose length is chosen for the task", lengths="task"),
+    _method("dp-length-instance", "prompt tuning whose length is chosen for each input", lengths="instance"),
+    _method("dp-vector", "a mixture of four prompts, weighted for each input", pool=4),
+    _method("dp-vector-position", "a mixture of four prompts and a split, both for each input", pool=4,
+            position="instance"),
+    _method("dp-position-vector", "a split for the task, a mixture of four prompts for each input", pool=4,
+            position="task"),
+    _method("dp-bank", "a split for the task, and a prompt of its own for each split", position="task", bank=True),
+    _method("dp-position-length", "a split and a length, both for each input", position="instance",
+            lengths="instance"),
+    _method("dp-deep", "deep prompts whose split is chosen for each input", position="instance", deep=True),
+)  # fmt: skip

@@ -1,0 +1,37 @@
+"""IDPG (Wu et al. 2022): a small network writes the prompt from the frozen model's own reading of the input.
+
+One more pass of the frozen model makes the reading (`choices.encoding_mean`: a mean of the last states, where the
+published code takes the first token's); a bottleneck of `middle` numbers writes `length` soft tokens from it. The
+paper's other form of the bottleneck (PHM layers) is not here.
+"""
+
+from torch import nn
+
+from promptuary.choices import encoding_mean
+from promptuary.generators import Generator, Mapped, Queried
+from promptuary.injections import Embeddings, Injection
+from promptuary.methods.method import Method
+from promptuary.pooling import Unfolded
+from promptuary.train.recipe import Recipe
+from promptuary.transforms import Slotwise, seeded
+from promptuary.values import Shape
+
+PAPER = "Wu, Wang, Gu, Hou, Dong, Vydiswaran, Ma 2022: IDPG (NAACL 2022, arXiv 2204.04497)"
+
+
+def idpg(shape: Shape, *, length: int = 5, middle: int = 256, seed: int = 0) -> tuple[Generator, Injection]:
+    """`length` soft tokens through `output -> middle -> length * dim`."""
+    with seeded(seed):
+        network = Slotwise(shape.output, middle, length * shape.dim, activation=nn.ReLU)
+    return Mapped(Queried(encoding_mean, shape.output), network, Unfolded(length)), Embeddings(shape)
+
+
+METHODS = (
+    Method(
+        "idpg",
+        "soft tokens that a bottleneck makes of the frozen model's reading of the input",
+        PAPER,
+        idpg,
+        Recipe(rate=1e-3, scaled=False, head_rate=1e-2, epochs=20, patience=6),
+    ),
+)

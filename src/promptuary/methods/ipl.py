@@ -1,0 +1,36 @@
+"""IPL (Jin et al. 2022): how relevant each soft token of a prompt is to the input.
+
+The paper scores a soft token against the input's tokens; here a linear layer over the mean of the input's embeddings
+scores all of them. Equal scores are plain prompt tuning, where training starts.
+"""
+
+from promptuary.choices import Choice
+from promptuary.generators import Free, Generator, Weighted
+from promptuary.initial import Initial, matched
+from promptuary.injections import Embeddings, Injection
+from promptuary.methods.method import Method
+from promptuary.train.recipe import Recipe
+from promptuary.values import Shape
+
+PAPER = "Jin, Lu, Zhang, Zong 2022: Instance-aware Prompt Learning for Language Understanding and Generation (arXiv 2201.07126)"
+
+
+def ipl(
+    shape: Shape, *, length: int = 20, init: Initial | None = None, seed: int = 0
+) -> tuple[Generator, Injection]:
+    """`length` soft tokens, each times its relevance to the input."""
+    table = Free(length, shape.dim, init or matched(shape.deviation), seed=seed)
+    return Weighted(table, Choice(length, dim=shape.dim, mode="soft")), Embeddings(shape)
+
+
+METHODS = (
+    Method(
+        "ipl",
+        "soft tokens weighted by their relevance to the input",
+        PAPER,
+        ipl,
+        Recipe(rate=0.3, head_rate=1e-2, epochs=20, patience=6),
+        init="vocabulary",
+        rates={"choice": 1e-2},
+    ),
+)

@@ -1,0 +1,126 @@
+"""Instance-wise prompt tuning (IPT, Jiang et al. 2022): the prompt is made from the input's own tokens.
+
+A second table of the vocabulary gives each of the first tokens of a row a vector. `lookup` takes these as the prompt;
+the encoders (`cnn`, `mlp`, `lstm`) read them and write a prompt of any length. The prompt stands before the input
+(`prompt`), or is added to the keys and values of a few layers of a task's own prefix (`prefix`, which at `scale=0` is
+P-tuning v2 without reparameterisation). The paper's "pretrained" strategies are the same with a generator that was
+trained on other data before (`promptuary.pretraining`).
+
+Differences from the published code, each of which it has as a defect or not at all: the read-out is trained; padding is
+never read; sizes follow the backbone; the window can be any text of the row; encoders read any number of tokens; the
+table starts at the scale of the backbone's (`init`, the paper: U(-0.5, 0.5)); `combine` says what became of the task's
+own prompt (published: replaced).
+"""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Literal
+
+from torch import nn
+
+from promptuary.errors import SettingError
+from promptuary.generators import Concatenated, Free, Generator, Mapped, Summed
+from promptuary.initial import Initial, matched, normal, uniform
+from promptuary.injections import Embeddings, Injection, KeyValues
+from promptuary.lookups import Dense, Hashed, Lookup, LowRank, Table, Window
+from promptuary.methods.method import Method
+from promptuary.pooling import ConvMax, MaskedMean, Recurrent, Unfolded
+from promptuary.train.recipe import Recipe
+from promptuary.transforms import AtLayers, Elementwise, Slotwise, Transform, seeded
+from promptuary.values import Shape
+
+PAPER = "Jiang, Xu, Xu, Ma, Yang, Zhao 2022: Instance-wise Prompt Tuning for Pretrained Language Models (arXiv 2206.01958)"
+
+Encoder = Literal["lookup", "cnn", "mlp", "lstm"]
+
+
+def ipt(
+    shape: Shape,
+    *,
+    length: int = 20,
+    encoder: Encoder = "lookup",
+    variant: Literal["prompt", "prefix"] = "prompt",
+    combine: Literal["replace", "concatenate", "add"] = "replace",
+    tokens: int | None = None,
+    side: Literal["left", "right"] = "left",
+    stride: int = 1,
+    field: int | None = None,
+    pad: Literal["mask", "row", "task"] = "mask",
+    rank: int = 0,
+    buckets: int = 0,
+    layers: Iterable[int] = (0,),
+    scale: float = 0.05,
+    init: Initial | None = None,
+    seed: int = 0,
+) -> tuple[Generator, Injection]:
+    """A prompt of `length` soft tokens, made from a window of `tokens` tokens (by default as many).
+
+    `rank` or `buckets` above 0 make the table one of low rank, or hashed.
+    """
+    size = length if tokens is None else tokens
+    if encoder not in ("lookup", "cnn", "mlp", "lstm"):
+        raise SettingError(f"encoder={encoder!r}: expected 'lookup', 'cnn', 'mlp' or 'lstm'.")
+    if combine not in ("replace", "concatenate", "add"):
+        raise SettingError(f"combine={combine!r}: expected 'replace', 'concatenate' or 'add'.")
+    if variant not in ("prompt", "prefix"):
+        raise SettingError(f"variant={variant!r}: expected 'prompt' or 'prefix'.")
+    if encoder == "lookup" and size != length:
+        raise SettingError(f"tokens={tokens}: a look-up makes one soft token of each token. Leave it out, or {length}.")
+    start = init or matched(shape.deviation)
+    into = KeyValues(shape) if variant == "prefix" else None
+    at = None if into is None else AtLayers([a.width for _, a in into.attention], layers, scale=scale)
+    width = shape.dim if at is None else at.width
+    lookup = Lookup(
+        Window(size, side=side, stride=stride, field=field),
+        table(shape.vocabulary, width, rank, buckets, start, seed),
+        pad=pad, init=start, seed=seed,
+    )  # fmt: skip
+    with seeded(seed):
+        made = Mapped(lookup, *encoders(encoder, width, length))
+    if into is not None and at is not None:
+        return Summed(Free(length, into.width, normal(1.0), seed=seed), Mapped(made, at)), into
+    own = {
+        "replace": lambda: made,
+        "concatenate": lambda: Concatenated(Free(length, shape.dim, start, seed=seed), made),
+        "add": lambda: Summed(Free(length, shape.dim, start, seed=seed), made),
+    }
+    return own[combine](), Embeddings(shape)
+
+
+def table(size: int, width: int, rank: int, buckets: int, init: Initial, seed: int) -> Table:
+    """The table of a vocabulary: of low rank, hashed, or a row for each token."""
+    if rank and buckets:
+        raise SettingError(f"rank={rank}, buckets={buckets}: expected one of them, the other 0.")
+    if rank:
+        return LowRank(size, width, rank, init, seed=seed)
+    return Hashed(size, width, buckets, init, seed=seed) if buckets else Dense(size, width, init, seed=seed)
+
+
+def encoders(encoder: Encoder, width: int, length: int) -> tuple[Transform, ...]:
+    """The networks from the looked-up vectors to a prompt, with the sizes of the published code."""
+    if encoder == "lookup":
+        return ()
+    if encoder == "cnn":
+        return ConvMax(width), Slotwise(3, length * width), Unfolded(length)
+    if encoder == "lstm":
+        return Recurrent(width, hidden=64), Slotwise(128, length * width), Unfolded(length)
+    written = (Elementwise(nn.ReLU()), Elementwise(nn.Dropout(0.5)))
+    return MaskedMean(), Slotwise(width, length * width), *written, Unfolded(length)
+
+
+RECIPE = Recipe(rate=1e-3, scaled=False, head_rate=1e-2, epochs=20, patience=6)
+# The published settings: AdamW at 0.03, 2,000 steps of warm-up, batches of 64, 100 epochs, clipping at 1.
+PUBLISHED = Recipe(rate=0.03, scaled=False, head_rate=0.03, decay=0.0, batch=32, accumulation=2, epochs=100, clip=1.0)
+
+METHODS = (
+    Method("ipt", "soft tokens looked up in a table of the vocabulary by the input's tokens", PAPER, ipt, RECIPE,
+           presets={"paper": PUBLISHED}),
+    Method("ipt-cnn", "soft tokens that a convolution makes of the input's tokens", PAPER,
+           partial(ipt, encoder="cnn"), RECIPE, presets={"paper": PUBLISHED}),
+    Method("ipt-mlp", "soft tokens that an MLP makes of the input's tokens", PAPER,
+           partial(ipt, encoder="mlp"), RECIPE, presets={"paper": PUBLISHED}),
+    Method("ipt-lstm", "soft tokens that an LSTM makes of the input's tokens", PAPER,
+           partial(ipt, encoder="lstm"), RECIPE, presets={"paper": PUBLISHED}),
+    Method("ipt-prefix", "a prefix in every layer, plus keys and values looked up by the input's tokens", PAPER,
+           partial(ipt, variant="prefix"), RECIPE, presets={"paper": PUBLISHED}),
+)  # fmt: skip

@@ -1,0 +1,36 @@
+"""SMoP (Choi et al. 2023): a router picks one of several short prompts for each input.
+
+The published router adds noise to its logits and scales the prompt it picks by its probability; here the pick is a
+straight-through choice and the prompt enters as it is.
+"""
+
+from promptuary.choices import Choice
+from promptuary.generators import Free, Generator, Pool
+from promptuary.initial import Initial, matched
+from promptuary.injections import Embeddings, Injection
+from promptuary.methods.method import Method
+from promptuary.train.recipe import Recipe
+from promptuary.values import Shape
+
+PAPER = "Choi, Kim, Kim, Jung, Song, Park, Cha 2023: SMoP (EMNLP 2023)"
+
+
+def smop(
+    shape: Shape, *, length: int = 5, prompts: int = 4, init: Initial | None = None, seed: int = 0
+) -> tuple[Generator, Injection]:
+    """One of `prompts` prompts of `length` soft tokens."""
+    pool = [Free(length, shape.dim, init or matched(shape.deviation), seed=seed + 1000 * i) for i in range(prompts)]
+    return Pool(Choice(prompts, dim=shape.dim), *pool), Embeddings(shape)
+
+
+METHODS = (
+    Method(
+        "smop",
+        "one of several short prompts, picked for each input",
+        PAPER,
+        smop,
+        Recipe(rate=0.3, head_rate=1e-2, epochs=20, patience=6),
+        init="vocabulary",
+        rates={"choice": 1e-2},
+    ),
+)
