@@ -94,7 +94,7 @@ def gap(one: Tensor, other: Tensor) -> float:
         return 0.0
     assert bool(one.isfinite().all())
     assert bool(other.isfinite().all())
-    return float((one - other).abs().max() / other.abs().max().clamp(min=1.0))
+    return float(((one - other).abs().max() / other.abs().max().clamp(min=1.0)).detach())
 
 
 def distance(one: Answer, other: Answer) -> float:

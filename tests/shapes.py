@@ -1,8 +1,9 @@
 """The run-time check under which the tests import what carries tensors (`--jaxtyping-packages` in pyproject.toml).
 
 Every call and every dataclass of these modules is held to its annotations: tensors to their dtype, and to axes that
-agree among arguments, fields and result. Two kinds of annotation are left to mypy: a choice of words, because a test
-may pass a wrong one to read our own error, and `IO`, of which beartype asks more than a `StringIO` has.
+agree among arguments, fields and result. Three kinds of annotation are left to mypy: a choice of words, because a test
+may pass a wrong one to read our own error, `IO`, of which beartype asks more than a `StringIO` has, and lists, of which
+it looks at a random item.
 """
 
 from collections.abc import Callable
@@ -25,4 +26,4 @@ def checked(function: F) -> F:
 
 
 def _left(hint: Any) -> bool:
-    return get_origin(hint) in (Literal, IO) or any(map(_left, get_args(hint)))
+    return get_origin(hint) in (Literal, IO, list) or any(map(_left, get_args(hint)))

@@ -10,6 +10,7 @@ flows no gradient; logits are not cut at zero (`activation=torch.relu` does that
 scale does not depend on the backbone.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -88,7 +89,7 @@ class Exponential:
     last: float = 0.5
 
     def __call__(self, step: int) -> float:
-        return max(2.718281828459045 ** (-self.rate * step), self.last)
+        return max(math.exp(-self.rate * step), self.last)
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class OfficialCompounding:
     last: float = 0.5
 
     def __call__(self, step: int) -> float:
-        return max(2.718281828459045 ** (-self.rate / self.anneal * step * (step + 1) / 2), self.last)
+        return max(math.exp(-self.rate / self.anneal * step * (step + 1) / 2), self.last)
 
 
 SCHEDULES: dict[str, Schedule] = {

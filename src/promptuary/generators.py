@@ -7,8 +7,9 @@ any generators. `Pool`, `Weighted` and `Shortened` combine or cut them as a `Cho
 """
 
 from abc import ABC, abstractmethod
+
 import torch
-from einops import einsum, rearrange
+from einops import rearrange
 from torch import nn
 
 from promptuary.choices import Choice, Query
@@ -177,7 +178,9 @@ class Pool(Generator):
         values = torch.stack([p.values.expand(len(weights), -1, -1) for p in prompts], 1)
         keep = torch.stack([p.keep.expand(len(weights), -1) for p in prompts], 1)
         used = rearrange(weights.detach() > 0, "b k -> b k 1")
-        return present(einsum(weights, values, "b k, b k p w -> b p w"), (keep * used).amax(1))
+        # A sum of products, not a matrix product: a row is the same to the last bit in any batch.
+        mixed = (rearrange(weights, "b k -> b k 1 1") * values).sum(1)
+        return present(mixed, (keep * used).amax(1))
 
 
 class Weighted(Generator):

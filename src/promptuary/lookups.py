@@ -53,6 +53,8 @@ class Window:
         """Token ids and which of them are real, the real ones first; ids of empty slots are 0."""
         read = x.mask & (x.ids >= 0)
         if self.field is not None:
+            if x.fields is None:
+                raise SettingError(f"Window(field={self.field}): this input does not say which text a token is of.")
             read = read & (x.fields == self.field)
         place = read.cumsum(1) - 1 if self.side == "left" else read.flip(1).cumsum(1).flip(1) - 1
         read = read & (place % self.stride == 0) & (place < self.size * self.stride)
@@ -116,9 +118,7 @@ class Hashed(Table):
 
     multipliers: Tensor
 
-    def __init__(
-        self, size: int, width: int, buckets: int, init: Initial, *, hashes: int = 2, seed: int = 0
-    ) -> None:
+    def __init__(self, size: int, width: int, buckets: int, init: Initial, *, hashes: int = 2, seed: int = 0) -> None:
         super().__init__()
         if buckets < 1 or hashes < 1:
             raise SettingError(f"Hashed(buckets={buckets}, hashes={hashes}): expected 1 or more of both.")

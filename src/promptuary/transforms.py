@@ -125,8 +125,8 @@ class Elementwise(Transform):
 class AtLayers(Transform):
     """Keys and values of some attention layers only, times a factor; those of all other layers are 0.
 
-    Added to a prompt for all layers, this is the prefix variant of instance-wise prompt tuning (Jiang et al. 2022, which
-    has layer 0 and a factor of 0.05; at 0 it is plain prefix tuning).
+    Added to a prompt for all layers, this is the prefix variant of instance-wise prompt tuning (Jiang et al. 2022,
+    which has layer 0 and a factor of 0.05; at 0 it is plain prefix tuning).
 
     Arguments:
         widths: numbers of a soft token in each attention layer, in order (`Attention.width`).
@@ -139,13 +139,13 @@ class AtLayers(Transform):
 
     scale: Tensor
 
-    def __init__(self, widths: Sequence[int], layers: Iterable[int] = (0,), *, scale: float = 0.05, trained: bool = False):
+    def __init__(
+        self, widths: Sequence[int], layers: Iterable[int] = (0,), *, scale: float = 0.05, trained: bool = False
+    ):
         super().__init__()
         self.layers, self.widths = frozenset(layers), tuple(widths)
         if not self.layers or not self.layers <= set(range(len(self.widths))):
-            raise SettingError(
-                f"AtLayers(layers={sorted(self.layers)}): expected some of 0 to {len(self.widths) - 1}."
-            )
+            raise SettingError(f"AtLayers(layers={sorted(self.layers)}): expected some of 0 to {len(self.widths) - 1}.")
         if trained:
             self.scale = nn.Parameter(torch.tensor(scale))
         else:

@@ -59,7 +59,7 @@ def test_every_method_can_be_shown(shelf: Shelf, name: str) -> None:
     assert (shown["method"], shown["soft_tokens"]) == (name, tuned.model.generator.length)
     assert shown["labels"] == ["bad", "good"]
     assert all(math.isfinite(v) for v in shown["scores"].values())
-    at_the_input = name in ("prompt-tuning", "p-tuning")
+    at_the_input = name in ("prompt-tuning", "p-tuning", "dp-position", "dp-position-instance")
     assert ("nearest" in shown) == at_the_input
     if at_the_input:
         assert [len(row) for row in shown["nearest"]] == [2] * shown["soft_tokens"]

@@ -8,9 +8,7 @@ from promptuary.methods import dp, idpg, ipl, ipt, p_tuning, prefix_tuning, prom
 from promptuary.methods.method import Method
 
 PAPERS = (prompt_tuning, prefix_tuning, p_tuning, ipt, dp, idpg, ipl, smop)
-METHODS: Mapping[str, Method] = MappingProxyType(
-    {m.name: m for paper in PAPERS for m in paper.METHODS}
-)
+METHODS: Mapping[str, Method] = MappingProxyType({m.name: m for paper in PAPERS for m in paper.METHODS})
 
 
 def method(name: str) -> Method:

@@ -8,7 +8,6 @@ hand, so that every baseline runs through the same parts. Differences from the p
 (`compat="official"` does all of these as published).
 """
 
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -19,7 +18,7 @@ from promptuary.generators import Free, Generator, Pool, Shortened
 from promptuary.initial import Initial, matched, normal
 from promptuary.injections import Embeddings, HiddenStates, Injection
 from promptuary.methods.method import Method
-from promptuary.placements import Adaptive, Split
+from promptuary.placements import Adaptive, Placement, Split
 from promptuary.train.recipe import Recipe
 from promptuary.values import Shape
 
@@ -42,7 +41,7 @@ def dynamic(
     tasks: int | None = None,
     order: Literal["split", "rotate"] = "split",
     head: int = 0,
-    tail: int = 0,
+    tail: int | None = None,
     least: int = 1,
     mode: Literal["soft", "hard", "top"] = "soft",
     top: int = 1,
@@ -64,12 +63,16 @@ def dynamic(
         deep: the prompt's hidden states are overwritten before every layer, at the same places.
         query: what an input's choices see: the mean of its embeddings, or of the frozen model's states (one more pass).
         tasks: choices of a task are made for each of so many tasks.
+        head, tail: how many tokens stay outside the prompt at either end; by default none, and the last one of a
+            causal model.
         temperature: a schedule by name (`choices.SCHEDULES`). entropy: weight of the choices' entropy.
     """
     if temperature not in SCHEDULES:
         raise SettingError(f"temperature={temperature!r}: expected one of {', '.join(SCHEDULES)}.")
     if bank and (position not in ("task", "instance") or pool > 1):
         raise SettingError("bank=True: expected position='task' or 'instance' (it chooses the prompt too) and pool=1.")
+    # Nothing reads a soft token behind the last token of a causal model's input: there the prompt stays inside.
+    tail = int(not shape.encodes) if tail is None else tail
     asked, dim = (encoding_mean, shape.output) if query == "encoder" else (embedding_mean, shape.dim)
     official = compat == "official"
 
@@ -87,10 +90,13 @@ def dynamic(
             **more,
         )
 
-    split = choice(position, length + 1, length) if isinstance(position, str) else None
-    placement = Split(position, head=head, tail=tail) if split is None else Adaptive(
-        split, head=head, tail=tail, order="rotate" if official else order
-    )  # fmt: skip
+    split: Choice | None = None
+    placement: Placement
+    if isinstance(position, str):
+        split = choice(position, length + 1, length)
+        placement = Adaptive(split, head=head, tail=tail, order="rotate" if official else order)
+    else:
+        placement = Split(position, head=head, tail=tail)
     injection: Injection = HiddenStates(shape, placement) if deep else Embeddings(shape, placement)
     start = init or (normal(1.0) if deep else matched(shape.deviation))
 
@@ -114,8 +120,8 @@ RECIPE = Recipe(rate=0.3, head_rate=1e-2, epochs=20, patience=6)
 
 
 def _method(name: str, summary: str, **settings: Any) -> Method:
-    rates = {"choice": 1e-2}
-    return Method(name, summary, PAPER, partial(dynamic, **settings), RECIPE, init="vocabulary", rates=rates)
+    start = "random" if settings.get("deep") else "vocabulary"
+    return Method(name, summary, PAPER, dynamic, RECIPE, init=start, given=settings, rates={"choice": 1e-2})
 
 
 METHODS = (

@@ -15,9 +15,7 @@ from promptuary.values import Shape
 PAPER = "Jin, Lu, Zhang, Zong 2022: Instance-aware Prompt Learning for Language Understanding and Generation (arXiv 2201.07126)"
 
 
-def ipl(
-    shape: Shape, *, length: int = 20, init: Initial | None = None, seed: int = 0
-) -> tuple[Generator, Injection]:
+def ipl(shape: Shape, *, length: int = 20, init: Initial | None = None, seed: int = 0) -> tuple[Generator, Injection]:
     """`length` soft tokens, each times its relevance to the input."""
     table = Free(length, shape.dim, init or matched(shape.deviation), seed=seed)
     return Weighted(table, Choice(length, dim=shape.dim, mode="soft")), Embeddings(shape)

@@ -13,14 +13,13 @@ own prompt (published: replaced).
 """
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Literal
 
 from torch import nn
 
 from promptuary.errors import SettingError
 from promptuary.generators import Concatenated, Free, Generator, Mapped, Summed
-from promptuary.initial import Initial, matched, normal, uniform
+from promptuary.initial import Initial, matched, normal
 from promptuary.injections import Embeddings, Injection, KeyValues
 from promptuary.lookups import Dense, Hashed, Lookup, LowRank, Table, Window
 from promptuary.methods.method import Method
@@ -29,7 +28,9 @@ from promptuary.train.recipe import Recipe
 from promptuary.transforms import AtLayers, Elementwise, Slotwise, Transform, seeded
 from promptuary.values import Shape
 
-PAPER = "Jiang, Xu, Xu, Ma, Yang, Zhao 2022: Instance-wise Prompt Tuning for Pretrained Language Models (arXiv 2206.01958)"
+PAPER = (
+    "Jiang, Xu, Xu, Ma, Yang, Zhao 2022: Instance-wise Prompt Tuning for Pretrained Language Models (arXiv 2206.01958)"
+)
 
 Encoder = Literal["lookup", "cnn", "mlp", "lstm"]
 
@@ -79,12 +80,10 @@ def ipt(
         made = Mapped(lookup, *encoders(encoder, width, length))
     if into is not None and at is not None:
         return Summed(Free(length, into.width, normal(1.0), seed=seed), Mapped(made, at)), into
-    own = {
-        "replace": lambda: made,
-        "concatenate": lambda: Concatenated(Free(length, shape.dim, start, seed=seed), made),
-        "add": lambda: Summed(Free(length, shape.dim, start, seed=seed), made),
-    }
-    return own[combine](), Embeddings(shape)
+    if combine == "replace":
+        return made, Embeddings(shape)
+    own = Free(length, shape.dim, start, seed=seed)
+    return (Concatenated if combine == "concatenate" else Summed)(own, made), Embeddings(shape)
 
 
 def table(size: int, width: int, rank: int, buckets: int, init: Initial, seed: int) -> Table:
@@ -116,11 +115,11 @@ METHODS = (
     Method("ipt", "soft tokens looked up in a table of the vocabulary by the input's tokens", PAPER, ipt, RECIPE,
            presets={"paper": PUBLISHED}),
     Method("ipt-cnn", "soft tokens that a convolution makes of the input's tokens", PAPER,
-           partial(ipt, encoder="cnn"), RECIPE, presets={"paper": PUBLISHED}),
+           ipt, RECIPE, given={"encoder": "cnn"}, presets={"paper": PUBLISHED}),
     Method("ipt-mlp", "soft tokens that an MLP makes of the input's tokens", PAPER,
-           partial(ipt, encoder="mlp"), RECIPE, presets={"paper": PUBLISHED}),
+           ipt, RECIPE, given={"encoder": "mlp"}, presets={"paper": PUBLISHED}),
     Method("ipt-lstm", "soft tokens that an LSTM makes of the input's tokens", PAPER,
-           partial(ipt, encoder="lstm"), RECIPE, presets={"paper": PUBLISHED}),
+           ipt, RECIPE, given={"encoder": "lstm"}, presets={"paper": PUBLISHED}),
     Method("ipt-prefix", "a prefix in every layer, plus keys and values looked up by the input's tokens", PAPER,
-           partial(ipt, variant="prefix"), RECIPE, presets={"paper": PUBLISHED}),
+           ipt, RECIPE, given={"variant": "prefix"}, presets={"paper": PUBLISHED}),
 )  # fmt: skip

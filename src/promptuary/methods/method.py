@@ -26,6 +26,7 @@ class Method:
             method's settings: there is no second schema. Methods whose soft tokens a network makes have no `init`.
         recipe: defaults that learn on small and middle-sized models.
         init: the start that `auto` names (see `promptuary.assembly.start`); `random` is the build function's own.
+        given: settings whose defaults differ from the build function's.
         rates: learning rates of single parts (see `promptuary.train.groups`).
         presets: the paper's own recipe(s) by name.
     """
@@ -36,13 +37,14 @@ class Method:
     build: Build
     recipe: Recipe
     init: str = "random"
+    given: Mapping[str, Any] = field(default_factory=dict)
     rates: Mapping[str, float] = field(default_factory=dict)
     presets: Mapping[str, Recipe] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         """The method's settings with their defaults (without `init` and `seed`, which every run has)."""
         parameters = list(inspect.signature(self.build).parameters.values())[1:]
-        return {p.name: p.default for p in parameters if p.name not in ("init", "seed")}
+        return {p.name: p.default for p in parameters if p.name not in ("init", "seed")} | dict(self.given)
 
     def parts(self, shape: Shape, **settings: Any) -> tuple[Generator, Injection]:
         """Build generator and injection for a backbone.
@@ -59,4 +61,4 @@ class Method:
         for name in settings:
             if name not in known or name == "shape":
                 raise SettingError(f"Method {self.name!r} has no setting {name!r}. {nearest(name, self.settings())}")
-        return self.build(shape, **settings)
+        return self.build(shape, **{**self.given, **settings})

@@ -1,0 +1,353 @@
+"""Laws of what is chosen and of what is made from the input (specs of dynamic and instance-wise prompting).
+
+Oracles: prompts built by hand for the option in question, a Python loop over all options, the bare decision without any
+of our placements.
+"""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from promptuary.choices import Choice, Constant, Exponential, Linear, OfficialCompounding, embedding_mean, encoding_mean
+from promptuary.generators import Free, Pool, Shortened, Summed, Weighted
+from promptuary.initial import from_prompt, normal
+from promptuary.injections import Embeddings, HiddenStates, KeyValues
+from promptuary.methods import METHODS
+from promptuary.model import SoftPrompted
+from promptuary.placements import Adaptive, Split
+from promptuary.values import Instance
+from tests.answers import EXACT, answers, distance
+from tests.backbones import backbone
+from tests.laws.checks import FIVE, TEXTS
+from tests.strategies import pad
+
+LENGTH = 4
+SIDES = ("left", "right")
+
+
+def fixed(options: int, taken: int, **more: object) -> Choice:
+    """A choice that always takes one option."""
+    choice = Choice(options, **more)  # type: ignore[arg-type]
+    with torch.no_grad():
+        choice.bias.fill_(-1e4)
+        choice.bias[:, taken] = 1e4
+    return choice
+
+
+def table(family: str, seed: int = 0) -> Free:
+    shape = backbone(family).shape
+    return Free(LENGTH, shape.dim, normal(shape.deviation), seed=seed)
+
+
+def on(family: str, generator: object, placement: object = None) -> SoftPrompted:
+    b = backbone(family)
+    return SoftPrompted(b, generator, Embeddings(b.shape, placement))  # type: ignore[arg-type]
+
+
+def batch(family: str, side: str = "right") -> tuple[Tensor, Tensor]:
+    padded = pad(TEXTS, side)  # type: ignore[arg-type]
+    return padded.ids, padded.mask
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("family", FIVE)
+def test_adaptive_at_k_is_a_split_at_k(family: str, training: bool, side: str) -> None:
+    for k in range(LENGTH + 1):
+        adaptive = on(family, table(family), Adaptive(fixed(LENGTH + 1, k))).train(training)
+        split = on(family, table(family), Split(k)).train(training)
+        for one, other in zip(answers(adaptive, TEXTS, side), answers(split, TEXTS, side), strict=True):  # type: ignore[arg-type]
+            assert distance(one, other) <= EXACT
+
+
+@torch.no_grad()
+def test_a_rotated_split_puts_the_last_soft_tokens_first() -> None:
+    b = backbone("t5")
+    values = table("t5").table
+    for k in range(LENGTH + 1):
+        rotated = on("t5", table("t5"), Adaptive(fixed(LENGTH + 1, k), order="rotate")).eval()
+        by_hand = Free(LENGTH, b.shape.dim, from_prompt(values.roll(k, 0)))
+        split = on("t5", by_hand, Split(k)).eval()
+        for one, other in zip(answers(rotated, TEXTS), answers(split, TEXTS), strict=True):
+            assert distance(one, other) <= EXACT
+
+
+def candidates(p: Tensor, x: Tensor, real: int, a: int, width: int) -> Tensor:
+    """The row for one option by concatenation: soft tokens around the real tokens, zeros for padding."""
+    row = torch.cat([p[:a], x[:real], p[a:]])
+    return torch.cat([row, row.new_zeros(width - len(row), row.shape[1])])
+
+
+def test_the_row_and_its_gradients_are_those_of_a_loop_over_all_options() -> None:
+    """Float64, right padding: values, and gradients to soft tokens, input and choice, against plain concatenation."""
+    torch.manual_seed(0)
+    batch, tokens, dim = 3, 5, 6
+    mask = torch.arange(tokens)[None] < torch.tensor([5, 3, 1])[:, None]
+    embeds = (torch.randn(batch, tokens, dim, dtype=torch.float64) * mask[..., None]).requires_grad_()
+    values = torch.randn(batch, LENGTH, dim, dtype=torch.float64, requires_grad=True)
+    weights = torch.eye(LENGTH + 1, dtype=torch.float64)[[0, 2, 4]].requires_grad_()
+    upstream = torch.randn(batch, tokens + LENGTH, dim, dtype=torch.float64)
+    upstream = upstream * (torch.arange(tokens + LENGTH)[None] < mask.sum(1, keepdim=True) + LENGTH)[..., None]
+
+    class Given(Choice):
+        def forward(self, x: Instance) -> Tensor:
+            return weights
+
+    ids = torch.zeros(batch, tokens, dtype=torch.long)
+    x = Instance(ids, mask, embeds, ids, ids[:, 0])
+    from promptuary.values import Prompt
+
+    laid = Adaptive(Given(LENGTH + 1))(Prompt(values, torch.ones(batch, LENGTH)), x)
+    ours = torch.autograd.grad((laid.embeds * upstream).sum(), (values, embeds, weights))
+    looped = torch.stack(
+        [
+            sum(weights[b, a] * candidates(values[b], embeds[b], int(mask[b].sum()), a, tokens + LENGTH)
+                for a in range(LENGTH + 1))
+            for b in range(batch)
+        ]
+    )  # fmt: skip
+    theirs = torch.autograd.grad((looped * upstream).sum(), (values, embeds, weights))
+    torch.testing.assert_close(laid.embeds * laid.mask[..., None], looped, rtol=0, atol=1e-12)
+    for mine, naive in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, naive, rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def test_position_acts_through_position_terms_alone() -> None:
+    """Without T5's relative bias the encoder cannot tell where the prompt stands; with it, it can."""
+    b = backbone("t5")
+    states = {}
+    for biased in (True, False):
+        bias = b.model.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight
+        kept = bias.clone()
+        try:
+            if not biased:
+                bias.zero_()
+            for k in range(LENGTH + 1):
+                model = on("t5", table("t5"), Split(k)).eval()
+                ids, mask = batch("t5")
+                states[biased, k] = model(model.instance(ids, mask)).hidden[mask]
+        finally:
+            bias.copy_(kept)
+    for k in range(1, LENGTH + 1):
+        assert torch.allclose(states[False, k], states[False, 0], atol=1e-5)
+        assert not torch.allclose(states[True, k], states[True, 0], atol=1e-3)
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("family", FIVE)
+def test_a_length_of_k_is_a_prompt_of_k(family: str, training: bool, side: str) -> None:
+    b = backbone(family)
+    for k in range(LENGTH + 1):
+        shortened = on(family, Shortened(table(family), fixed(LENGTH + 1, k), least=0)).train(training)
+        short = on(family, Free(k, b.shape.dim, from_prompt(table(family).table[:k]))).train(training)
+        for one, other in zip(answers(shortened, TEXTS, side), answers(short, TEXTS, side), strict=True):  # type: ignore[arg-type]
+            assert distance(one, other) <= EXACT
+
+
+def test_gradients_of_a_length_are_sane_at_every_length() -> None:
+    for k in range(1, LENGTH + 1):
+        choice = fixed(LENGTH, k - 1)
+        with torch.no_grad():
+            choice.bias.div_(1e4)
+        model = on("t5", Shortened(table("t5"), choice)).train()
+        torch.manual_seed(k)
+        ids, mask = batch("t5")
+        model(model.instance(ids, mask, step=1)).hidden[mask].square().mean().backward()
+        assert choice.bias.grad is not None
+        assert choice.bias.grad.isfinite().all()
+        assert choice.bias.grad.abs().max() < 1e3
+
+
+def decided(choice: Choice, rows: int = 1, step: int = 1) -> Tensor:
+    ids = torch.zeros(rows, 1, dtype=torch.long)
+    x = Instance(ids, ids == 0, torch.zeros(rows, 1, 3), ids, ids[:, 0], step=step)
+    found: Tensor = choice(x)
+    return found
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 5.0])
+def test_a_hard_choice_is_distributed_as_the_softmax_at_any_temperature(temperature: float) -> None:
+    torch.manual_seed(0)
+    choice = Choice(3, temperature=Constant(temperature), rows=True).train()
+    with torch.no_grad():
+        choice.bias.copy_(torch.tensor([[0.5, -0.5, 0.0]]))
+    found = decided(choice, rows=20_000)
+    assert set(found.unique().tolist()) == {0.0, 1.0}
+    assert (found.sum(1) == 1).all()
+    torch.testing.assert_close(found.detach().mean(0), choice.bias.detach()[0].softmax(0), rtol=0, atol=0.015)
+
+
+def test_a_task_draws_once_for_a_batch_and_an_input_for_each_row() -> None:
+    torch.manual_seed(0)
+    task = torch.stack([decided(Choice(5).train(), rows=64) for _ in range(20)])
+    assert (task == task[:, :1]).all()
+    assert (decided(Choice(5, dim=3).train(), rows=64).sum(0) > 0).sum() > 1
+
+
+def test_evaluation_takes_the_most_likely_option_and_draws_nothing() -> None:
+    choice = Choice(4, prefer=2).eval()
+    before = torch.get_rng_state()
+    assert decided(choice).tolist() == [[0, 0, 1, 0]]
+    assert torch.equal(torch.get_rng_state(), before)
+    soft = Choice(4, prefer=2, mode="soft").eval()
+    torch.testing.assert_close(decided(soft), soft.bias.softmax(1))
+    best_two = Choice(4, prefer=2, mode="top", top=2).eval()
+    assert (decided(best_two) > 0).sum() == 2
+
+
+def test_the_gradient_of_a_hard_choice_is_that_of_its_softmax() -> None:
+    torch.manual_seed(3)
+    choice = Choice(3, temperature=Constant(0.7)).train()
+    state = torch.get_rng_state()
+    (decided(choice) * torch.tensor([1.0, 2.0, 4.0])).sum().backward()
+    torch.set_rng_state(state)
+    noise = -(-torch.rand(1, 3).log()).log()
+    logits = choice.bias.detach().clone().requires_grad_()
+    (((logits + noise) / 0.7).softmax(1) * torch.tensor([1.0, 2.0, 4.0])).sum().backward()
+    torch.testing.assert_close(choice.bias.grad, logits.grad)
+
+
+def test_temperatures_are_functions_of_the_step() -> None:
+    assert [Constant(2.0)(n) for n in (0, 9)] == [2.0, 2.0]
+    assert Linear(1.0, 0.5, 10)(5) == 0.75
+    assert Linear(1.0, 0.5, 10)(99) == 0.5
+    assert Exponential(rate=0.1)(5) == pytest.approx(math.exp(-0.5))
+    official, product = OfficialCompounding(), 1.0
+    for n in range(1, 679):  # the published loop, written out
+        product = max(product * math.exp(-3e-5 * n / 10), 0.5)
+        assert official(n) == pytest.approx(product, rel=1e-9)
+    assert official(679) > 0.5 >= official(680)
+
+
+def test_an_entropy_bonus_is_earned_by_undecided_choices() -> None:
+    def lost(bias: float) -> float:
+        choice = Choice(2, entropy=0.1).train()
+        with torch.no_grad():
+            choice.bias[0, 0] = bias
+        ids = torch.zeros(1, 1, dtype=torch.long)
+        x = Instance(ids, ids == 0, torch.zeros(1, 1, 3), ids, ids[:, 0], step=1)
+        choice(x), choice(x)
+        (only,) = x.losses  # made once, whoever asks
+        return only.item()
+
+    assert lost(0.0) == pytest.approx(-0.1 * math.log(2))
+    assert lost(0.0) < lost(3.0) < 0
+
+
+@pytest.mark.parametrize("family", FIVE)
+def test_a_query_knows_nothing_of_padding_prompt_or_dropout(family: str) -> None:
+    model = on(family, table(family)).train()
+    found = {}
+    for side in SIDES:
+        padded = pad(TEXTS, side, extra=3, seed=1)  # type: ignore[arg-type]
+        x = model.instance(padded.ids, padded.mask)
+        found[side] = embedding_mean(x), encoding_mean(x)
+    for one, other in zip(found["left"], found["right"], strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+        assert not one.requires_grad
+
+
+@torch.no_grad()
+def test_a_pool_of_one_is_its_prompt_and_a_picked_one_is_the_picked() -> None:
+    tables = [table("bert", seed) for seed in range(3)]
+    for picked in range(3):
+        pooled = on("bert", Pool(fixed(3, picked), *tables)).eval()
+        single = on("bert", tables[picked]).eval()
+        for one, other in zip(answers(pooled, TEXTS), answers(single, TEXTS), strict=True):
+            assert distance(one, other) <= EXACT
+    only = on("bert", Pool(Choice(1, mode="soft"), tables[0])).eval()
+    for one, other in zip(answers(only, TEXTS), answers(on("bert", tables[0]).eval(), TEXTS), strict=True):
+        assert distance(one, other) <= EXACT
+
+
+@torch.no_grad()
+def test_equal_relevance_is_plain_prompt_tuning() -> None:
+    plain = on("bert", table("bert")).eval()
+    weighted = on("bert", Weighted(table("bert"), Choice(LENGTH, dim=32, mode="soft"))).eval()
+    for one, other in zip(answers(weighted, TEXTS), answers(plain, TEXTS), strict=True):
+        assert distance(one, other) <= EXACT
+
+
+def test_a_bank_takes_place_and_prompt_by_one_choice() -> None:
+    b = backbone("t5")
+    generator, injection = METHODS["dp-bank"].parts(b.shape, length=2)
+    model = SoftPrompted(b, generator, injection).train()
+    assert generator.choice is injection.placement.choice
+    ids, mask = batch("t5")
+    torch.manual_seed(0)
+    for _ in range(10):
+        x = model.instance(ids, mask, step=1)
+        call = model.call(x)
+        taken = int(generator.choice(x)[0].argmax())
+        assert call.layout.prompts[0].tolist() == [i if i < taken else i + int(mask[0].sum()) for i in range(2)]
+        torch.testing.assert_close(generator(x).values[0], generator.generators[taken].table)
+
+
+@pytest.mark.parametrize("family", FIVE)
+@torch.no_grad()
+def test_deep_prompts_stand_at_the_same_places_in_every_layer(family: str) -> None:
+    b = backbone(family)
+    wide = Free(LENGTH, HiddenStates(b.shape).width, normal(1.0))
+    for k in range(LENGTH + 1):
+        adaptive = SoftPrompted(b, wide, HiddenStates(b.shape, Adaptive(fixed(LENGTH + 1, k)))).eval()
+        split = SoftPrompted(b, wide, HiddenStates(b.shape, Split(k))).eval()
+        for one, other in zip(answers(adaptive, TEXTS), answers(split, TEXTS), strict=True):
+            assert distance(one, other) <= EXACT
+
+
+def test_a_deep_choice_hears_of_every_layer() -> None:
+    """Its gradient comes through the soft rows too, not through the input's places alone."""
+    b = backbone("bert")
+    injection = HiddenStates(b.shape, Adaptive(Choice(LENGTH + 1, prefer=2)))
+    model = SoftPrompted(b, Free(LENGTH, injection.width, normal(1.0)), injection).train()
+    ids, mask = batch("bert")
+    torch.manual_seed(0)
+    x = model.instance(ids, mask, step=1)
+    call = model.call(x)
+    assert call.layout.placed is not None
+    call.layout.placed.retain_grad()
+    b.run(call).hidden[mask].square().sum().backward()
+    assert call.layout.placed.grad is not None
+    assert call.layout.placed.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("family", FIVE)
+@torch.no_grad()
+def test_an_instance_prefix_at_scale_zero_is_the_prefix(family: str) -> None:
+    b = backbone(family)
+    generator, injection = METHODS["ipt-prefix"].parts(b.shape, length=LENGTH, scale=0.0)
+    assert isinstance(generator, Summed)
+    plain = SoftPrompted(b, generator.generators[0], KeyValues(b.shape)).eval()
+    ours = SoftPrompted(b, generator, injection).eval()
+    for one, other in zip(answers(ours, TEXTS), answers(plain, TEXTS), strict=True):
+        assert distance(one, other) <= EXACT
+
+
+@torch.no_grad()
+def test_adding_a_table_of_zeros_is_prompt_tuning() -> None:
+    b = backbone("bert")
+    generator, injection = METHODS["ipt"].parts(b.shape, length=LENGTH, combine="add")
+    generator.generators[1].inner.table.weight.zero_()
+    plain = SoftPrompted(b, generator.generators[0], injection).eval()
+    for one, other in zip(
+        answers(SoftPrompted(b, generator, injection).eval(), TEXTS), answers(plain, TEXTS), strict=True
+    ):
+        assert distance(one, other) <= EXACT
+
+
+@pytest.mark.parametrize("name", ["ipt", "ipt-cnn", "ipt-mlp", "ipt-lstm", "ipt-prefix"])
+@torch.no_grad()
+def test_one_text_has_one_prompt_and_another_token_another(name: str) -> None:
+    b = backbone("bert")
+    generator, injection = METHODS[name].parts(
+        b.shape, length=LENGTH, **({} if name == "ipt" else {"tokens": 3} if "prefix" not in name else {})
+    )
+    model = SoftPrompted(b, generator, injection).eval()
+    ids = torch.tensor([[5, 6, 7], [5, 6, 7], [5, 9, 7]])
+    values = generator(model.instance(ids, ids > 0)).values
+    assert torch.equal(values[0], values[1])
+    assert not torch.allclose(values[0], values[2])
