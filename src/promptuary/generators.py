@@ -2,8 +2,8 @@
 
 `Free` is a plain table: prompt tuning (Lester et al. 2021). `Mapped(Free, ...)` puts a network behind it: prefix
 tuning (Li and Liang 2021) and P-tuning (Liu et al. 2021) while they train. `Summed` and `Concatenated` combine
-any generators. `Pool`, `Weighted` and `Shortened` combine or cut them as a `Choice` says (dynamic prompting, Yang et al.
-2023), `Queried` starts from a reading of the input, `Shuffled` is a control.
+any generators. `Pool`, `Weighted` and `Shortened` combine or cut them as a `Choice` says (dynamic prompting, Yang et
+al. 2023), `Queried` starts from a reading of the input, `Shuffled` is a control.
 """
 
 from abc import ABC, abstractmethod

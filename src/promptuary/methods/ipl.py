@@ -12,7 +12,7 @@ from promptuary.methods.method import Method
 from promptuary.train.recipe import Recipe
 from promptuary.values import Shape
 
-PAPER = "Jin, Lu, Zhang, Zong 2022: Instance-aware Prompt Learning for Language Understanding and Generation (arXiv 2201.07126)"
+PAPER = "Jin, Lu, Zhang, Zong 2022: Instance-aware Prompt Learning (arXiv 2201.07126)"
 
 
 def ipl(shape: Shape, *, length: int = 20, init: Initial | None = None, seed: int = 0) -> tuple[Generator, Injection]:
