@@ -19,7 +19,7 @@ from promptuary.train.recipe import Recipe
 
 @dataclass(frozen=True)
 class Step:
-    """What a step did: the mean loss over its rows, the norm of all gradients before clipping, the rates."""
+    """What a step did: the mean loss over its answers, the norm of all gradients before clipping, the rates."""
 
     loss: float
     norm: float
@@ -93,11 +93,11 @@ class Stepper:
         training(self.model, self.readout, False)
 
     def _gradients(self, batches: Sequence[Batch]) -> float:
-        """Gradients of the mean loss over all rows; returns that loss."""
-        rows, total = sum(len(batch.ids) for batch in batches), 0.0
-        for batch in batches:
+        """Gradients of the mean loss over all answers of all batches; returns that loss."""
+        counts, total = [self.readout.count(batch) for batch in batches], 0.0
+        for batch, count in zip(batches, counts, strict=True):
             try:
-                loss = self._loss(batch.to(self.device)) * (len(batch.ids) / rows)
+                loss = self._loss(batch.to(self.device)) * (count / max(1, sum(counts)))
                 self.accelerator.backward(loss)
             except torch.OutOfMemoryError as error:
                 raise TrainingError(
