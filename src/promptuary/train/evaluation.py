@@ -130,10 +130,7 @@ def unmoved_randomness(device: torch.device) -> Iterator[None]:
 
 
 def arithmetic(device: torch.device, precision: str) -> torch.autocast:
-    """The precision of the frozen model's arithmetic; trained tensors stay as they are.
-
-    This is torch's autocast and not the one of accelerate, whose precision is fixed for a whole process.
-    """
+    """The precision of the frozen model's arithmetic; trained tensors stay as they are."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from promptuary.data.batch import Batch
@@ -96,7 +95,7 @@ def fit(
     stepper = Stepper(model, readout, recipe, plan.total, rates)
     before = model.backbone.digest() if audit else ""
     with unmoved_randomness(stepper.device), _recomputing(model, recipe):
-        torch.manual_seed(seed)
+        state.seed_random(seed, stepper.device)
         identity = {"seed": seed, "metric": metric, "rates": dict(rates or {}), "settings": dict(settings or {})}
         run = _Run(stepper, plan, train, validation, measure, metric, progress or Silent(), save_every)
         try:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from promptuary.backbones.load import wrap
@@ -290,10 +292,28 @@ def test_validation_rows_must_exist_and_have_labels() -> None:
         fit(model, Unlabelled(2, model.backbone.shape.output), Toy(), unknown, recipe())
 
 
+def test_only_the_generators_of_the_run_s_own_device_are_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def every_gpu(seed: int) -> None:
+        raise AssertionError("a run on the CPU seeds the GPUs")
+
+    model, readout = parts()
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", every_gpu)  # by which torch.manual_seed reaches them
+    fit(model, readout, Toy(), HELD_OUT, recipe(epochs=1))
+
+
 def test_one_process_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("accelerate.Accelerator.num_processes", 2)
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun and accelerate's launcher say it
     with pytest.raises(SettingError, match="started in 2"):
         fit(*parts(), Toy(), None, recipe())
+
+
+def test_a_run_leaves_the_process_free_for_a_caller_s_own_accelerator() -> None:
+    AcceleratorState._reset_state(True)
+    try:
+        fit(*parts(), Toy(), None, recipe(epochs=1))
+        Accelerator(mixed_precision="bf16", cpu=True)  # refused where the process has one of another precision
+    finally:
+        AcceleratorState._reset_state(True)
 
 
 class Deaf(Head):
