@@ -128,7 +128,8 @@ def _one(
     progress: Progress = Silent() if console is None else Terminal(f"{run.method}, seed {seed}")
     result = fit(
         model, readout, loaders[0], loaders[1], recipe,
-        seed=seed, folder=folder, settings=described, metric=run.metric, progress=progress, save_every=run.save_every,
+        seed=seed, folder=folder, settings=described, metric=run.metric, names=task.labels, progress=progress,
+        save_every=run.save_every,
         measure=reading.measure(model, readout, wording, validation, held, metric=run.metric),
     )  # fmt: skip
     kept = {

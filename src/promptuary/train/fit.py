@@ -22,7 +22,16 @@ from promptuary.readouts import Readout
 from promptuary.train import alarms, record, schedule, state
 from promptuary.train.alarms import Alarm, Watch
 from promptuary.train.batches import Batches
-from promptuary.train.evaluation import Evaluation, Measure, classification, evaluate, goodness, unmoved_randomness
+from promptuary.train.evaluation import (
+    Evaluation,
+    Measure,
+    arithmetic,
+    classification,
+    evaluate,
+    goodness,
+    training,
+    unmoved_randomness,
+)
 from promptuary.train.progress import Progress, Silent
 from promptuary.train.recipe import Recipe
 from promptuary.train.record import Event, Record
@@ -66,6 +75,7 @@ def fit(
     measure: Measure = classification,
     metric: str = "accuracy",
     rates: Mapping[str, float] | None = None,
+    names: Sequence[str] = (),
     progress: Progress | None = None,
     save_every: int = 100,
     audit: bool = True,
@@ -80,6 +90,7 @@ def fit(
             record, and a saved state of a run with other settings is refused.
         measure: scores from batches and predictions. metric: the score that selects (`loss`: the smallest).
         rates: learning rates of single parts by prefix of their names; see `train/groups.py`.
+        names: of the classes, for what is told of them.
         save_every: steps between saved states (a state is also saved after each scoring).
         audit: compare every byte of the backbone's weights before and after.
 
@@ -97,7 +108,7 @@ def fit(
     with unmoved_randomness(stepper.device), _recomputing(model, recipe):
         state.seed_random(seed, stepper.device)
         identity = {"seed": seed, "metric": metric, "rates": dict(rates or {}), "settings": dict(settings or {})}
-        run = _Run(stepper, plan, train, validation, measure, metric, progress or Silent(), save_every)
+        run = _Run(stepper, plan, train, validation, measure, metric, names, progress or Silent(), save_every)
         try:
             run.begin(folder, identity)
             run.loop()
@@ -133,6 +144,7 @@ class _Run:
     validation: Batches | None
     measure: Measure
     metric: str
+    names: Sequence[str]
     progress: Progress
     save_every: int
     step: int = 0
@@ -215,17 +227,21 @@ class _Run:
         self.worse = 0 if better else self.worse + 1
         if better:
             tensors = {name: p.detach().cpu().clone() for name, p in self.stepper.named.items()}
-            self.best = _Best(self.step, scores, tensors, alarms.majority(found.pairs))
+            self.best = _Best(self.step, scores, tensors, alarms.majority(found.pairs, self.names))
         self.record.add("scores", step=self.step, **scores, best=better)
         self.progress.scored(self.step, scores, self.metric, better)
 
     def _look_back(self) -> None:
         """Raise alarms about the whole run, and about the prompt it ends with."""
         s = self.stepper
-        s.close()
         losses = [event["loss"] for event in self.record.events if event["event"] == "step"]
-        probe = next(iter((self.validation or self.train).epoch(0))).to(s.device)
-        found = [*s.watch.alarms(), alarms.still(losses), alarms.ineffective(s.model, s.readout, probe)]
+        probe = next(iter(self.train.epoch(0))).to(s.device)
+        training(s.model, s.readout, True)  # what fitted the memory in a step fits it here
+        with arithmetic(s.device, s.recipe.precision):
+            unread = alarms.unread(s.model, s.readout, probe)
+        s.close()
+        found = [*s.watch.alarms(), unread, alarms.saturated(s.model, probe), alarms.still(losses)]
+        found.append(alarms.ineffective(s.model, s.readout, probe))
         found.append(None if self.best is None else self.best.majority)
         self.found = [alarm for alarm in found if alarm is not None]
         for alarm in self.found:

@@ -332,6 +332,26 @@ def test_a_run_that_learns_nothing_is_alarmed() -> None:
     assert "prompt.generator.table" in dead.sentence
 
 
+@pytest.mark.parametrize("chosen", [["decoder"], ["encoder", "decoder", "cross"]])
+def test_prefixes_that_the_read_out_never_reads_are_alarmed(chosen: list[str]) -> None:
+    model, readout = parts("t5", "p-tuning-v2", parts=chosen)
+    result = fit(model, readout, Toy(), HELD_OUT, recipe(rate=0.02, scaled=False, epochs=1))
+    assert "dead" in names(result)
+
+
+def test_a_saturated_network_is_alarmed() -> None:
+    model, readout = parts("bert", "prefix-tuning")
+    assert "saturated" in names(fit(model, readout, Toy(), None, recipe(rate=3.0, scaled=False, epochs=1)))
+
+
+def test_the_majority_alarm_names_the_label() -> None:
+    model, _ = parts()
+    readout = Deaf(2, model.backbone.shape.output)
+    result = fit(model, readout, Toy(), HELD_OUT, recipe(epochs=1), names=("late", "lost"))
+    (alarm,) = [alarm for alarm in result.alarms if alarm.name == "majority"]
+    assert "always answering 'late'" in alarm.sentence
+
+
 def test_the_paper_s_rate_on_a_small_embedding_table_is_alarmed() -> None:
     model, readout = parts()
     r = recipe(optimizer="adafactor", clip=0.0, rate=3.0, scaled=False, warmup=0.0, epochs=1)
