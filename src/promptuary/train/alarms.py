@@ -123,7 +123,8 @@ def saturated(model: SoftPrompted, batch: Batch, bound: float = 0.99, most: floa
 
     Arguments:
         bound: from where a unit counts, of its largest value 1; its gradient is down to a fiftieth there.
-        most: the share of units that is alarmed.
+        most: the share of units that is alarmed. Prefix tuning on the embedded messages (`minilm`, 8 epochs) ends with
+            0.2 % of them at its default rate, and with 79 % and the majority class at thirty times that rate.
     """
     seen: list[Tensor] = []
     bounded = [module for module in model.generator.modules() if isinstance(module, nn.Tanh)]

@@ -37,6 +37,10 @@ from promptuary.train.recipe import Recipe
 from promptuary.train.record import Event, Record
 from promptuary.train.stepper import Stepper
 
+# The share of a run's time that saving states may take: they may be gigabytes on a slow disk. A kill costs the steps
+# since the last state, so at most about twenty times what saving one takes, or `save_every` steps.
+SAVING = 0.05
+
 
 @dataclass(frozen=True, eq=False)
 class Result:
@@ -91,7 +95,8 @@ def fit(
         measure: scores from batches and predictions. metric: the score that selects (`loss`: the smallest).
         rates: learning rates of single parts by prefix of their names; see `train/groups.py`.
         names: of the classes, for what is told of them.
-        save_every: steps between saved states (a state is also saved after each scoring).
+        save_every: steps between saved states (one is also saved after the first step and after each scoring); more
+            where saving would take over a twentieth of the time.
         audit: compare every byte of the backbone's weights before and after.
 
     Raises:
@@ -151,6 +156,7 @@ class _Run:
     worse: int = 0
     seconds: float = 0.0
     rows: int = 0
+    due: float = 0.0
     over: bool = False
     best: _Best | None = None
     found: list[Alarm] = field(default_factory=list)
@@ -183,7 +189,8 @@ class _Run:
             self.over = step == self.plan.total or 0 < patience <= self.worse
             if self.over:
                 break
-            if scored or step % self.save_every == 0:
+            wanted = scored or step == 1 or step % self.save_every == 0
+            if wanted and time.perf_counter() >= self.due:
                 self._save()
 
     def finish(self) -> Result:
@@ -263,8 +270,9 @@ class _Run:
     def _save(self) -> None:
         if self.path is None:
             return
+        began = time.perf_counter()
         self.record.settle()
-        self.seconds = time.perf_counter() - self.started
+        self.seconds = began - self.started
         s, best = self.stepper, self.best
         notes = {
             **{name: getattr(self, name) for name in _NOTED},
@@ -278,6 +286,8 @@ class _Run:
         tensors |= state.copied(state.optimizer_tensors(s.optimizer, s.named), "optimizer")
         tensors |= state.copied({} if best is None else best.tensors, "best")
         state.save(self.path, state.State(self.settings, notes, tensors))
+        saved = time.perf_counter()
+        self.due = saved + (saved - began) * (1 / SAVING - 1)
 
     def _restore(self, saved: state.State) -> None:
         s, notes = self.stepper, saved.notes
