@@ -86,9 +86,10 @@ def evaluate(
             count = readout.count(moved)
             loss += float(readout.loss(out, moved)) * count
             answered += count
-    if not pairs:
-        raise SettingError("The validation set has no batches. Expected at least one row, or validation=None.")
-    return Evaluation({**measure(pairs), "loss": loss / max(1, answered)}, pairs)
+        if not pairs:
+            raise SettingError("The validation set has no batches. Expected at least one row, or validation=None.")
+        scores = measure(pairs)  # inside, since it may ask the model again
+    return Evaluation({**scores, "loss": loss / max(1, answered)}, pairs)
 
 
 def goodness(scores: Mapping[str, float], metric: str) -> float:

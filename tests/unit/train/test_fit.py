@@ -135,6 +135,18 @@ def test_evaluation_draws_no_randomness_and_leaves_modes_as_they_were() -> None:
     assert not b.model.training
 
 
+def test_what_scoring_asks_of_the_model_is_asked_in_the_run_s_precision() -> None:
+    seen: list[tuple[bool, bool]] = []
+
+    def measure(_: Pairs) -> Mapping[str, float]:
+        seen.append((torch.is_autocast_enabled("cpu"), torch.is_grad_enabled()))
+        return {}
+
+    for precision in ("fp32", "bf16"):
+        evaluate(*parts(), HELD_OUT, measure=measure, precision=precision)
+    assert seen == [(False, False), (True, False)]
+
+
 def test_a_frozen_model_s_own_dropout_is_on_while_stepping_only() -> None:
     b = wrap(fresh("bert"))
     for module in b.model.modules():
