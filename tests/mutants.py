@@ -217,7 +217,7 @@ MUTANTS = (
         "pass",
         TRAINED,
     ),
-    Mutant("backbones/backbone.py", "(layout.tokens + shift) % length", "layout.tokens", BACKBONES),
+    Mutant("backbones/padding.py", "(layout.tokens + shift) % length", "layout.tokens", BACKBONES),
     Mutant("backbones/backbone.py", "if torch.equal(outs[0], outs[1]):", "if False:", BUILT),
     Mutant("backbones/encoder.py", "call.layout.types if segments", "call.layout.types * 0 if segments", PLACED),
     Mutant("backbones/decoder.py", "length : length + steps] - 1", "length : length + steps]", PLACED),
