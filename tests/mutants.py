@@ -91,6 +91,7 @@ MUTANTS = (
     Mutant("generators.py", "manual_seed(seed)", "manual_seed(0)", MADE),
     Mutant("generators.py", "nn.Parameter(start.float(),", "nn.Parameter(start,", MADE),
     Mutant("generators.py", "requires_grad=length > 0", "requires_grad=True", MADE),
+    Mutant("generators.py", "if inner.length == 0:", "if False:", BUILT),
     Mutant("generators.py", ".amax(0)", ".amin(0)", MADE),
     Mutant(
         "generators.py",

@@ -68,10 +68,20 @@ class Free(Fixed):
 
 
 class Mapped(Generator):
-    """`inner`, then each transform in turn. Over a fixed generator the transforms run once for the whole batch."""
+    """`inner`, then each transform in turn. Over a fixed generator the transforms run once for the whole batch.
+
+    Raises:
+        SettingError: when `inner` makes no soft tokens (networks without any would never learn), and as the
+            transforms do.
+    """
 
     def __init__(self, inner: Generator, *transforms: Transform) -> None:
         super().__init__()
+        if inner.length == 0:
+            raise SettingError(
+                "length=0: a network that makes soft tokens needs some to make. Expected 1 or more; for the control "
+                "without a prompt write method='frozen'."
+            )
         self.inner, self.transforms = inner, nn.ModuleList(transforms)
         self.length, self.width = inner.length, inner.width
         for transform in transforms:

@@ -16,10 +16,12 @@ from promptuary.methods import METHODS, method
 from promptuary.model import SoftPrompted
 from promptuary.placements import Slots, Split
 from promptuary.values import Targets
-from tests.answers import answers, parts, prompted
-from tests.backbones import FAMILIES, HOOKED, POSITIONS, backbone, config, fresh
+from tests.answers import EXACT, answers, bare_answer, distance, parts, prompted
+from tests.backbones import FAMILIES, HOOKED, POSITIONS, backbone, bare, config, fresh
 from tests.laws.checks import REFUSED
-from tests.strategies import Text
+from tests.strategies import Text, text
+
+SHAPE = backbone("bert").shape
 
 
 @pytest.mark.parametrize("method_name", METHODS)
@@ -71,6 +73,20 @@ def test_a_split_beyond_the_prompt_is_refused(injection: type[Embeddings] | type
     made = injection(b.shape, Split(4))
     with pytest.raises(SettingError, match=r"Split\(before=4\).*3 soft tokens.*before <= 3"):
         SoftPrompted(b, Free(3, made.width, normal(1.0)), made)
+
+
+@pytest.mark.parametrize("method_name", [m for m in METHODS if "length" in METHODS[m].settings()])
+@torch.no_grad()
+def test_no_soft_tokens_are_the_bare_model_or_a_sentence_that_names_what_to_write(method_name: str) -> None:
+    row = text(5, seed=0)
+    for encoder in ({"encoder": "lstm"}, {"encoder": "mlp"}) if method_name == "p-tuning" else ({},):
+        try:
+            model = SoftPrompted(backbone("bert"), *METHODS[method_name].parts(SHAPE, length=0, **encoder))
+        except SettingError as error:
+            assert re.search(r"length=0.*1 or more.*'frozen'", str(error))
+            continue
+        assert distance(answers(model, [row])[0], bare_answer(bare("bert"), row)) <= EXACT
+        assert not [p for p in model.parameters() if p.requires_grad]
 
 
 @pytest.mark.parametrize("wrong", [{"before": -1}, {"head": -1}, {"tail": -2}])
