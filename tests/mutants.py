@@ -95,8 +95,8 @@ MUTANTS = (
     Mutant("generators.py", ".amax(0)", ".amin(0)", MADE),
     Mutant(
         "generators.py",
-        "        if one is None:\n            return self._through(self.inner(x))\n",
-        "        if True:\n            return self._through(self.inner(x))\n",
+        "return self._through(self.inner(x)) if one is None else shared(one, x)",
+        "return self._through(self.inner(x))",
         MADE,
     ),
     Mutant("generators.py", "self.length, self.width = transform.shape(self.length, self.width)", "pass", MADE),

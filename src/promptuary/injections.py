@@ -40,16 +40,12 @@ class Injection(nn.Module, ABC):
         return 0
 
 
-class Embeddings(Injection):
-    """Soft tokens enter as rows of embeddings (Lester et al. 2021, section 2)."""
+class Placed(Injection, ABC):
+    """Soft tokens that stand in the row, where a placement puts them (`None`: before the input)."""
 
-    def __init__(self, shape: Shape, placement: Placement | None = None) -> None:
+    def __init__(self, placement: Placement | None) -> None:
         super().__init__()
         self.placement = Split() if placement is None else placement
-        self.width = shape.dim
-
-    def forward(self, p: Prompt, x: Instance) -> Call:
-        return Call(self.placement(p, x))
 
     def occupies(self, length: int) -> int:
         return length
@@ -59,6 +55,37 @@ class Embeddings(Injection):
 
     def marks(self, length: int) -> int:
         return self.placement.marks(length)
+
+
+class Embeddings(Placed):
+    """Soft tokens enter as rows of embeddings (Lester et al. 2021, section 2)."""
+
+    def __init__(self, shape: Shape, placement: Placement | None = None) -> None:
+        super().__init__(placement)
+        self.width = shape.dim
+
+    def forward(self, p: Prompt, x: Instance) -> Call:
+        return Call(self.placement(p, x))
+
+
+class HiddenStates(Placed):
+    """Soft tokens enter at the input and are overwritten before every layer by that layer's own rows.
+
+    The source is the "replace" form of per-layer prompts in the code published with Lester et al. 2021, which
+    notes that this is *not* prefix tuning: hidden states still pass through the layer's projections. It works on
+    every backbone, also on those without an attention hook.
+    """
+
+    def __init__(self, shape: Shape, placement: Placement | None = None) -> None:
+        super().__init__(placement)
+        self.layers, self.dim = shape.layers, shape.dim
+        self.width = shape.layers * shape.hidden
+
+    def forward(self, p: Prompt, x: Instance) -> Call:
+        # What stands at the embedding level is overwritten before the first layer; zeros hold the place.
+        room = Prompt(p.values.new_zeros(*p.keep.shape, self.dim), p.keep)
+        states = rearrange(p.values, "b p (layers hidden) -> layers b p hidden", layers=self.layers)
+        return Call(self.placement(room, x), states=states)
 
 
 class KeyValues(Injection):
@@ -115,33 +142,3 @@ class KeyValues(Injection):
 
     def occupies(self, length: int) -> int:
         return self.start
-
-
-class HiddenStates(Injection):
-    """Soft tokens enter at the input and are overwritten before every layer by that layer's own rows.
-
-    The source is the "replace" form of per-layer prompts in the code published with Lester et al. 2021, which
-    notes that this is *not* prefix tuning: hidden states still pass through the layer's projections. It works on
-    every backbone, also on those without an attention hook.
-    """
-
-    def __init__(self, shape: Shape, placement: Placement | None = None) -> None:
-        super().__init__()
-        self.placement = Split() if placement is None else placement
-        self.layers, self.dim = shape.layers, shape.dim
-        self.width = shape.layers * shape.hidden
-
-    def forward(self, p: Prompt, x: Instance) -> Call:
-        # What stands at the embedding level is overwritten before the first layer; zeros hold the place.
-        room = Prompt(p.values.new_zeros(*p.keep.shape, self.dim), p.keep)
-        states = rearrange(p.values, "b p (layers hidden) -> layers b p hidden", layers=self.layers)
-        return Call(self.placement(room, x), states=states)
-
-    def occupies(self, length: int) -> int:
-        return length
-
-    def accepts(self, length: int) -> None:
-        self.placement.accepts(length)
-
-    def marks(self, length: int) -> int:
-        return self.placement.marks(length)
