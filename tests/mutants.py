@@ -120,7 +120,7 @@ MUTANTS = (
     Mutant("initial.py", "math.sqrt(3.0)", "math.sqrt(12.0)", MADE),
     Mutant("initial.py", "torch.randperm(len(frequent), generator=seed)", "torch.randperm(len(frequent))", MADE),
     Mutant("initial.py", "if length <= len(frequent):", "if False:", MADE),
-    Mutant("initial.py", ".float().mean(0).cpu()", ".float().sum(0).cpu()", MADE),
+    Mutant("initial.py", ".mean(0) for ids", ".sum(0) for ids", MADE),
     Mutant("initial.py", "return values.detach().float().cpu().clone()", "return values.detach().float().cpu()", MADE),
     # the three parts together
     Mutant(

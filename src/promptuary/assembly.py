@@ -67,15 +67,15 @@ def start(
         present = {a.part for a in backbone.shape.attention}
         parts = frozenset(settings.get("parts") or present)
         return from_activations(lambda chosen: backbone.keys_values(chosen, parts), ids)
-    vocabulary = from_vocabulary(backbone.table, ids)
+    vocabulary = from_vocabulary(backbone.embeddings, ids)
     if kind == "vocabulary" and not rest:
         return vocabulary
     if kind == "labels" and not rest:
         if not wording.task.values:
             raise SettingError(f"init='labels': a task of kind {wording.task.kind!r} has none. Use 'vocabulary'.")
-        return from_labels(backbone.table, wording.tokens.words(wording.task.words), vocabulary)
+        return from_labels(backbone.embeddings, wording.tokens.words(wording.task.words), vocabulary)
     if kind == "words" and rest:
-        return from_words(backbone.table, wording.tokens.words([rest])[0], vocabulary)
+        return from_words(backbone.embeddings, wording.tokens.words([rest])[0], vocabulary)
     raise SettingError(f"init={init!r}: expected one of {', '.join(INITS)}.")
 
 

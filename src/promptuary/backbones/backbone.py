@@ -108,6 +108,10 @@ class Backbone(ABC):
         embeds: Tensor = self._table()(ids.clamp(min=0))
         return embeds.masked_fill(rearrange(ids < 0, "b t -> b t 1"), 0.0)
 
+    def embeddings(self, ids: Sequence[int]) -> Float[Tensor, "ids dim"]:
+        """Embeddings of single token ids as the layers see them, in float32."""
+        return self.embed(torch.tensor([list(ids)], dtype=torch.long, device=self.device))[0].float()
+
     @property
     def table(self) -> Float[Tensor, "vocabulary dim"]:
         """The embedding table as the layers see it, in float32."""
