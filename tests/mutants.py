@@ -133,11 +133,11 @@ MUTANTS = (
     # the hook
     Mutant(
         "backbones/attention.py",
-        "visible = _rows(self.keep, rows)",
-        "visible = _rows(torch.ones_like(self.keep), rows)",
+        "repeat(_rows(self.promise.call.keep, rows),",
+        "repeat(_rows(torch.ones_like(self.promise.call.keep), rows),",
         HOOKED,
     ),
-    Mutant("backbones/attention.py", "if mask is None and not bool(visible.all()):", "if False:", HOOKED),
+    Mutant("backbones/attention.py", "if mask is None and not self.promise.whole:", "if False:", HOOKED),
     Mutant(
         "backbones/attention.py",
         "if mask is None and queries > 1 and getattr(module",
