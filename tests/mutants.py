@@ -130,6 +130,7 @@ MUTANTS = (
     Mutant("model.py", "injection.accepts(generator.length)", "pass", BUILT),
     Mutant("model.py", "self.room < 1", "self.room < 0", BUILT),
     Mutant("model.py", "ids.new_zeros(ids.shape) if types is None else types,", "ids.new_zeros(ids.shape),", PLACED),
+    Mutant("values.py", "return self.heard & {", "return frozenset() | {", ("tests/laws/test_reading.py",)),
     # the hook
     Mutant(
         "backbones/attention.py",

@@ -6,7 +6,6 @@ prompts of the code published with Lester et al. 2021 are `HiddenStates`.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import get_args
 
 import torch
 from einops import rearrange
@@ -15,8 +14,6 @@ from torch import nn
 from promptuary.errors import BackboneError, SettingError
 from promptuary.placements import Placement, Split, bare
 from promptuary.values import Call, Instance, KeyValue, Part, Prompt, Shape
-
-ALL_PARTS: frozenset[Part] = frozenset(get_args(Part))
 
 
 class Injection(nn.Module, ABC):
@@ -97,12 +94,13 @@ class KeyValues(Injection):
 
     Arguments:
         parts: which attention of the model: `{"encoder"}`, `{"decoder"}`, `{"cross"}` or several; `None` is all
-            that the backbone has (Li and Liang's three prefixes on an encoder-decoder).
+            that the backbone has and that is heard (Li and Liang's three prefixes on an encoder-decoder that writes).
         start: the position of the first input token. 0 for learned prefixes, which have no positions; the
             number of soft tokens where these are the keys and values of real tokens.
 
     Raises:
-        SettingError: for an unknown part or one the backbone lacks; for a `start` on a model that is not causal.
+        SettingError: for a part that is unknown, that the backbone lacks or that nothing reads; for a `start` on a
+            model that is not causal.
         BackboneError: when the backbone's code has no hook for attention (DeBERTa).
     """
 
@@ -114,11 +112,11 @@ class KeyValues(Injection):
                 "attention interface of transformers. Use a method at the input ('prompt-tuning', 'p-tuning') or "
                 "'deep-prompt-tuning', which overwrites hidden states."
             )
-        present = {a.part for a in shape.attention}
-        chosen = frozenset(present if parts is None else parts)
-        if not chosen or not chosen <= present:
+        chosen = shape.parts if parts is None else frozenset(parts)
+        if not chosen or not chosen <= shape.parts:
             raise SettingError(
-                f"KeyValues(parts={sorted(chosen)}) on {shape.family!r}: it has {sorted(present)}; name some."
+                f"KeyValues(parts={sorted(chosen)}) on {shape.family!r}: expected some of {sorted(shape.parts)}, "
+                "which the model has and the read-out reads."
             )
         if start < 0 or (start and shape.encodes):
             raise SettingError(

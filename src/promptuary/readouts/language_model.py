@@ -14,7 +14,7 @@ from promptuary.errors import DataError, SettingError
 from promptuary.readouts.readout import Prediction, Readout
 from promptuary.readouts.verbalizers import WordsAsContinuation
 from promptuary.readouts.words import Combination, target_log_probabilities
-from promptuary.values import Output, Targets
+from promptuary.values import PARTS, Output, Part, Shape, Targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +62,9 @@ class LanguageModel(Readout):
 
     def targets(self, batch: Batch) -> Targets | None:
         return batch.targets if self._ranks is None else self._ranks.targets(batch)
+
+    def reads(self, shape: Shape) -> frozenset[Part]:
+        return PARTS
 
     def loss(self, out: Output, batch: Batch) -> Float[Tensor, ""]:
         targets = _given(out, self.targets(batch))
