@@ -26,7 +26,7 @@ from promptuary.kinds.classification import Answer
 from promptuary.model import SoftPrompted
 from promptuary.readouts import Readout
 from promptuary.specs import complaint
-from promptuary.train.evaluation import evaluate
+from promptuary.train.evaluation import arithmetic, evaluate
 
 __all__ = ["Answer", "Tuned", "open_prompt"]
 
@@ -87,7 +87,7 @@ class Tuned:
         examples = self.wording.encode(given)
         loader = Loader(self.reading.taught(examples, self.wording), batch, pad=self._pad)
         measure = self.reading.measure(self.model, self.readout, self.wording, given, examples)
-        found = evaluate(self.model, self.readout, loader, measure=measure)
+        found = evaluate(self.model, self.readout, loader, measure=measure, precision=self.precision)
         return {**found.scores, **self.reading.beside(self.task, examples), "n": len(examples)}
 
     def decode(self, rows: Iterable[Row], *, mode: str = "free", batch: int = 64) -> dict[str, Any]:
@@ -103,7 +103,13 @@ class Tuned:
             SettingError: for an unknown mode, and for a prompt that was not tuned to write its classes.
         """
         self.model.eval()
-        return self.reading.decode(mode, self.model, self.wording, rows, batch)
+        with arithmetic(self.backbone.device, self.precision):
+            return self.reading.decode(mode, self.model, self.wording, rows, batch)
+
+    @property
+    def precision(self) -> str:
+        """Of the frozen model's arithmetic, `fp32` or `bf16`: that under which the prompt was tuned and selected."""
+        return str(self.manifest.run["precision"])
 
     @property
     def _pad(self) -> int:
@@ -118,7 +124,7 @@ class Tuned:
     def _said(self, batch: Batch) -> Any:
         self.model.eval()
         self.readout.eval()
-        with torch.no_grad():
+        with torch.no_grad(), arithmetic(self.backbone.device, self.precision):
             return self.reading.predict(self.model, self.readout, batch)
 
 

@@ -16,17 +16,20 @@ from promptuary.assembly import make_wording, prompted, start
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.load import load
 from promptuary.data import source
+from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example
 from promptuary.data.loader import Loader
 from promptuary.data.source import Row
 from promptuary.data.task import Task, label_of
 from promptuary.data.template import marks
 from promptuary.errors import CheckpointError, DataError, SettingError
-from promptuary.kinds import KINDS
+from promptuary.initial import Initial
+from promptuary.kinds import KINDS, Kind
 from promptuary.methods import method
 from promptuary.model import SoftPrompted
 from promptuary.specs import Run
 from promptuary.train import record, state
+from promptuary.train.evaluation import arithmetic
 from promptuary.train.fit import Result, fit
 from promptuary.train.progress import Progress, Silent, Terminal
 from promptuary.train.recipe import Recipe
@@ -59,6 +62,26 @@ class Outcome:
         }
 
 
+@dataclass(frozen=True, eq=False)
+class _Ground:
+    """What the runs of all seeds share: texts are read, written as ids and hashed once.
+
+    Arguments:
+        rows: those of the validation set; examples, held: the encoded training and validation rows.
+        init: the name of the start; start: where the prompt starts, or `None` for the method's own start.
+        digest: of all examples, so that data may move and must not change.
+    """
+
+    reading: Kind
+    wording: Encoder
+    rows: Sequence[Row]
+    examples: Sequence[Example]
+    held: Sequence[Example]
+    init: str
+    start: Initial | None
+    digest: str
+
+
 def tune(
     run: Run, *, backbone: Backbone | None = None, overwrite: bool = False, console: Console | None = None
 ) -> list[Outcome]:
@@ -66,7 +89,8 @@ def tune(
 
     Arguments:
         backbone: a loaded one to use instead of loading `run.backbone`.
-        overwrite: start anew where the folder holds a run.
+        overwrite: erase what the folder holds of another run, or of one that cannot go on; the same run goes on, and
+            its finished seeds stay.
         console: where progress and alarms are shown; `None` is silent.
 
     Raises:
@@ -84,71 +108,87 @@ def tune(
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         backbone = load(run.backbone, dtype=dtype, dropout=run.dropout, device=run.device)
     run = _with_marks(run)
-    return [
-        _one(run, recipe, backbone, task, train, validation, seed, place, console, overwrite)
-        for seed, place in places.items()
-    ]
+    ground = _ground(run, backbone, task, train, validation, console)
+    return [_one(run, recipe, backbone, ground, seed, place, console, overwrite) for seed, place in places.items()]
 
 
-def _one(
-    run: Run, recipe: Recipe, backbone: Backbone, task: Task, train: Sequence[Row], validation: Sequence[Row],
-    seed: int, folder: Path, console: Console | None, overwrite: bool,
-) -> Outcome:  # fmt: skip
+def _ground(
+    run: Run, backbone: Backbone, task: Task, train: Sequence[Row], validation: Sequence[Row], console: Console | None
+) -> _Ground:
     columns = sorted(set(train[0].fields) - {run.label})
-    trial = prompted(backbone, run.method, run.settings, init=None, seed=seed)
+    trial = prompted(backbone, run.method, run.settings, init=None, seed=run.seeds[0])
     reading = KINDS[run.task].begin(run, backbone, task, soft=trial.generator.length, columns=columns)
     wording = make_wording(backbone, task, trial, reading)
     examples, held = (reading.taught(wording.encode(rows), wording) for rows in (train, validation))
-    readout = reading.reader(backbone, wording, seed=seed)
-    named = method(run.method).init if run.init == "auto" else run.init
-    init = start(named, backbone, wording, examples, run.settings)
-    model = prompted(backbone, run.method, run.settings, init=init, seed=seed, dropout=recipe.dropout)
+    init = method(run.method).init if run.init == "auto" else run.init
+    first = start(init, backbone, wording, examples, run.settings)
     _told_cut(examples, console, run)
-    _told_hidden(model, examples)
+    _told_hidden(trial, examples)
+    return _Ground(reading, wording, validation, examples, held, init, first, _digest(examples, held))
+
+
+def _one(
+    run: Run, recipe: Recipe, backbone: Backbone, ground: _Ground,
+    seed: int, folder: Path, console: Console | None, overwrite: bool,
+) -> Outcome:  # fmt: skip
+    reading, wording = ground.reading, ground.wording
+    readout = reading.reader(backbone, wording, seed=seed)
+    model = prompted(backbone, run.method, run.settings, init=ground.start, seed=seed, dropout=recipe.dropout)
     pad = backbone.tokenizer.pad_token_id or 0
-    loaders = [
-        Loader(rows, size, pad=pad, seed=seed, shuffle=shuffle)
-        for rows, size, shuffle in ((examples, recipe.batch, True), (held, 2 * recipe.batch, False))
-    ]
-    described = {
-        "method": {"name": run.method, **run.settings},
-        "init": named,
-        "task": {k: v for k, v in task.to_json().items() if k != "name"},  # the name is the folder's: it may move
-        "reading": reading.model_dump(mode="json"),
-        "data": {
-            "train": run.train,
-            "validation": run.validation,
-            "holdout": run.holdout,
-            "digest": _digest(examples, held),
-        },
-        "dropout": run.dropout,
-    }
-    if overwrite:  # not before everything that can be wrong was looked at
+    train = Loader(ground.examples, recipe.batch, pad=pad, seed=seed, shuffle=True)
+    held = Loader(ground.held, 2 * recipe.batch, pad=pad, seed=seed)
+
+    def fitted() -> Result:
+        progress: Progress = Silent() if console is None else Terminal(f"{run.method}, seed {seed}")
+        return fit(
+            model, readout, train, held, recipe,
+            seed=seed, folder=folder, settings=_identity(run, ground), metric=run.metric, names=wording.task.labels,
+            progress=progress, save_every=run.save_every,
+            measure=reading.measure(model, readout, wording, ground.rows, ground.held, metric=run.metric),
+        )  # fmt: skip
+
+    if overwrite and not (folder / state.NAME).exists():
         _clear(folder)
-    progress: Progress = Silent() if console is None else Terminal(f"{run.method}, seed {seed}")
-    result = fit(
-        model, readout, loaders[0], loaders[1], recipe,
-        seed=seed, folder=folder, settings=described, metric=run.metric, progress=progress, save_every=run.save_every,
-        measure=reading.measure(model, readout, wording, validation, held, metric=run.metric),
-    )  # fmt: skip
-    kept = {
-        **reading.model_dump(mode="json"), "task": task.to_json(),
-        "precision": recipe.precision, "recipe": asdict(recipe), "init": named, "data": described["data"],
-        "scores": dict(result.scores), "best_step": result.best_step, "steps": result.steps,
-        "seconds": result.seconds, "alarms": [a.sentence for a in result.alarms], **record.surroundings(),
+    try:
+        result = fitted()
+    except CheckpointError:  # the folder's run is another or damaged; what else can be wrong was looked at before
+        if not overwrite:
+            raise
+        _clear(folder)
+        result = fitted()
+    told = {
+        "method": run.method, "settings": run.settings, "seed": seed, "backbone": backbone.name,
+        "fingerprint": backbone.fingerprint(), "family": backbone.shape.family, "dim": backbone.shape.dim,
+        "run": _kept(run, recipe, ground, result),
     }  # fmt: skip
-    manifest = checkpoint.save_prompt(
-        folder,
-        {
-            "method": run.method, "settings": run.settings, "seed": seed, "backbone": backbone.name,
-            "fingerprint": backbone.fingerprint(), "family": backbone.shape.family, "dim": backbone.shape.dim,
-            "run": kept,
-        },
-        model.generator, model.injection, readout,
-    )  # fmt: skip
+    with arithmetic(backbone.device, recipe.precision):  # the network behind the prompt runs once more, for its table
+        manifest = checkpoint.save_prompt(folder, told, model.generator, model.injection, readout)
     model.eval()
     readout.eval()
     return Outcome(Tuned(model, readout, wording, reading, manifest), folder, result, seed)
+
+
+def _identity(run: Run, ground: _Ground) -> dict[str, Any]:
+    """What makes this run this run, beside what `fit` knows of it. Names of places are no part of it: they may move."""
+    return {
+        "method": {"name": run.method, **run.settings},
+        "init": ground.init,
+        "task": {k: v for k, v in ground.wording.task.to_json().items() if k != "name"},  # which is the folder's
+        "reading": ground.reading.model_dump(mode="json"),
+        "data": ground.digest,
+        "dropout": run.dropout,
+    }
+
+
+def _kept(run: Run, recipe: Recipe, ground: _Ground, result: Result) -> dict[str, Any]:
+    """What the manifest keeps of the run: what using the prompt needs, and how it was made."""
+    data = {"train": run.train, "validation": run.validation, "holdout": run.holdout, "digest": ground.digest}
+    return {
+        **ground.reading.model_dump(mode="json"), "task": ground.wording.task.to_json(),
+        "precision": recipe.precision, "recipe": asdict(recipe), "init": ground.init, "data": data,
+        "scores": dict(result.scores), "best_step": result.best_step, "steps": result.steps,
+        "seconds": result.seconds, "alarms": [a.sentence for a in result.alarms], **record.surroundings(),
+    }  # fmt: skip
 
 
 def _with_marks(run: Run) -> Run:
@@ -210,6 +250,7 @@ def _told_hidden(model: SoftPrompted, examples: Sequence[Example]) -> None:
 def _digest(*sets: Iterable[Example]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for examples in sets:
+        digest.update(b"set")  # a row that moves from one to the other is a change
         for e in examples:
             digest.update(json.dumps([e.ids, e.types, e.label, e.target, e.tags, e.span]).encode())
     return digest.hexdigest()

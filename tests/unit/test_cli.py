@@ -256,6 +256,7 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
 
     with monkeypatch.context() as patch:
         patch.setattr(Stepper, "step", interrupted)
+        patch.setattr("promptuary.train.fit.SAVING", 1.0)  # a state after each step, whatever saving it takes
         result = command(*options)
     assert result.exit_code == 130
     assert "interrupted" in result.stderr

@@ -163,6 +163,7 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
     options, calm = (bench.options(kind, "t5", tmp_path / name) for name in ("out", "calm"))
     with monkeypatch.context() as patch:
         patch.setattr(Stepper, "step", interrupted)
+        patch.setattr("promptuary.train.fit.SAVING", 1.0)  # a state after each step, whatever saving it takes
         assert command(*options, *few).exit_code == 130
     assert "goes on after step 4" in command(*options, *few).stderr
     done(*calm, *few)

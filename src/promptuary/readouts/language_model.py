@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from einops import reduce
@@ -11,10 +12,12 @@ from torch.nn import functional as F
 
 from promptuary.data.batch import Batch
 from promptuary.errors import DataError, SettingError
-from promptuary.readouts.readout import Prediction, Readout
+from promptuary.readouts.readout import Prediction, Readout, labels_of
 from promptuary.readouts.verbalizers import WordsAsContinuation
 from promptuary.readouts.words import Combination, target_log_probabilities
 from promptuary.values import Output, Targets
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,13 +67,14 @@ class LanguageModel(Readout):
         return batch.targets if self._ranks is None else self._ranks.targets(batch)
 
     def loss(self, out: Output, batch: Batch) -> Float[Tensor, ""]:
-        targets = _given(out, self.targets(batch))
-        mask = targets.mask if self._ranks is None else targets.mask & _gold(batch, targets.mask.shape[1])
-        assert out.targets is not None
-        logits = out.logits(out.targets[mask]).float()
-        entropy = F.cross_entropy(logits, targets.ids[mask], reduction="sum", label_smoothing=self.smoothing)
+        ids, mask = self._learnt(batch)
+        logits = out.logits(_given(out.targets)[mask]).float()
+        entropy = F.cross_entropy(logits, ids[mask], reduction="sum", label_smoothing=self.smoothing)
         drift = self.z_loss * logits.logsumexp(1).square().sum()
         return (entropy + drift) / mask.sum().clamp(min=1)
+
+    def count(self, batch: Batch) -> int:
+        return int(self._learnt(batch)[1].sum())
 
     def predict(self, out: Output, batch: Batch) -> Prediction | Likelihood:
         """In evaluation mode, where the classes' texts are known, the most probable class; else `Likelihood`.
@@ -80,23 +84,28 @@ class LanguageModel(Readout):
         """
         if self._ranks is not None:
             return self._ranks.predict(out, batch)
-        targets = _given(out, batch.targets)
+        targets = _given(batch.targets)
         each = target_log_probabilities(out, targets)
         return Likelihood(reduce(each, "b c s -> b", "sum"), reduce(targets.mask.int(), "b c s -> b", "sum"))
+
+    def _learnt(self, batch: Batch) -> tuple[Int[Tensor, "batch choices steps"], Bool[Tensor, "batch choices steps"]]:
+        """The ids of the texts that the backbone scores, and which of them are a row's own answer."""
+        targets = _given(self.targets(batch))
+        own = targets.mask if self._ranks is None else targets.mask & _gold(batch, targets.mask.shape[1])
+        return targets.ids, own
 
     @property
     def _ranks(self) -> WordsAsContinuation | None:
         return None if self.training else self.ranking
 
 
-def _given(out: Output, targets: Targets | None) -> Targets:
-    if out.targets is None or targets is None:
+def _given(value: T | None) -> T:
+    if value is None:
         raise DataError("This batch has no target texts. Expected Batch.targets, and a model run with them.")
-    return targets
+    return value
 
 
 def _gold(batch: Batch, choices: int) -> Bool[Tensor, "batch {choices} 1"]:
     """Which choice is a row's own class; none where the class is unknown."""
-    if batch.labels is None:
-        raise DataError("This batch has no labels to compare with. Expected Batch.labels, a class for each row.")
-    return (batch.labels[:, None] == torch.arange(choices, device=batch.labels.device))[:, :, None]
+    labels = labels_of(batch)
+    return (labels[:, None] == torch.arange(choices, device=labels.device))[:, :, None]

@@ -34,10 +34,19 @@ class Readout(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, out: Output, batch: Batch) -> Float[Tensor, ""]:
-        """The mean loss over the batch's rows (over tokens, where each token has an answer), in nats.
+        """The mean loss over the batch's known answers, in nats; 0 where it has none.
 
         Raises:
             DataError: where the batch lacks what the loss compares with.
+        """
+
+    @abstractmethod
+    def count(self, batch: Batch) -> int:
+        """How many answers `loss` is the mean of, which is the batch's weight in a mean over several: rows with a
+        known class, tokens of texts, tagged words, ends of spans.
+
+        Raises:
+            DataError: as `loss`.
         """
 
     @abstractmethod
@@ -53,13 +62,30 @@ class ClassReadout(Readout, ABC):
         """Unnormalised log-probabilities of the classes."""
 
     def loss(self, out: Output, batch: Batch) -> Float[Tensor, ""]:
-        if batch.labels is None:
-            raise DataError("This batch has no labels to compare with. Expected Batch.labels, a class for each row.")
-        return known_entropy(self.scores(out, batch), batch.labels)
+        return known_entropy(self.scores(out, batch), labels_of(batch))
+
+    def count(self, batch: Batch) -> int:
+        return known(labels_of(batch))
 
     def predict(self, out: Output, batch: Batch) -> Prediction:
         scores = self.scores(out, batch)
         return Prediction(scores.argmax(1), scores.softmax(1))
+
+
+def labels_of(batch: Batch) -> Int[Tensor, " batch"]:
+    """The class of each row, -1 where it is unknown.
+
+    Raises:
+        DataError: for a batch without labels.
+    """
+    if batch.labels is None:
+        raise DataError("This batch has no labels to compare with. Expected Batch.labels, a class for each row.")
+    return batch.labels
+
+
+def known(labels: Int[Tensor, "*n"]) -> int:
+    """How many labels are not -1."""
+    return int((labels != -1).sum())
 
 
 def known_entropy(scores: Float[Tensor, "*n classes"], labels: Int[Tensor, "*n"]) -> Float[Tensor, ""]:

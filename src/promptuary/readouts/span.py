@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from promptuary.data.batch import Batch
 from promptuary.errors import DataError, SettingError
-from promptuary.readouts.readout import Readout, head, in_float32, known_entropy
+from promptuary.readouts.readout import Readout, head, in_float32, known, known_entropy
 from promptuary.values import Output
 
 
@@ -50,16 +50,17 @@ class Span(Readout):
         self.head, self.longest, self.dropout = head(2, dim, seed=seed), longest, dropout
 
     def loss(self, out: Output, batch: Batch) -> Float[Tensor, ""]:
-        context = _context(batch)
-        if batch.spans is None:
-            raise DataError("This batch has no spans to compare with. Expected Batch.spans, -1 where unanswerable.")
-        if bool((~context.gather(1, batch.spans.clamp(min=0)) & (batch.spans != -1)).any()):
+        context, spans = _context(batch), _spans(batch)
+        if bool((~context.gather(1, spans.clamp(min=0)) & (spans != -1)).any()):
             raise DataError("An answer lies outside its context. Expected Batch.context true at both its ends, or -1.")
         # The lowest number rather than minus infinity: rows without any context stay finite.
         scores = self._scores(out, batch).masked_fill(
             ~rearrange(context, "b t -> b 1 t"), torch.finfo(torch.float32).min
         )
-        return known_entropy(scores, batch.spans)
+        return known_entropy(scores, spans)
+
+    def count(self, batch: Batch) -> int:
+        return known(_spans(batch))
 
     def predict(self, out: Output, batch: Batch) -> Spans:
         context = _context(batch)
@@ -83,3 +84,9 @@ def _context(batch: Batch) -> Bool[Tensor, "batch tokens"]:
     if batch.context is None:
         raise DataError("This batch has no context. Expected Batch.context, true where an answer may be.")
     return batch.context & batch.mask
+
+
+def _spans(batch: Batch) -> Int[Tensor, "batch 2"]:
+    if batch.spans is None:
+        raise DataError("This batch has no spans to compare with. Expected Batch.spans, -1 where unanswerable.")
+    return batch.spans

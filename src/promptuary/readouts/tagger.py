@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from promptuary.data.batch import Batch
 from promptuary.errors import DataError, SettingError
-from promptuary.readouts.readout import Readout, head, in_float32, known_entropy
+from promptuary.readouts.readout import Readout, head, in_float32, known, known_entropy
 from promptuary.values import Output
 
 
@@ -47,10 +47,11 @@ class Tagger(Readout):
         self.head, self.dropout = head(classes, dim, seed=seed), dropout
 
     def loss(self, out: Output, batch: Batch) -> Float[Tensor, ""]:
-        if batch.tags is None:
-            raise DataError("This batch has no tags to compare with. Expected Batch.tags, a class for each word.")
-        tagged = batch.tags != -1
-        return known_entropy(self._scores(out, tagged), batch.tags[tagged])
+        tags = _tags(batch)
+        return known_entropy(self._scores(out, tags != -1), tags[tags != -1])
+
+    def count(self, batch: Batch) -> int:
+        return known(_tags(batch))
 
     def predict(self, out: Output, batch: Batch) -> Tagging:
         if batch.words is None:
@@ -64,3 +65,9 @@ class Tagger(Readout):
     def _scores(self, out: Output, where: Bool[Tensor, "batch tokens"]) -> Float[Tensor, "places classes"]:
         # Other states may be undefined (padding): they are left out, not weighted by 0.
         return in_float32(self.head, F.dropout(out.hidden[where], self.dropout, self.training))
+
+
+def _tags(batch: Batch) -> Int[Tensor, "batch tokens"]:
+    if batch.tags is None:
+        raise DataError("This batch has no tags to compare with. Expected Batch.tags, a class for each word.")
+    return batch.tags

@@ -64,7 +64,8 @@ def evaluate(
 ) -> Evaluation:
     """Predict every row of `batches` and score it, with model and read-out in evaluation mode.
 
-    `loss` is added to the scores of `measure`. The state of torch's random generators is the same afterwards.
+    `loss`, the mean over all known answers, is added to the scores of `measure`. The state of torch's random
+    generators is the same afterwards.
 
     Arguments:
         measure: scores from batches and predictions.
@@ -75,18 +76,20 @@ def evaluate(
         SettingError: for a set without rows.
     """
     device = model.backbone.device
-    pairs, loss, rows = [], 0.0, 0
+    pairs, loss, answered = [], 0.0, 0
     with evaluating(model, readout), torch.no_grad(), unmoved_randomness(device), arithmetic(device, precision):
         for batch in islice(batches.epoch(0), limit):
             moved = batch.to(device)
             x = model.instance(moved.ids, moved.mask, moved.types, moved.task)
             out = model(x, readout.targets(moved))
             pairs.append((batch.to("cpu"), _on_cpu(readout.predict(out, moved))))
-            loss += float(readout.loss(out, moved)) * len(batch.ids)
-            rows += len(batch.ids)
-    if not rows:
-        raise SettingError("The validation set has no batches. Expected at least one row, or validation=None.")
-    return Evaluation({**measure(pairs), "loss": loss / rows}, pairs)
+            count = readout.count(moved)
+            loss += float(readout.loss(out, moved)) * count
+            answered += count
+        if not pairs:
+            raise SettingError("The validation set has no batches. Expected at least one row, or validation=None.")
+        scores = measure(pairs)  # inside, since it may ask the model again
+    return Evaluation({**scores, "loss": loss / max(1, answered)}, pairs)
 
 
 def goodness(scores: Mapping[str, float], metric: str) -> float:
@@ -128,10 +131,7 @@ def unmoved_randomness(device: torch.device) -> Iterator[None]:
 
 
 def arithmetic(device: torch.device, precision: str) -> torch.autocast:
-    """The precision of the frozen model's arithmetic; trained tensors stay as they are.
-
-    This is torch's autocast and not the one of accelerate, whose precision is fixed for a whole process.
-    """
+    """The precision of the frozen model's arithmetic; trained tensors stay as they are."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from promptuary.data.batch import Batch
@@ -23,11 +22,24 @@ from promptuary.readouts import Readout
 from promptuary.train import alarms, record, schedule, state
 from promptuary.train.alarms import Alarm, Watch
 from promptuary.train.batches import Batches
-from promptuary.train.evaluation import Evaluation, Measure, classification, evaluate, goodness, unmoved_randomness
+from promptuary.train.evaluation import (
+    Evaluation,
+    Measure,
+    arithmetic,
+    classification,
+    evaluate,
+    goodness,
+    training,
+    unmoved_randomness,
+)
 from promptuary.train.progress import Progress, Silent
 from promptuary.train.recipe import Recipe
 from promptuary.train.record import Event, Record
 from promptuary.train.stepper import Stepper
+
+# The share of a run's time that saving states may take: they may be gigabytes on a slow disk. A kill costs the steps
+# since the last state, so at most about twenty times what saving one takes, or `save_every` steps.
+SAVING = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +79,7 @@ def fit(
     measure: Measure = classification,
     metric: str = "accuracy",
     rates: Mapping[str, float] | None = None,
+    names: Sequence[str] = (),
     progress: Progress | None = None,
     save_every: int = 100,
     audit: bool = True,
@@ -81,7 +94,9 @@ def fit(
             record, and a saved state of a run with other settings is refused.
         measure: scores from batches and predictions. metric: the score that selects (`loss`: the smallest).
         rates: learning rates of single parts by prefix of their names; see `train/groups.py`.
-        save_every: steps between saved states (a state is also saved after each scoring).
+        names: of the classes, for what is told of them.
+        save_every: steps between saved states (one is also saved after the first step and after each scoring); more
+            where saving would take over a twentieth of the time.
         audit: compare every byte of the backbone's weights before and after.
 
     Raises:
@@ -96,9 +111,9 @@ def fit(
     stepper = Stepper(model, readout, recipe, plan.total, rates)
     before = model.backbone.digest() if audit else ""
     with unmoved_randomness(stepper.device), _recomputing(model, recipe):
-        torch.manual_seed(seed)
+        state.seed_random(seed, stepper.device)
         identity = {"seed": seed, "metric": metric, "rates": dict(rates or {}), "settings": dict(settings or {})}
-        run = _Run(stepper, plan, train, validation, measure, metric, progress or Silent(), save_every)
+        run = _Run(stepper, plan, train, validation, measure, metric, names, progress or Silent(), save_every)
         try:
             run.begin(folder, identity)
             run.loop()
@@ -134,12 +149,14 @@ class _Run:
     validation: Batches | None
     measure: Measure
     metric: str
+    names: Sequence[str]
     progress: Progress
     save_every: int
     step: int = 0
     worse: int = 0
     seconds: float = 0.0
     rows: int = 0
+    due: float = 0.0
     over: bool = False
     best: _Best | None = None
     found: list[Alarm] = field(default_factory=list)
@@ -172,7 +189,8 @@ class _Run:
             self.over = step == self.plan.total or 0 < patience <= self.worse
             if self.over:
                 break
-            if scored or step % self.save_every == 0:
+            wanted = scored or step == 1 or step % self.save_every == 0
+            if wanted and time.perf_counter() >= self.due:
                 self._save()
 
     def finish(self) -> Result:
@@ -216,17 +234,21 @@ class _Run:
         self.worse = 0 if better else self.worse + 1
         if better:
             tensors = {name: p.detach().cpu().clone() for name, p in self.stepper.named.items()}
-            self.best = _Best(self.step, scores, tensors, alarms.majority(found.pairs))
+            self.best = _Best(self.step, scores, tensors, alarms.majority(found.pairs, self.names))
         self.record.add("scores", step=self.step, **scores, best=better)
         self.progress.scored(self.step, scores, self.metric, better)
 
     def _look_back(self) -> None:
         """Raise alarms about the whole run, and about the prompt it ends with."""
         s = self.stepper
-        s.close()
         losses = [event["loss"] for event in self.record.events if event["event"] == "step"]
-        probe = next(iter((self.validation or self.train).epoch(0))).to(s.device)
-        found = [*s.watch.alarms(), alarms.still(losses), alarms.ineffective(s.model, s.readout, probe)]
+        probe = next(iter(self.train.epoch(0))).to(s.device)
+        training(s.model, s.readout, True)  # what fitted the memory in a step fits it here
+        with arithmetic(s.device, s.recipe.precision):
+            unread = alarms.unread(s.model, s.readout, probe)
+        s.close()
+        found = [*s.watch.alarms(), unread, alarms.saturated(s.model, probe), alarms.still(losses)]
+        found.append(alarms.ineffective(s.model, s.readout, probe))
         found.append(None if self.best is None else self.best.majority)
         self.found = [alarm for alarm in found if alarm is not None]
         for alarm in self.found:
@@ -248,8 +270,9 @@ class _Run:
     def _save(self) -> None:
         if self.path is None:
             return
+        began = time.perf_counter()
         self.record.settle()
-        self.seconds = time.perf_counter() - self.started
+        self.seconds = began - self.started
         s, best = self.stepper, self.best
         notes = {
             **{name: getattr(self, name) for name in _NOTED},
@@ -263,6 +286,8 @@ class _Run:
         tensors |= state.copied(state.optimizer_tensors(s.optimizer, s.named), "optimizer")
         tensors |= state.copied({} if best is None else best.tensors, "best")
         state.save(self.path, state.State(self.settings, notes, tensors))
+        saved = time.perf_counter()
+        self.due = saved + (saved - began) * (1 / SAVING - 1)
 
     def _restore(self, saved: state.State) -> None:
         s, notes = self.stepper, saved.notes

@@ -126,7 +126,7 @@ def spread(scores: Sequence[Mapping[str, float]]) -> dict[str, Spread]:
 
 def surroundings() -> dict[str, Any]:
     """Versions, hardware, threads and (inside a repository) the commit: what a number's origin needs."""
-    packages = ("torch", "transformers", "accelerate", "promptuary")
+    packages = ("torch", "transformers", "promptuary")
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
         "hardware": {

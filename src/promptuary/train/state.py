@@ -126,6 +126,14 @@ def restore_optimizer(optimizer: Optimizer, named: Mapping[str, nn.Parameter], s
         optimizer.state[named[name]][key] = tensor.clone() if tensor.dim() == 0 else tensor.to(named[name].device)
 
 
+def seed_random(seed: int, device: torch.device) -> None:
+    """Seed the generators that a run on `device` draws from; `torch.manual_seed` would reach every GPU."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
 def random_tensors(device: torch.device) -> Tensors:
     """The states of torch's random generators."""
     found = {"cpu": torch.get_rng_state()}

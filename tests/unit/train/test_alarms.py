@@ -6,14 +6,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from promptuary.data.batch import Batch
-from promptuary.readouts import Prediction
+from promptuary.model import SoftPrompted
+from promptuary.readouts import Prediction, Readout
 from promptuary.train import alarms
 from promptuary.train.alarms import Watch
 from promptuary.train.evaluation import Pairs
-from promptuary.values import Instance, Prompt, Targets
+from promptuary.values import Instance, Output, Prompt, Targets
 from tests.unit.train.toy import Head, Toy, parts
 
 
@@ -41,7 +42,13 @@ def test_majority(true: list[int], said: list[int], fires: bool) -> None:
 def test_majority_says_the_numbers() -> None:
     found = alarms.majority(pairs([0, 0, 0, 1], [0, 0, 0, 0]))
     assert found is not None
-    assert "Accuracy 75.0% is not above the 75.0% of always answering class 0" in found.sentence
+    assert "Accuracy 75.0% is not above the 75.0% of always answering class 0:" in found.sentence
+
+
+def test_majority_names_the_label() -> None:
+    found = alarms.majority(pairs([2, 2, 2, 1], [2, 2, 2, 2]), ("late", "lost", "broken"))
+    assert found is not None
+    assert "of always answering 'broken':" in found.sentence
 
 
 def test_majority_needs_classes() -> None:
@@ -113,19 +120,68 @@ def test_a_prompt_that_is_not_heard_raises_an_alarm(family: str, head: type[Head
     assert found.name == "ineffective"
 
 
+@pytest.mark.parametrize("name", ["prompt-tuning", "prefix-tuning", "p-tuning"])
+def test_a_network_that_learns_is_not_saturated(name: str) -> None:
+    model, _ = parts("bert", name)
+    assert alarms.saturated(model, Toy().batch(0)) is None
+
+
+@pytest.mark.parametrize(("factor", "fires"), [(1.0, False), (100.0, True)])
+def test_a_network_whose_units_sit_at_their_bounds_is_saturated(factor: float, fires: bool) -> None:
+    model, _ = parts("bert", "prefix-tuning")
+    first = model.generator.transforms[0].network[0]
+    first.weight.data *= factor
+    units = (first(model.generator.inner.table).tanh().abs() > 0.99).float().mean()
+    assert (float(units) > 0.5) == fires
+    found = alarms.saturated(model, Toy().batch(0))
+    assert (found is not None) == fires
+    assert found is None or f"{float(units):.0%} of the units" in found.sentence
+
+
+def asked(family: str, chosen: list[str], head: type[Head]) -> tuple[SoftPrompted, Readout]:
+    model, _ = parts(family, "p-tuning-v2", parts=chosen)
+    return model, head(2, model.backbone.shape.output)
+
+
+class Writes(Asks):
+    """A head that learns a text, by summing the states that predict it."""
+
+    def loss(self, out: Output, batch: Batch) -> Tensor:
+        assert out.targets is not None
+        return out.targets.float().square().sum()
+
+
 @pytest.mark.parametrize(
-    ("probability", "fires"),
+    ("chosen", "head", "fires"),
     [
-        ([[1.0, 0.0], [1.0, 0.0]], True),
-        ([[1.0, 0.0], [0.0, 1.0]], False),  # certain, but not always of the same
-        ([[0.9, 0.1], [0.9, 0.1]], False),
-        ([[1.0], [1.0]], False),  # a single option is no choice
+        (["encoder", "decoder"], Head, True),  # the classes are read off the encoder
+        (["encoder", "cross"], Head, True),
+        (["encoder"], Head, False),
+        (["encoder", "decoder", "cross"], Writes, False),
     ],
 )
-def test_saturated(probability: list[list[float]], fires: bool) -> None:
-    found = alarms.saturated("length", torch.tensor(probability))
+def test_a_prefix_in_a_part_that_is_never_read_is_dead(chosen: list[str], head: type[Head], fires: bool) -> None:
+    model, readout = asked("t5", chosen, head)
+    found = alarms.unread(model, readout, Toy().batch(0))
     assert (found is not None) == fires
-    assert found is None or "length takes option 0" in found.sentence
+    if found is not None:
+        shape = model.backbone.shape
+        unread = sum(a.width for a in shape.attention if a.part in chosen and a.part != "encoder")
+        assert found.name == "dead"
+        assert f"{unread:,} of the {model.generator.width:,} numbers" in found.sentence
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
+@pytest.mark.parametrize("name", ["prompt-tuning", "deep-prompt-tuning", "prefix-tuning", "p-tuning", "frozen"])
+def test_a_prompt_of_which_all_is_read_has_no_dead_part(family: str, name: str) -> None:
+    model, _ = parts(family, name, **{"parts": ["encoder"]} if (family, name) == ("t5", "prefix-tuning") else {})
+    assert alarms.unread(model, Head(2, model.backbone.shape.output), Toy().batch(0)) is None
+
+
+def test_looking_for_dead_parts_leaves_no_gradient() -> None:
+    model, readout = asked("t5", ["encoder", "decoder"], Head)
+    alarms.unread(model, readout, Toy().batch(0))
+    assert all(p.grad is None for p in (*model.parameters(), *readout.parameters()))
 
 
 def watched(named: dict[str, nn.Parameter], move: float, steps: int = 3, quiet: tuple[str, ...] = ()) -> Watch:

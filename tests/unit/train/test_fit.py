@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from promptuary.backbones.load import wrap
@@ -131,6 +133,18 @@ def test_evaluation_draws_no_randomness_and_leaves_modes_as_they_were() -> None:
     assert model.training
     assert readout.training
     assert not b.model.training
+
+
+def test_what_scoring_asks_of_the_model_is_asked_in_the_run_s_precision() -> None:
+    seen: list[tuple[bool, bool]] = []
+
+    def measure(_: Pairs) -> Mapping[str, float]:
+        seen.append((torch.is_autocast_enabled("cpu"), torch.is_grad_enabled()))
+        return {}
+
+    for precision in ("fp32", "bf16"):
+        evaluate(*parts(), HELD_OUT, measure=measure, precision=precision)
+    assert seen == [(False, False), (True, False)]
 
 
 def test_a_frozen_model_s_own_dropout_is_on_while_stepping_only() -> None:
@@ -290,10 +304,28 @@ def test_validation_rows_must_exist_and_have_labels() -> None:
         fit(model, Unlabelled(2, model.backbone.shape.output), Toy(), unknown, recipe())
 
 
+def test_only_the_generators_of_the_run_s_own_device_are_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def every_gpu(seed: int) -> None:
+        raise AssertionError("a run on the CPU seeds the GPUs")
+
+    model, readout = parts()
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", every_gpu)  # by which torch.manual_seed reaches them
+    fit(model, readout, Toy(), HELD_OUT, recipe(epochs=1))
+
+
 def test_one_process_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("accelerate.Accelerator.num_processes", 2)
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun and accelerate's launcher say it
     with pytest.raises(SettingError, match="started in 2"):
         fit(*parts(), Toy(), None, recipe())
+
+
+def test_a_run_leaves_the_process_free_for_a_caller_s_own_accelerator() -> None:
+    AcceleratorState._reset_state(True)
+    try:
+        fit(*parts(), Toy(), None, recipe(epochs=1))
+        Accelerator(mixed_precision="bf16", cpu=True)  # refused where the process has one of another precision
+    finally:
+        AcceleratorState._reset_state(True)
 
 
 class Deaf(Head):
@@ -310,6 +342,26 @@ def test_a_run_that_learns_nothing_is_alarmed() -> None:
     assert [e["name"] for e in result.history if e["event"] == "alarm"] == names(result)
     dead = next(alarm for alarm in result.alarms if alarm.name == "dead")
     assert "prompt.generator.table" in dead.sentence
+
+
+@pytest.mark.parametrize("chosen", [["decoder"], ["encoder", "decoder", "cross"]])
+def test_prefixes_that_the_read_out_never_reads_are_alarmed(chosen: list[str]) -> None:
+    model, readout = parts("t5", "p-tuning-v2", parts=chosen)
+    result = fit(model, readout, Toy(), HELD_OUT, recipe(rate=0.02, scaled=False, epochs=1))
+    assert "dead" in names(result)
+
+
+def test_a_saturated_network_is_alarmed() -> None:
+    model, readout = parts("bert", "prefix-tuning")
+    assert "saturated" in names(fit(model, readout, Toy(), None, recipe(rate=3.0, scaled=False, epochs=1)))
+
+
+def test_the_majority_alarm_names_the_label() -> None:
+    model, _ = parts()
+    readout = Deaf(2, model.backbone.shape.output)
+    result = fit(model, readout, Toy(), HELD_OUT, recipe(epochs=1), names=("late", "lost"))
+    (alarm,) = [alarm for alarm in result.alarms if alarm.name == "majority"]
+    assert "always answering 'late'" in alarm.sentence
 
 
 def test_the_paper_s_rate_on_a_small_embedding_table_is_alarmed() -> None:

@@ -84,6 +84,12 @@ def same(one: tuple[Result, dict[str, Tensor]], other: tuple[Result, dict[str, T
     assert all(torch.equal(one[1][k], other[1][k]) for k in one[1])
 
 
+@pytest.fixture(autouse=True)
+def _saved_whenever_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests are about going on from states; how often one is saved is the last test's matter."""
+    monkeypatch.setattr("promptuary.train.fit.SAVING", 1.0)
+
+
 @pytest.fixture(scope="module")
 def whole() -> tuple[Result, dict[str, Tensor]]:
     return run(None)
@@ -250,3 +256,42 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(
     monkeypatch.undo()
     assert not [p.name for p in tmp_path.iterdir() if p.name not in ("record.jsonl", NAME)]
     same(run(tmp_path), whole)
+
+
+@dataclass
+class Clock(Silent):
+    """A clock that knows two things that take time: a step, and saving a state."""
+
+    step_s: float
+    save_s: float
+    now: float = 0.0
+    saved: int = 0
+
+    def stepped(self, *_: Any) -> None:
+        self.now += self.step_s
+
+    def save(self, path: Path, state: State) -> None:
+        self.now += self.save_s
+        self.saved += 1
+        write_state(path, state)
+
+
+@pytest.mark.parametrize("save_s", [0.01, 0.1, 1.0, 30.0])
+def test_saving_takes_a_twentieth_of_a_run_s_time_and_a_first_state_is_there_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_s: float
+) -> None:
+    clock = Clock(1.0, save_s)
+    monkeypatch.undo()
+    monkeypatch.setattr("promptuary.train.state.save", clock.save)
+    monkeypatch.setattr("promptuary.train.fit.time.perf_counter", lambda: clock.now)
+    model, readout = parts()
+    fit(model, readout, Toy(6), None, recipe(epochs=20), folder=tmp_path, progress=clock, save_every=2)
+    between = clock.saved - 2  # a first state at once, the last one at the end
+    assert between * save_s <= 0.05 * clock.now
+    assert between >= min(58, int(0.7 * 0.05 * clock.now / save_s))  # and no fewer states than that allows
+
+
+def test_the_first_step_is_saved(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(tmp_path, progress=Bomb("stepped", 2), save_every=100)
+    assert (tmp_path / NAME).is_file()

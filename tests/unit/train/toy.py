@@ -39,6 +39,9 @@ class Head(Readout):
         assert batch.labels is not None
         return F.cross_entropy(self.scores(out, batch).float(), batch.labels)
 
+    def count(self, batch: Batch) -> int:
+        return len(batch.ids)
+
     def predict(self, out: Output, batch: Batch) -> Prediction:
         scores = self.scores(out, batch).float()
         return Prediction(scores.argmax(1), scores.softmax(1))

@@ -1,0 +1,134 @@
+"""A run of several seeds: what they share is done once, what is finished stays, and only another run is overwritten."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promptuary import Run, tune
+from promptuary.backbones.load import load
+from promptuary.data.source import rows
+from promptuary.data.wording import Wording
+from promptuary.errors import CheckpointError
+from promptuary.methods import METHODS
+from promptuary.train.fit import Result
+from promptuary.train.stepper import Stepper
+from promptuary.tuned import open_prompt
+from tests.saved import Shelf, command, done
+
+
+def described(shelf: Shelf, out: Path, **changes: Any) -> Run:
+    told: dict[str, Any] = {
+        "backbone": str(shelf.model("bert")), "train": str(shelf.train), "validation": str(shelf.dev),
+        "method": "prompt-tuning", "recipe": {"epochs": 2, "batch": 8}, "out": str(out),
+    }  # fmt: skip
+    return Run(**{**told, **changes})
+
+
+def files(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """What stands in a folder, and when it was written."""
+    found = (p for p in folder.rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): (p.read_bytes(), p.stat().st_mtime_ns) for p in found}
+
+
+def steps(result: Result) -> list[float]:
+    return [e["loss"] for e in result.history if e["event"] == "step"]
+
+
+def test_texts_are_encoded_once_for_all_seeds(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode, encoded = Wording.encode, list[int]()
+
+    def counted(self: Wording, given: Any, **options: Any) -> Any:
+        listed = list(given)
+        encoded.append(len(listed))
+        return encode(self, listed, **options)
+
+    monkeypatch.setattr(Wording, "encode", counted)
+    together = tune(described(shelf, tmp_path / "out", seeds=(0, 1, 2)))
+    assert encoded == [16, 6]
+    alone = [tune(described(shelf, tmp_path / f"alone-{seed}", seeds=(seed,)))[0] for seed in range(3)]
+    assert [steps(o.result) for o in together] == [steps(o.result) for o in alone]
+    assert len({steps(o.result)[-1] for o in together}) == 3
+
+
+def interrupted(at: int) -> Any:
+    step, left = Stepper.step, [at]
+
+    def stepped(self: Stepper, number: int, batches: Any) -> Any:
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return step(self, number, batches)
+
+    return stepped
+
+
+def test_an_interrupted_run_that_may_overwrite_goes_on_and_keeps_its_finished_seeds(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [*shelf.options("bert", "prompt-tuning", tmp_path / "out"), "--seed", 0, "--seed", 1, "--epochs", 2]
+    done(*options, "--rate", 0.1)
+    before = files(tmp_path / "out" / "seed-0")
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepper, "step", interrupted(7))  # 4 steps of seed 0, 2 of seed 1
+        patch.setattr("promptuary.train.fit.SAVING", 1.0)
+        result = command(*options, "--overwrite", "--save-every", 1)
+    assert result.exit_code == 130
+    assert "The same command goes on from there" in result.stderr
+    finished = files(tmp_path / "out" / "seed-0")
+    assert finished["prompt.safetensors"][0] != before["prompt.safetensors"][0]
+    assert not (tmp_path / "out" / "seed-1" / "manifest.json").exists()  # no prompt of the run that was overwritten
+    again = command(*options, "--overwrite", "--save-every", 1)
+    assert again.exit_code == 0
+    assert "seed 1: goes on after step 2 of 4" in again.stderr
+    assert {k: v[0] for k, v in files(tmp_path / "out" / "seed-0").items()} == {k: v[0] for k, v in finished.items()}
+    done(*shelf.options("bert", "prompt-tuning", tmp_path / "calm"), "--seed", 1, "--epochs", 2)
+    name = "prompt.safetensors"
+    assert (tmp_path / "out" / "seed-1" / name).read_bytes() == (tmp_path / "calm" / name).read_bytes()
+
+
+def test_a_damaged_run_may_be_overwritten(shelf: Shelf, tmp_path: Path) -> None:
+    (first,) = tune(described(shelf, tmp_path))
+    state = tmp_path / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:-10])
+    with pytest.raises(CheckpointError, match="damaged"):
+        tune(described(shelf, tmp_path))
+    (again,) = tune(described(shelf, tmp_path), overwrite=True)
+    assert steps(again.result) == steps(first.result)
+
+
+def test_moved_data_is_the_same_run_and_other_data_is_not(shelf: Shelf, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere.jsonl"
+    moved.write_bytes(shelf.train.read_bytes())
+    (first,) = tune(described(shelf, tmp_path / "out"))
+    (again,) = tune(described(shelf, tmp_path / "out", train=str(moved)))
+    assert again.result.history == first.result.history
+    assert again.tuned.manifest.run["data"]["train"] == str(moved)
+    moved.write_text(moved.read_text().replace("like", "hate"))
+    with pytest.raises(CheckpointError, match=r"settings\.data is"):
+        tune(described(shelf, tmp_path / "out", train=str(moved)))
+
+
+def test_a_row_that_changes_sides_makes_another_run(shelf: Shelf, tmp_path: Path) -> None:
+    train, dev = (place.read_text().splitlines(keepends=True) for place in (shelf.train, shelf.dev))
+    one, other = tmp_path / "one.jsonl", tmp_path / "other.jsonl"
+    one.write_text("".join(train[:-1]))
+    other.write_text("".join([train[-1], *dev]))
+    tune(described(shelf, tmp_path / "out"))
+    with pytest.raises(CheckpointError, match=r"settings\.data is"):
+        tune(described(shelf, tmp_path / "out", train=str(one), validation=str(other)))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_prompt_scores_as_it_did_when_it_was_selected(shelf: Shelf, tmp_path: Path, name: str) -> None:
+    backbone = load(str(shelf.model("bert")))  # in fp32, so that the run's bf16 is the arithmetic's alone
+    recipe = {"epochs": 1, "batch": 8, "precision": "bf16"}
+    (outcome,) = tune(described(shelf, tmp_path, method=name, recipe=recipe), backbone=backbone)
+    given = list(rows(str(shelf.dev)))
+    for tuned in (outcome.tuned, open_prompt(tmp_path, backbone=backbone)):
+        scores = tuned.evaluate(given, batch=16)
+        assert {k: scores[k] for k in outcome.result.scores} == outcome.result.scores
+        said = [answer.label == row.fields["label"] for answer, row in zip(tuned.predict(given), given, strict=True)]
+        assert sum(said) / len(said) == scores["accuracy"]
+    again = open_prompt(tmp_path, backbone=backbone)
+    assert again.predict_texts(["I like it"]) == outcome.tuned.predict_texts(["I like it"])
