@@ -105,15 +105,17 @@ def distance(one: Answer, other: Answer) -> float:
     )
 
 
-def parts(family: str, method: str, **settings: Any) -> tuple[Generator, Injection]:
-    """A method's parts at test size: few soft tokens, small networks."""
-    small = {"length": LENGTH, "middle": 16}
+def small(method: str) -> dict[str, Any]:
+    """A method's settings at test size: few soft tokens, small networks."""
     known = METHODS[method].settings()
+    return {name: value for name, value in (("length", LENGTH), ("middle", 16)) if name in known}
+
+
+def parts(family: str, method: str, **settings: Any) -> tuple[Generator, Injection]:
+    """A method's parts at test size."""
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(7)
-        return METHODS[method].parts(
-            backbone(family).shape, **{k: v for k, v in small.items() if k in known}, **settings
-        )
+        return METHODS[method].parts(backbone(family).shape, **small(method), **settings)
 
 
 def prompted(family: str, method: str, **settings: Any) -> SoftPrompted:

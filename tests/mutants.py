@@ -91,11 +91,12 @@ MUTANTS = (
     Mutant("generators.py", "manual_seed(seed)", "manual_seed(0)", MADE),
     Mutant("generators.py", "nn.Parameter(start.float(),", "nn.Parameter(start,", MADE),
     Mutant("generators.py", "requires_grad=length > 0", "requires_grad=True", MADE),
+    Mutant("generators.py", "if inner.length == 0:", "if False:", BUILT),
     Mutant("generators.py", ".amax(0)", ".amin(0)", MADE),
     Mutant(
         "generators.py",
-        "        if one is None:\n            return self._through(self.inner(x))\n",
-        "        if True:\n            return self._through(self.inner(x))\n",
+        "return self._through(self.inner(x)) if one is None else shared(one, x)",
+        "return self._through(self.inner(x))",
         MADE,
     ),
     Mutant("generators.py", "self.length, self.width = transform.shape(self.length, self.width)", "pass", MADE),
@@ -119,7 +120,7 @@ MUTANTS = (
     Mutant("initial.py", "math.sqrt(3.0)", "math.sqrt(12.0)", MADE),
     Mutant("initial.py", "torch.randperm(len(frequent), generator=seed)", "torch.randperm(len(frequent))", MADE),
     Mutant("initial.py", "if length <= len(frequent):", "if False:", MADE),
-    Mutant("initial.py", ".float().mean(0).cpu()", ".float().sum(0).cpu()", MADE),
+    Mutant("initial.py", ".mean(0) for ids", ".sum(0) for ids", MADE),
     Mutant("initial.py", "return values.detach().float().cpu().clone()", "return values.detach().float().cpu()", MADE),
     # the three parts together
     Mutant(
@@ -129,14 +130,15 @@ MUTANTS = (
     Mutant("model.py", "injection.accepts(generator.length)", "pass", BUILT),
     Mutant("model.py", "self.room < 1", "self.room < 0", BUILT),
     Mutant("model.py", "ids.new_zeros(ids.shape) if types is None else types,", "ids.new_zeros(ids.shape),", PLACED),
+    Mutant("values.py", "return self.heard & {", "return frozenset() | {", ("tests/laws/test_reading.py",)),
     # the hook
     Mutant(
         "backbones/attention.py",
-        "visible = _rows(self.keep, rows)",
-        "visible = _rows(torch.ones_like(self.keep), rows)",
+        "repeat(_rows(self.promise.call.keep, rows),",
+        "repeat(_rows(torch.ones_like(self.promise.call.keep), rows),",
         HOOKED,
     ),
-    Mutant("backbones/attention.py", "if mask is None and not bool(visible.all()):", "if False:", HOOKED),
+    Mutant("backbones/attention.py", "if mask is None and not self.promise.whole:", "if False:", HOOKED),
     Mutant(
         "backbones/attention.py",
         "if mask is None and queries > 1 and getattr(module",
@@ -217,7 +219,7 @@ MUTANTS = (
         "pass",
         TRAINED,
     ),
-    Mutant("backbones/backbone.py", "(layout.tokens + shift) % length", "layout.tokens", BACKBONES),
+    Mutant("backbones/padding.py", "(layout.tokens + shift) % length", "layout.tokens", BACKBONES),
     Mutant("backbones/backbone.py", "if torch.equal(outs[0], outs[1]):", "if False:", BUILT),
     Mutant("backbones/encoder.py", "call.layout.types if segments", "call.layout.types * 0 if segments", PLACED),
     Mutant("backbones/decoder.py", "length : length + steps] - 1", "length : length + steps]", PLACED),

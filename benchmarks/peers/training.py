@@ -209,7 +209,7 @@ def a10() -> Finding:
     to = backbone(model)
     plain = tokenizer(words, add_special_tokens=False)["input_ids"]
     source = torch.Generator().manual_seed(0)
-    started = from_words(to.table, plain, matched(to.shape.deviation))(8, 32, source)
+    started = from_words(to.embeddings, plain, matched(to.shape.deviation))(8, 32, source)
     generator, _ = method("prompt-tuning").parts(to.shape, length=100)
     sides = []
     for spread, table in (

@@ -4,6 +4,7 @@ Training and loading both build through here, so that what is loaded is what was
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from promptuary.initial import Initial, from_activations, from_file, from_labels
 from promptuary.kinds import Kind
 from promptuary.methods import method
 from promptuary.model import SoftPrompted
+from promptuary.readouts import Readout
+from promptuary.values import Shape
 
 INITS = ("auto", "random", "vocabulary", "labels", "words:...", "file:...", "prompt:...", "activations")
 
@@ -45,9 +48,14 @@ def make_wording(backbone: Backbone, task: Task, model: SoftPrompted, reading: K
 
 
 def start(
-    init: str, backbone: Backbone, wording: Encoder, examples: Sequence[Example], settings: Mapping[str, Any]
+    init: str,
+    backbone: Backbone,
+    wording: Encoder,
+    examples: Sequence[Example],
+    settings: Mapping[str, Any],
+    readout: Readout | None = None,
 ) -> Initial | None:
-    """The start that `init` names; `None` leaves it to the method.
+    """The start that `init` names; `None` leaves it to the method. `readout` as for `prompted`.
 
     Raises:
         SettingError: for an unknown name, and for labels where the task has none.
@@ -64,25 +72,41 @@ def start(
             raise SettingError(f"init={init!r}: no readable safetensors file ({error}).") from error
     ids = torch.tensor(frequent(examples, backbone.tokenizer))
     if kind == "activations" and not rest:
-        present = {a.part for a in backbone.shape.attention}
-        parts = frozenset(settings.get("parts") or present)
+        parts = frozenset(settings.get("parts") or _heard(backbone, readout).parts)
         return from_activations(lambda chosen: backbone.keys_values(chosen, parts), ids)
-    vocabulary = from_vocabulary(backbone.table, ids)
+    vocabulary = from_vocabulary(backbone.embeddings, ids)
     if kind == "vocabulary" and not rest:
         return vocabulary
     if kind == "labels" and not rest:
         if not wording.task.values:
             raise SettingError(f"init='labels': a task of kind {wording.task.kind!r} has none. Use 'vocabulary'.")
-        return from_labels(backbone.table, wording.tokens.words(wording.task.words), vocabulary)
+        return from_labels(backbone.embeddings, wording.tokens.words(wording.task.words), vocabulary)
     if kind == "words" and rest:
-        return from_words(backbone.table, wording.tokens.words([rest])[0], vocabulary)
+        return from_words(backbone.embeddings, wording.tokens.words([rest])[0], vocabulary)
     raise SettingError(f"init={init!r}: expected one of {', '.join(INITS)}.")
 
 
 def prompted(
-    backbone: Backbone, name: str, settings: Mapping[str, Any], *, init: Initial | None, seed: int, dropout: float = 0.0
+    backbone: Backbone,
+    name: str,
+    settings: Mapping[str, Any],
+    *,
+    init: Initial | None,
+    seed: int,
+    dropout: float = 0.0,
+    readout: Readout | None = None,
 ) -> SoftPrompted:
-    """The backbone with a method's prompt before it."""
+    """The backbone with a method's prompt before it.
+
+    Arguments:
+        readout: what will read the output: the prompt has no soft keys and values where it would not hear them.
+            `None` hears all that the backbone has.
+    """
     starts = {} if init is None else {"init": init}
-    generator, injection = method(name).parts(backbone.shape, seed=seed, **starts, **settings)
+    generator, injection = method(name).parts(_heard(backbone, readout), seed=seed, **starts, **settings)
     return SoftPrompted(backbone, generator, injection, dropout=dropout)
+
+
+def _heard(backbone: Backbone, readout: Readout | None) -> Shape:
+    shape = backbone.shape
+    return shape if readout is None else replace(shape, heard=readout.reads(shape))

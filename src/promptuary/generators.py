@@ -31,17 +31,13 @@ class Generator(nn.Module, ABC):
         return None
 
 
-class Fixed(Generator):
-    """A generator whose soft tokens are the same for every input: they are made once and shared by the batch."""
-
-    def forward(self, x: Instance) -> Prompt:
-        one = self.fixed()
-        assert one is not None
-        batch = x.ids.shape[0]
-        return Prompt(one.values.expand(batch, -1, -1), one.keep.expand(batch, -1))
+def shared(one: Prompt, x: Instance) -> Prompt:
+    """The soft tokens of one row for every row of `x`; they are not copied."""
+    batch = x.ids.shape[0]
+    return Prompt(one.values.expand(batch, -1, -1), one.keep.expand(batch, -1))
 
 
-class Free(Fixed):
+class Free(Generator):
     """A table of free parameters `[length, width]`, in float32 whatever the backbone's precision.
 
     Arguments:
@@ -63,15 +59,28 @@ class Free(Fixed):
         start = init(length, width, source) if length else torch.zeros(0, width)
         self.table = nn.Parameter(start.float(), requires_grad=length > 0)
 
+    def forward(self, x: Instance) -> Prompt:
+        return shared(self.fixed(), x)
+
     def fixed(self) -> Prompt:
         return Prompt(self.table[None], self.table.new_ones(1, self.length))
 
 
 class Mapped(Generator):
-    """`inner`, then each transform in turn. Over a fixed generator the transforms run once for the whole batch."""
+    """`inner`, then each transform in turn. Over a fixed generator the transforms run once for the whole batch.
+
+    Raises:
+        SettingError: when `inner` makes no soft tokens (networks without any would never learn), and as the
+            transforms do.
+    """
 
     def __init__(self, inner: Generator, *transforms: Transform) -> None:
         super().__init__()
+        if inner.length == 0:
+            raise SettingError(
+                "length=0: a network that makes soft tokens needs some to make. Expected 1 or more; for the control "
+                "without a prompt write method='frozen'."
+            )
         self.inner, self.transforms = inner, nn.ModuleList(transforms)
         self.length, self.width = inner.length, inner.width
         for transform in transforms:
@@ -79,10 +88,7 @@ class Mapped(Generator):
 
     def forward(self, x: Instance) -> Prompt:
         one = self.fixed()
-        if one is None:
-            return self._through(self.inner(x))
-        batch = x.ids.shape[0]
-        return Prompt(one.values.expand(batch, -1, -1), one.keep.expand(batch, -1))
+        return self._through(self.inner(x)) if one is None else shared(one, x)
 
     def fixed(self) -> Prompt | None:
         one = self.inner.fixed()
@@ -94,7 +100,27 @@ class Mapped(Generator):
         return p
 
 
-class Summed(Generator):
+class Joint(Generator, ABC):
+    """Several prompts made into one."""
+
+    def __init__(self, *generators: Generator) -> None:
+        super().__init__()
+        self.generators = nn.ModuleList(generators)
+
+    @abstractmethod
+    def joined(self, prompts: list[Prompt]) -> Prompt:
+        """One prompt of those that the generators made."""
+
+    def forward(self, x: Instance) -> Prompt:
+        return self.joined([g(x) for g in self.generators])
+
+    def fixed(self) -> Prompt | None:
+        ones = [g.fixed() for g in self.generators if isinstance(g, Generator)]
+        known = [one for one in ones if one is not None]
+        return self.joined(known) if len(known) == len(ones) else None
+
+
+class Summed(Joint):
     """The sum of several prompts of one length and width; a slot is present where any of them has it.
 
     Raises:
@@ -102,27 +128,18 @@ class Summed(Generator):
     """
 
     def __init__(self, *generators: Generator) -> None:
-        super().__init__()
+        super().__init__(*generators)
         shapes = {(g.length, g.width) for g in generators}
         if len(shapes) != 1:
             raise SettingError(f"Summed: expected generators of one (length, width), got {sorted(shapes)}.")
-        self.generators = nn.ModuleList(generators)
         ((self.length, self.width),) = shapes
 
-    def forward(self, x: Instance) -> Prompt:
-        return self._sum([g(x) for g in self.generators])
-
-    def fixed(self) -> Prompt | None:
-        ones = [g.fixed() for g in self.generators if isinstance(g, Generator)]
-        known = [one for one in ones if one is not None]
-        return self._sum(known) if len(known) == len(ones) else None
-
-    def _sum(self, prompts: list[Prompt]) -> Prompt:
+    def joined(self, prompts: list[Prompt]) -> Prompt:
         keep = torch.stack([p.keep for p in prompts]).amax(0)
         return Prompt(torch.stack([p.values for p in prompts]).sum(0), keep)
 
 
-class Concatenated(Generator):
+class Concatenated(Joint):
     """Several prompts of one width, one after the other.
 
     Raises:
@@ -130,20 +147,11 @@ class Concatenated(Generator):
     """
 
     def __init__(self, *generators: Generator) -> None:
-        super().__init__()
+        super().__init__(*generators)
         widths = {g.width for g in generators}
         if len(widths) != 1:
             raise SettingError(f"Concatenated: expected generators of one width, got {sorted(widths)}.")
-        self.generators = nn.ModuleList(generators)
         self.length, self.width = sum(g.length for g in generators), widths.pop()
 
-    def forward(self, x: Instance) -> Prompt:
-        return self._join([g(x) for g in self.generators])
-
-    def fixed(self) -> Prompt | None:
-        ones = [g.fixed() for g in self.generators if isinstance(g, Generator)]
-        known = [one for one in ones if one is not None]
-        return self._join(known) if len(known) == len(ones) else None
-
-    def _join(self, prompts: list[Prompt]) -> Prompt:
+    def joined(self, prompts: list[Prompt]) -> Prompt:
         return Prompt(torch.cat([p.values for p in prompts], 1), torch.cat([p.keep for p in prompts], 1))

@@ -18,6 +18,7 @@ from torch import Tensor
 from promptuary.errors import SettingError
 
 Initial = Callable[[int, int, torch.Generator], Float[Tensor, "length width"]]
+Read = Callable[[Sequence[int]], Float[Tensor, "ids width"]]
 
 
 def uniform(low: float = -0.5, high: float = 0.5) -> Initial:
@@ -50,54 +51,49 @@ def matched(deviation: float) -> Initial:
     return uniform(-bound, bound)
 
 
-def from_vocabulary(table: Float[Tensor, "vocabulary dim"], frequent: Int[Tensor, " ids"]) -> Initial:
+def from_vocabulary(read: Read, frequent: Int[Tensor, " ids"]) -> Initial:
     """Embeddings of sampled vocabulary items; without repetition as long as `frequent` has enough.
 
     Arguments:
-        table: the backbone's embedding table.
+        read: the embeddings of token ids, `backbone.embeddings`.
         frequent: the ids to sample from. The paper takes T5's first 5,000, which are ordered by frequency; other
             vocabularies are not, so pass the ids most frequent in the task's own text, without special ids.
     """
 
     def make(length: int, width: int, seed: torch.Generator) -> Float[Tensor, "{length} {width}"]:
-        _fits(table, width, "from_vocabulary")
         if len(frequent) == 0:
             raise SettingError("from_vocabulary: there are no ids to sample from; expected at least one.")
         if length <= len(frequent):
             chosen = torch.randperm(len(frequent), generator=seed)[:length]
         else:
             chosen = torch.randint(len(frequent), (length,), generator=seed)
-        return table[frequent[chosen].to(table.device)].float().cpu().clone()
+        return _fitting(read(frequent[chosen].tolist()), width, "from_vocabulary")
 
     return make
 
 
-def from_words(table: Float[Tensor, "vocabulary dim"], ids: Sequence[int], rest: Initial) -> Initial:
+def from_words(read: Read, ids: Sequence[int], rest: Initial) -> Initial:
     """One soft token per given token id, in order; what is left over starts as `rest`, surplus ids are dropped."""
-    return from_labels(table, [[i] for i in ids], rest)
+    return from_labels(read, [[i] for i in ids], rest)
 
 
-def from_labels(table: Float[Tensor, "vocabulary dim"], labels: Sequence[Sequence[int]], rest: Initial) -> Initial:
+def from_labels(read: Read, labels: Sequence[Sequence[int]], rest: Initial) -> Initial:
     """Soft token i starts at the mean embedding of the sub-tokens of label i; the others start as `rest`.
 
     Arguments:
+        read: the embeddings of token ids, `backbone.embeddings`.
         labels: the token ids of each class label, without special tokens.
     """
 
     def make(length: int, width: int, seed: torch.Generator) -> Float[Tensor, "{length} {width}"]:
-        _fits(table, width, "from_labels")
-        means = [
-            table[torch.tensor(list(ids), device=table.device)].float().mean(0).cpu() for ids in labels[:length] if ids
-        ]
+        means = [_fitting(read(ids), width, "from_labels").mean(0) for ids in labels[:length] if ids]
         others = rest(length - len(means), width, seed)
         return torch.cat([torch.stack(means), others]) if means else others
 
     return make
 
 
-def from_activations(
-    read: Callable[[Sequence[int]], Float[Tensor, "length width"]], frequent: Int[Tensor, " ids"]
-) -> Initial:
+def from_activations(read: Read, frequent: Int[Tensor, " ids"]) -> Initial:
     """What sampled tokens leave in the backbone's attention: a start for keys and values at each layer's own scale.
 
     Arguments:
@@ -167,9 +163,10 @@ def from_prompt(values: Float[Tensor, "rows width"]) -> Initial:
     return make
 
 
-def _fits(table: Float[Tensor, "vocabulary dim"], width: int, who: str) -> None:
-    if table.shape[1] != width:
+def _fitting(rows: Float[Tensor, "ids dim"], width: int, who: str) -> Float[Tensor, "ids {width}"]:
+    if rows.shape[1] != width:
         raise SettingError(
-            f"{who}: the embedding table has width {table.shape[1]}, this prompt needs {width}. Word embeddings can "
+            f"{who}: the embedding table has width {rows.shape[1]}, this prompt needs {width}. Word embeddings can "
             "start prompts at the input only; keys and values start by normal(...) or from_activations(...)."
         )
+    return rows.float().cpu()

@@ -6,7 +6,6 @@ prompts of the code published with Lester et al. 2021 are `HiddenStates`.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import get_args
 
 import torch
 from einops import rearrange
@@ -15,8 +14,6 @@ from torch import nn
 from promptuary.errors import BackboneError, SettingError
 from promptuary.placements import Placement, Split, bare
 from promptuary.values import Call, Instance, KeyValue, Part, Prompt, Shape
-
-ALL_PARTS: frozenset[Part] = frozenset(get_args(Part))
 
 
 class Injection(nn.Module, ABC):
@@ -40,16 +37,12 @@ class Injection(nn.Module, ABC):
         return 0
 
 
-class Embeddings(Injection):
-    """Soft tokens enter as rows of embeddings (Lester et al. 2021, section 2)."""
+class Placed(Injection, ABC):
+    """Soft tokens that stand in the row, where a placement puts them (`None`: before the input)."""
 
-    def __init__(self, shape: Shape, placement: Placement | None = None) -> None:
+    def __init__(self, placement: Placement | None) -> None:
         super().__init__()
         self.placement = Split() if placement is None else placement
-        self.width = shape.dim
-
-    def forward(self, p: Prompt, x: Instance) -> Call:
-        return Call(self.placement(p, x))
 
     def occupies(self, length: int) -> int:
         return length
@@ -61,6 +54,37 @@ class Embeddings(Injection):
         return self.placement.marks(length)
 
 
+class Embeddings(Placed):
+    """Soft tokens enter as rows of embeddings (Lester et al. 2021, section 2)."""
+
+    def __init__(self, shape: Shape, placement: Placement | None = None) -> None:
+        super().__init__(placement)
+        self.width = shape.dim
+
+    def forward(self, p: Prompt, x: Instance) -> Call:
+        return Call(self.placement(p, x))
+
+
+class HiddenStates(Placed):
+    """Soft tokens enter at the input and are overwritten before every layer by that layer's own rows.
+
+    The source is the "replace" form of per-layer prompts in the code published with Lester et al. 2021, which
+    notes that this is *not* prefix tuning: hidden states still pass through the layer's projections. It works on
+    every backbone, also on those without an attention hook.
+    """
+
+    def __init__(self, shape: Shape, placement: Placement | None = None) -> None:
+        super().__init__(placement)
+        self.layers, self.dim = shape.layers, shape.dim
+        self.width = shape.layers * shape.hidden
+
+    def forward(self, p: Prompt, x: Instance) -> Call:
+        # What stands at the embedding level is overwritten before the first layer; zeros hold the place.
+        room = Prompt(p.values.new_zeros(*p.keep.shape, self.dim), p.keep)
+        states = rearrange(p.values, "b p (layers hidden) -> layers b p hidden", layers=self.layers)
+        return Call(self.placement(room, x), states=states)
+
+
 class KeyValues(Injection):
     """Soft tokens enter as keys and values of every attention layer (Li and Liang 2021; Liu et al. 2022).
 
@@ -70,12 +94,13 @@ class KeyValues(Injection):
 
     Arguments:
         parts: which attention of the model: `{"encoder"}`, `{"decoder"}`, `{"cross"}` or several; `None` is all
-            that the backbone has (Li and Liang's three prefixes on an encoder-decoder).
+            that the backbone has and that is heard (Li and Liang's three prefixes on an encoder-decoder that writes).
         start: the position of the first input token. 0 for learned prefixes, which have no positions; the
             number of soft tokens where these are the keys and values of real tokens.
 
     Raises:
-        SettingError: for an unknown part or one the backbone lacks; for a `start` on a model that is not causal.
+        SettingError: for a part that is unknown, that the backbone lacks or that nothing reads; for a `start` on a
+            model that is not causal.
         BackboneError: when the backbone's code has no hook for attention (DeBERTa).
     """
 
@@ -87,11 +112,11 @@ class KeyValues(Injection):
                 "attention interface of transformers. Use a method at the input ('prompt-tuning', 'p-tuning') or "
                 "'deep-prompt-tuning', which overwrites hidden states."
             )
-        present = {a.part for a in shape.attention}
-        chosen = frozenset(present if parts is None else parts)
-        if not chosen or not chosen <= present:
+        chosen = shape.parts if parts is None else frozenset(parts)
+        if not chosen or not chosen <= shape.parts:
             raise SettingError(
-                f"KeyValues(parts={sorted(chosen)}) on {shape.family!r}: it has {sorted(present)}; name some."
+                f"KeyValues(parts={sorted(chosen)}) on {shape.family!r}: expected some of {sorted(shape.parts)}, "
+                "which the model has and the read-out reads."
             )
         if start < 0 or (start and shape.encodes):
             raise SettingError(
@@ -115,33 +140,3 @@ class KeyValues(Injection):
 
     def occupies(self, length: int) -> int:
         return self.start
-
-
-class HiddenStates(Injection):
-    """Soft tokens enter at the input and are overwritten before every layer by that layer's own rows.
-
-    The source is the "replace" form of per-layer prompts in the code published with Lester et al. 2021, which
-    notes that this is *not* prefix tuning: hidden states still pass through the layer's projections. It works on
-    every backbone, also on those without an attention hook.
-    """
-
-    def __init__(self, shape: Shape, placement: Placement | None = None) -> None:
-        super().__init__()
-        self.placement = Split() if placement is None else placement
-        self.layers, self.dim = shape.layers, shape.dim
-        self.width = shape.layers * shape.hidden
-
-    def forward(self, p: Prompt, x: Instance) -> Call:
-        # What stands at the embedding level is overwritten before the first layer; zeros hold the place.
-        room = Prompt(p.values.new_zeros(*p.keep.shape, self.dim), p.keep)
-        states = rearrange(p.values, "b p (layers hidden) -> layers b p hidden", layers=self.layers)
-        return Call(self.placement(room, x), states=states)
-
-    def occupies(self, length: int) -> int:
-        return length
-
-    def accepts(self, length: int) -> None:
-        self.placement.accepts(length)
-
-    def marks(self, length: int) -> int:
-        return self.placement.marks(length)

@@ -9,7 +9,7 @@ the sum of all key and value widths for prompts that enter as keys and values; g
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 T = TypeVar("T")
 
 Part = Literal["encoder", "decoder", "cross"]
+PARTS: frozenset[Part] = frozenset(get_args(Part))
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Shape:
     that fit, or `None` where nothing limits them. `attention` lists every attention layer that accepts keys and
     values, in the order of the calls; it is empty where the model's code offers no hook. `deviation` is the standard
     deviation of the embedding table as the layers see it (scaled embeddings are measured scaled): initialisation and
-    learning rates are multiples of it.
+    learning rates are multiples of it. `heard` are the parts of the model that bear on what is read off it: all,
+    unless a read-out says that they are fewer (`Readout.reads`).
     """
 
     family: str
@@ -62,6 +64,12 @@ class Shape:
     attention: tuple[Attention, ...] = ()
     decodes: bool = False
     encodes: bool = True
+    heard: frozenset[Part] = PARTS
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """The parts in which soft keys and values can enter and are heard."""
+        return self.heard & {a.part for a in self.attention}
 
     def key_value_width(self, parts: frozenset[Part]) -> int:
         """Width of a soft token that carries keys and values for every attention layer of `parts`."""

@@ -1,6 +1,7 @@
 """What cannot work says so when it is built, in a sentence that names what to write instead."""
 
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -16,10 +17,10 @@ from promptuary.methods import METHODS, method
 from promptuary.model import SoftPrompted
 from promptuary.placements import Slots, Split
 from promptuary.values import Targets
-from tests.answers import answers, parts, prompted
-from tests.backbones import FAMILIES, HOOKED, POSITIONS, backbone, config, fresh
+from tests.answers import EXACT, answers, bare_answer, distance, parts, prompted
+from tests.backbones import FAMILIES, HOOKED, POSITIONS, backbone, bare, config, fresh
 from tests.laws.checks import REFUSED
-from tests.strategies import Text
+from tests.strategies import Text, text
 
 
 @pytest.mark.parametrize("method_name", METHODS)
@@ -73,6 +74,25 @@ def test_a_split_beyond_the_prompt_is_refused(injection: type[Embeddings] | type
         SoftPrompted(b, Free(3, made.width, normal(1.0)), made)
 
 
+ENCODERS: dict[str, list[dict[str, Any]]] = {
+    "p-tuning": [{"encoder": "lstm"}, {"encoder": "mlp"}],
+    "prefix-tuning": [{}],
+}
+
+
+@pytest.mark.parametrize("method_name", [m for m in METHODS if "length" in METHODS[m].settings()])
+@torch.no_grad()
+def test_no_soft_tokens_are_the_bare_model_or_a_sentence_that_names_what_to_write(method_name: str) -> None:
+    b, row = backbone("bert"), text(5, seed=0)
+    for settings in ENCODERS.get(method_name, []):
+        with pytest.raises(SettingError, match=r"length=0.*1 or more.*'frozen'"):
+            METHODS[method_name].parts(b.shape, length=0, **settings)
+    if method_name not in ENCODERS:
+        model = SoftPrompted(b, *METHODS[method_name].parts(b.shape, length=0))
+        assert distance(answers(model, [row])[0], bare_answer(bare("bert"), row)) <= EXACT
+        assert not [p for p in model.parameters() if p.requires_grad]
+
+
 @pytest.mark.parametrize("wrong", [{"before": -1}, {"head": -1}, {"tail": -2}])
 def test_a_negative_split_is_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(SettingError, match="expected 0 or more"):
@@ -97,7 +117,7 @@ def test_a_template_with_another_number_of_marks_is_refused(marks: int) -> None:
 
 def test_parts_that_a_backbone_lacks_are_refused() -> None:
     for family, wrong in (("gpt2", ["cross"]), ("bert", ["decoder"]), ("t5", ["nonsense"]), ("t5", [])):
-        with pytest.raises(SettingError, match="it has"):
+        with pytest.raises(SettingError, match="expected some of"):
             KeyValues(backbone(family).shape, parts=wrong)
     with pytest.raises(SettingError, match="0 or more"):
         KeyValues(backbone("gpt2").shape, start=-1)

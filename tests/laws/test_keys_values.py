@@ -5,11 +5,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from promptuary.errors import BackboneError, SettingError
 from promptuary.generators import Free
 from promptuary.initial import from_prompt, normal
 from promptuary.injections import KeyValues
+from promptuary.methods import METHODS
 from promptuary.model import SoftPrompted
 from promptuary.values import Part
 from tests.answers import BFLOAT16, EXACT, Answer, Given, answers, bare_answer, distance, gap, prompted
@@ -264,3 +267,30 @@ def test_roberta_counts_positions_from_its_padding_id() -> None:
     (answer,) = answers(prompted("roberta", "frozen"), ragged(6), "left", extra=3)
     plain = bare_answer(model, ragged(6)[0])
     assert distance(answer, plain) <= EXACT
+
+
+class Asked(TorchDispatchMode):
+    """Counts how often the device is waited for: a number of a tensor becomes a number of Python."""
+
+    times = 0
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.times += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("family", ["bert", "llama"])
+@torch.no_grad()
+def test_more_layers_wait_no_more_often_for_the_device(family: str, side: Side) -> None:
+    counts = []
+    for layers in (1, 4):
+        b = backbone(family, num_hidden_layers=layers)
+        model = SoftPrompted(b, *METHODS["p-tuning-v2"].parts(b.shape, length=3)).eval()
+        for lengths in ((6, 6), (6, 2)):  # without any padding the models make no mask
+            with Asked() as asked:
+                answers(model, ragged(*lengths), side, scored=False)
+            counts.append(asked.times)
+    assert counts[:2] == counts[2:]

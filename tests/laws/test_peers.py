@@ -285,7 +285,7 @@ def test_a10_a_random_start_has_the_deviation_of_the_vocabulary(family: str) -> 
 def test_a10_a_start_from_words_is_these_words_once_and_then_the_rest() -> None:
     b = backbone("gpt2")
     words, rest = [17, 42, 8], matched(b.shape.deviation)
-    start = from_words(b.table, words, rest)(8, 32, torch.Generator().manual_seed(0))
+    start = from_words(b.embeddings, words, rest)(8, 32, torch.Generator().manual_seed(0))
     vocabulary = bare("gpt2").get_input_embeddings().weight
     found = [[i for i in range(VOCABULARY) if torch.equal(row, vocabulary[i])] for row in start]
     assert found == [[17], [42], [8], [], [], [], [], []]

@@ -49,7 +49,7 @@ def expected(family: str, text: Text, words: list[int], into: Callable[..., list
 
 def speaking(family: str, words: list[int], placement: Placement, **as_: Any) -> SoftPrompted:
     b = backbone(family, **as_)
-    start = from_words(b.table, words, rest=matched(1.0))
+    start = from_words(b.embeddings, words, rest=matched(1.0))
     generator = Free(len(words), b.shape.dim, start)
     return SoftPrompted(b, generator, Embeddings(b.shape, placement)).eval()
 
@@ -184,7 +184,7 @@ def test_soft_tokens_at_a_templates_marks_equal_real_tokens_there(
 def test_the_p_tuning_template_of_the_method_takes_real_tokens_too(family: str) -> None:
     b = backbone(family)
     _, injection = METHODS["p-tuning"].parts(b.shape, length=len(WORDS), template=True)
-    generator = Free(len(WORDS), b.shape.dim, from_words(b.table, WORDS, rest=matched(1.0)))
+    generator = Free(len(WORDS), b.shape.dim, from_words(b.embeddings, WORDS, rest=matched(1.0)))
     rows = ragged(6, 2, 4)
     templates = [marked(row, [0, 1, len(row.ids)]) for row in rows]
     found = answers(SoftPrompted(b, generator, injection), [t for t, _ in templates], "left")

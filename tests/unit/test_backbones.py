@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from promptuary.backbones.attention import Attachment, Promise
-from promptuary.backbones.backbone import flush_right, same_model
+from promptuary.backbones.backbone import same_model
 from promptuary.backbones.load import available, load, wrap
+from promptuary.backbones.padding import flush_right
 from promptuary.errors import BackboneError
 from promptuary.placements import bare
 from promptuary.values import Call, Instance, Layout

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,10 @@ from promptuary.initial import (
 from tests.strategies import seeds
 
 TABLE = torch.randn(20, 4)
+
+
+def read(ids: Sequence[int]) -> torch.Tensor:
+    return TABLE[list(ids)]
 
 
 def seed(number: int = 0) -> torch.Generator:
@@ -56,8 +61,8 @@ def test_every_start_is_the_seeds_and_draws_nothing_else(number: int, length: in
         uniform(),
         normal(1.0),
         matched(0.1),
-        from_vocabulary(TABLE, frequent),
-        from_words(TABLE, [1], normal(1.0)),
+        from_vocabulary(read, frequent),
+        from_words(read, [1], normal(1.0)),
     ):
         before = torch.get_rng_state()
         one, other = (init(length, 4, seed(number)) for _ in range(2))
@@ -68,30 +73,30 @@ def test_every_start_is_the_seeds_and_draws_nothing_else(number: int, length: in
 
 def test_vocabulary_rows_are_drawn_without_repetition_as_long_as_there_are_enough() -> None:
     frequent = torch.arange(3, 15)
-    made = from_vocabulary(TABLE, frequent)(12, 4, seed(3))
+    made = from_vocabulary(read, frequent)(12, 4, seed(3))
     drawn = [int((row == TABLE).all(1).nonzero()) for row in made]
     assert sorted(drawn) == frequent.tolist()
     assert drawn != frequent.tolist()
-    assert len(from_vocabulary(TABLE, frequent)(30, 4, seed())) == 30
+    assert len(from_vocabulary(read, frequent)(30, 4, seed())) == 30
     with pytest.raises(SettingError, match="no ids"):
-        from_vocabulary(TABLE, torch.arange(0))(2, 4, seed())
+        from_vocabulary(read, torch.arange(0))(2, 4, seed())
 
 
 def test_words_stand_in_order_and_the_rest_starts_otherwise() -> None:
-    made = from_words(TABLE, [7, 3], uniform(5.0, 6.0))(3, 4, seed())
+    made = from_words(read, [7, 3], uniform(5.0, 6.0))(3, 4, seed())
     assert torch.equal(made[:2], TABLE[[7, 3]])
     assert bool((made[2] >= 5).all())
-    assert torch.equal(from_words(TABLE, [7, 3, 1], normal(1.0))(2, 4, seed()), TABLE[[7, 3]])
+    assert torch.equal(from_words(read, [7, 3, 1], normal(1.0))(2, 4, seed()), TABLE[[7, 3]])
 
 
 def test_a_label_is_the_mean_of_its_pieces() -> None:
-    made = from_labels(TABLE, [[1, 2, 3], [], [4]], uniform(5.0, 6.0))(3, 4, seed())
+    made = from_labels(read, [[1, 2, 3], [], [4]], uniform(5.0, 6.0))(3, 4, seed())
     assert torch.allclose(made[0], TABLE[1:4].mean(0))
     assert torch.equal(made[1], TABLE[4])
     assert bool((made[2] >= 5).all())
 
 
-@pytest.mark.parametrize("init", [from_vocabulary(TABLE, torch.arange(9)), from_words(TABLE, [1], normal(1.0))])
+@pytest.mark.parametrize("init", [from_vocabulary(read, torch.arange(9)), from_words(read, [1], normal(1.0))])
 def test_word_embeddings_of_another_width_are_refused(init: Initial) -> None:
     with pytest.raises(SettingError, match="width 4, this prompt needs 8"):
         init(3, 8, seed())
@@ -102,7 +107,7 @@ def test_a_start_is_a_copy() -> None:
     made = from_prompt(values)(2, 4, seed())
     made += 1
     assert not values.any()
-    row = from_words(TABLE, [1], normal(1.0))(1, 4, seed())
+    row = from_words(read, [1], normal(1.0))(1, 4, seed())
     kept = TABLE[1].clone()
     row += 1
     assert torch.equal(TABLE[1], kept)

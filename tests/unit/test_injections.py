@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from promptuary.injections import ALL_PARTS, Embeddings, HiddenStates, Injection, KeyValues
+from promptuary.injections import Embeddings, HiddenStates, Injection, KeyValues
 from promptuary.placements import Split
 from promptuary.values import Attention, Call, Instance, Prompt, Shape
 
@@ -26,10 +26,6 @@ CAUSAL = Shape("toy", 3, 4, 4, 1, 9, 16, 1.0, (Attention("decoder", 2, 2, 2),), 
 def instance(tokens: int = 2) -> Instance:
     ids = torch.arange(tokens)[None] + 1
     return Instance(ids, ids > 0, torch.zeros(1, tokens, 3), torch.zeros_like(ids), torch.zeros(1, dtype=torch.long))
-
-
-def test_all_parts() -> None:
-    assert {"encoder", "decoder", "cross"} == ALL_PARTS
 
 
 def test_embeddings_take_the_width_of_the_embedding_table_and_room_in_the_row() -> None:

@@ -366,7 +366,7 @@ def test_span_is_the_best_of_all_pairs_within_the_context(
     out, b = output(rows, columns, width), batch(columns, width, context=context)
     found = readout.predict(out, b)
     for i, row in enumerate(rows):
-        scores = row @ readout.head.weight.T + readout.head.bias
+        scores = row @ readout.head.weight.T
         pairs = {
             (s, e): number(scores[s, 0] + scores[e, 1])
             for s in range(len(row))
@@ -398,7 +398,7 @@ def test_span_loss_is_over_the_context_and_ignores_rows_without_an_answer(
     b = batch(columns, width, context=at_columns(inside, columns, width, 0).bool(), spans=torch.tensor(spans))
     losses = []
     for row, there, pair in zip(rows, inside, ends, strict=True):
-        scores = row @ readout.head.weight.T + readout.head.bias
+        scores = row @ readout.head.weight.T
         for which, place in enumerate(pair):
             if place != -1:
                 total = sum(math.exp(number(scores[i, which])) for i, yes in enumerate(there) if yes)

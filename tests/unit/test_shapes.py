@@ -9,7 +9,7 @@ from jaxtyping import Float, TypeCheckError, jaxtyped
 from torch import Tensor
 
 import promptuary
-from promptuary.backbones.backbone import at
+from promptuary.backbones.padding import at
 from promptuary.values import Prompt
 from tests.shapes import checked
 

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -83,11 +84,32 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 @dataclass(frozen=True, eq=False)
+class Promise:
+    """One call's soft keys, values and states, held in the thread's place while the model runs."""
+
+    call: Call
+    visits: dict[int, int] = field(default_factory=dict)  # for modules that serve several layers (ALBERT)
+
+    @cached_property
+    def whole(self) -> bool:
+        """Whether no soft key is absent. It waits for the device, so it is asked once a call and not once a layer."""
+        return self.call.keep is None or bool(self.call.keep.all())
+
+    def visit(self, module: nn.Module, times: int) -> int:
+        """How many times `module` was entered before, counted round `times`."""
+        if times == 1:
+            return 0
+        seen = self.visits.get(id(module), 0)
+        self.visits[id(module)] = seen + 1
+        return seen % times
+
+
+@dataclass(frozen=True, eq=False)
 class Prefix:
     """Soft keys and values for the attention calls of one layer, by the identity of the attention module."""
 
     promised: dict[int, KeyValue]
-    keep: Bool[Tensor, "batch prompt"]
+    promise: Promise
 
     def __call__(
         self, module: nn.Module, query: Query, key: Key, value: Value, mask: Mask | None, bias: Bias | None
@@ -99,16 +121,16 @@ class Prefix:
         if mask is None and queries > 1 and getattr(module, "is_causal", True):
             # Without a mask the plain function would have inferred causality from the shapes; say it outright.
             mask = _causal(queries, own, key.device)
-        visible = _rows(self.keep, rows)
-        if mask is None and not bool(visible.all()):
+        if mask is None and not self.promise.whole:
             mask = torch.ones(1, 1, queries, own, dtype=torch.bool, device=key.device)
         if mask is not None:
-            visible = repeat(visible, "b p -> b 1 q p", q=queries)
+            assert self.promise.call.keep is not None
+            visible = repeat(_rows(self.promise.call.keep, rows), "b p -> b 1 q p", q=queries)
             if mask.dtype != torch.bool:
                 visible = torch.zeros_like(visible, dtype=mask.dtype).masked_fill(~visible, torch.finfo(mask.dtype).min)
             mask = torch.cat([visible.expand(-1, mask.shape[1], -1, -1), mask.expand(rows, -1, queries, -1)], 3)
         if bias is not None:
-            bias = torch.cat([bias.new_zeros(*bias.shape[:3], visible.shape[-1]), bias], 3)
+            bias = torch.cat([bias.new_zeros(*bias.shape[:3], soft.key.shape[2]), bias], 3)
         key = torch.cat([_rows(soft.key, rows).to(key.dtype), key], 2)
         value = torch.cat([_rows(soft.value, rows).to(value.dtype), value], 2)
         return key, value, mask, bias
@@ -126,22 +148,6 @@ def _rows(given: Shaped[Tensor, "batch *rest"], rows: int) -> Shaped[Tensor, "ro
     if given.shape[0] == 1:
         return given.expand(rows, *given.shape[1:])
     return given.repeat_interleave(rows // given.shape[0], dim=0)
-
-
-@dataclass(frozen=True, eq=False)
-class Promise:
-    """One call's soft keys, values and states, held in the thread's place while the model runs."""
-
-    call: Call
-    visits: dict[int, int] = field(default_factory=dict)  # for modules that serve several layers (ALBERT)
-
-    def visit(self, module: nn.Module, times: int) -> int:
-        """How many times `module` was entered before, counted round `times`."""
-        if times == 1:
-            return 0
-        seen = self.visits.get(id(module), 0)
-        self.visits[id(module)] = seen + 1
-        return seen % times
 
 
 Notes = list[tuple[int, nn.Module, Tensor, Tensor]]
@@ -239,8 +245,8 @@ class Attachment:
         if call.states is not None and visit.main:
             args, kwargs = _overwrite(args, kwargs, call, visit.layer)
         promised = {m: call.keys_values[i] for m, i in visit.attention.items() if i in call.keys_values}
-        if promised and call.keep is not None:
-            kwargs = {**kwargs, NAME: Prefix(promised, call.keep)}
+        if promised:
+            kwargs = {**kwargs, NAME: Prefix(promised, promise)}
         return args, kwargs
 
     def carrying(self, call: Call) -> "_Carrying":

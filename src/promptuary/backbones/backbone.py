@@ -9,7 +9,6 @@ import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -21,7 +20,7 @@ from transformers import PreTrainedModel
 from promptuary.backbones.attention import Attachment
 from promptuary.backbones.generation import Generation
 from promptuary.backbones.head import head_of
-from promptuary.errors import BackboneError, SettingError
+from promptuary.errors import BackboneError
 from promptuary.values import Call, Layout, Output, Part, Shape, Targets
 
 
@@ -108,6 +107,10 @@ class Backbone(ABC):
         """Embeddings as the first layer expects them (scaled, where the family scales); zeros at negative ids."""
         embeds: Tensor = self._table()(ids.clamp(min=0))
         return embeds.masked_fill(rearrange(ids < 0, "b t -> b t 1"), 0.0)
+
+    def embeddings(self, ids: Sequence[int]) -> Float[Tensor, "ids dim"]:
+        """Embeddings of single token ids as the layers see them, in float32."""
+        return self.embed(torch.tensor([list(ids)], dtype=torch.long, device=self.device))[0].float()
 
     @property
     def table(self) -> Float[Tensor, "vocabulary dim"]:
@@ -276,57 +279,6 @@ def run_stack(
     )
     states: Tensor = out.last_hidden_state
     return states
-
-
-def fitting(call: Call, limit: int | None, steps: int = 0) -> Call:
-    """The call without columns that are padding in every row, where these (and `steps` more) pass the last position.
-
-    Rows that fit by themselves must fit together: padding takes up columns, and a model that learned its positions
-    has none for the columns past its table.
-
-    Raises:
-        SettingError: for a row that is too long by itself.
-    """
-    if limit is None or call.layout.mask.shape[1] + steps <= limit:
-        return call
-    longest = int(call.layout.mask.sum(1).max())
-    if longest > limit:
-        raise SettingError(
-            f"A row has {longest} tokens with its prompt, the backbone {limit} positions. Cut the text or the prompt."
-        )
-    return replace(call, layout=trimmed(call.layout, longest))
-
-
-def trimmed(layout: Layout, length: int) -> Layout:
-    """The first `length` columns; what stood at padding beyond them is said to stand in the last one."""
-    return Layout(
-        embeds=layout.embeds[:, :length],
-        mask=layout.mask[:, :length],
-        types=layout.types[:, :length],
-        tokens=layout.tokens.clamp(max=length - 1),
-        prompts=layout.prompts.clamp(max=length - 1),
-    )
-
-
-def at(
-    states: Float[Tensor, "batch length hidden"], columns: Int[Tensor, "batch n"]
-) -> Float[Tensor, "batch n hidden"]:
-    """The states at the given columns of each row."""
-    return states.gather(1, rearrange(columns, "b n -> b n 1").expand(-1, -1, states.shape[2]))
-
-
-def flush_right(layout: Layout) -> Layout:
-    """The same rows with padding in front, as generation from a causal model needs them."""
-    length = layout.mask.shape[1]
-    shift = length - rearrange(layout.mask.sum(1), "b -> b 1")  # [batch, 1]
-    source = (torch.arange(length, device=shift.device) - shift) % length
-    return Layout(
-        embeds=at(layout.embeds, source),
-        mask=layout.mask.gather(1, source),
-        types=layout.types.gather(1, source),
-        tokens=(layout.tokens + shift) % length,
-        prompts=(layout.prompts + shift) % length,
-    )
 
 
 def _position_limit(model: PreTrainedModel) -> int | None:

@@ -10,8 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from promptuary.backbones.backbone import Backbone, at, call_with, fitting, flush_right, run_stack
+from promptuary.backbones.backbone import Backbone, call_with, run_stack
 from promptuary.backbones.generation import Generation, fits, generate
+from promptuary.backbones.padding import at, fitting, flush_right
 from promptuary.errors import BackboneError
 from promptuary.values import Call, KeyValue, Layout, Output, Part, Targets
 

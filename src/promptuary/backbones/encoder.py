@@ -7,8 +7,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from promptuary.backbones.backbone import Backbone, at, call_with, fitting, run_stack
+from promptuary.backbones.backbone import Backbone, call_with, run_stack
 from promptuary.backbones.generation import Generation
+from promptuary.backbones.padding import at, fitting
 from promptuary.errors import BackboneError
 from promptuary.values import Call, Output, Part, Targets
 

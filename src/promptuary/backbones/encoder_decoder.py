@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from promptuary.backbones.backbone import Backbone, at, call_with, fitting, run_stack
+from promptuary.backbones.backbone import Backbone, call_with, run_stack
 from promptuary.backbones.generation import Generation, fits, generate
+from promptuary.backbones.padding import at, fitting
 from promptuary.values import Call, KeyValue, Output, Part, Targets
 
 

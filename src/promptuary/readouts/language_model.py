@@ -15,7 +15,7 @@ from promptuary.errors import DataError, SettingError
 from promptuary.readouts.readout import Prediction, Readout, labels_of
 from promptuary.readouts.verbalizers import WordsAsContinuation
 from promptuary.readouts.words import Combination, target_log_probabilities
-from promptuary.values import Output, Targets
+from promptuary.values import PARTS, Output, Part, Shape, Targets
 
 T = TypeVar("T")
 
@@ -65,6 +65,9 @@ class LanguageModel(Readout):
 
     def targets(self, batch: Batch) -> Targets | None:
         return batch.targets if self._ranks is None else self._ranks.targets(batch)
+
+    def reads(self, shape: Shape) -> frozenset[Part]:
+        return PARTS
 
     def loss(self, out: Output, batch: Batch) -> Float[Tensor, ""]:
         ids, mask = self._learnt(batch)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from promptuary.data.batch import Batch
 from promptuary.errors import DataError
-from promptuary.values import Output, Targets
+from promptuary.values import Output, Part, Shape, Targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +31,10 @@ class Readout(nn.Module, ABC):
     def targets(self, batch: Batch) -> Targets | None:
         """The continuations the backbone should score for `batch`; `None` where the input's states suffice."""
         return None
+
+    def reads(self, shape: Shape) -> frozenset[Part]:
+        """The parts of the model that bear on what is read: without targets, the tower that reads the input."""
+        return frozenset({"encoder"} if shape.encodes else {"decoder"})
 
     @abstractmethod
     def loss(self, out: Output, batch: Batch) -> Float[Tensor, ""]:
@@ -94,12 +98,13 @@ def known_entropy(scores: Float[Tensor, "*n classes"], labels: Int[Tensor, "*n"]
     return total / (labels != -1).sum().clamp(min=1)
 
 
-def head(outputs: int, inputs: int, *, seed: int) -> nn.Linear:
-    """A float32 layer with small normal weights (deviation 0.02, as in BERT's own new heads) and no bias at first."""
+def head(outputs: int, inputs: int, *, seed: int, bias: bool = True) -> nn.Linear:
+    """A float32 layer with small normal weights (deviation 0.02, as in BERT's own new heads) and biases of 0."""
     # By way of the meta device, since the layer's own first weights would be drawn from the global generator.
-    layer = nn.Linear(inputs, outputs, dtype=torch.float32, device="meta").to_empty(device="cpu")
+    layer = nn.Linear(inputs, outputs, bias, dtype=torch.float32, device="meta").to_empty(device="cpu")
     nn.init.normal_(layer.weight, std=0.02, generator=torch.Generator().manual_seed(seed))
-    nn.init.zeros_(layer.bias)
+    if bias:
+        nn.init.zeros_(layer.bias)
     return layer
 
 

@@ -47,7 +47,8 @@ class Span(Readout):
             raise SettingError(f"Span(longest={longest}): expected 1 or more.")
         if not 0.0 <= dropout < 1.0:
             raise SettingError(f"Span(dropout={dropout}): expected a share from 0 up to 1.")
-        self.head, self.longest, self.dropout = head(2, dim, seed=seed), longest, dropout
+        # No bias: what is added to the scores of all tokens chooses none of them and would never learn.
+        self.head, self.longest, self.dropout = head(2, dim, seed=seed, bias=False), longest, dropout
 
     def loss(self, out: Output, batch: Batch) -> Float[Tensor, ""]:
         context, spans = _context(batch), _spans(batch)

@@ -15,7 +15,7 @@ from promptuary.data.batch import Batch
 from promptuary.errors import DataError, SettingError
 from promptuary.readouts.readout import ClassReadout
 from promptuary.readouts.words import Combination, Words, target_log_probabilities
-from promptuary.values import Output, Targets
+from promptuary.values import PARTS, Output, Part, Shape, Targets
 
 
 class WordsAtBlanks(ClassReadout):
@@ -89,6 +89,9 @@ class WordsAsContinuation(ClassReadout):
 
     def targets(self, batch: Batch) -> Targets:
         return self.choices(len(batch.ids))
+
+    def reads(self, shape: Shape) -> frozenset[Part]:
+        return PARTS
 
     def choices(self, rows: int) -> Targets:
         """Every word as a continuation of each of `rows` rows."""
