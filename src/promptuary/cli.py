@@ -120,7 +120,7 @@ def tune(
     as_json: AsJson = False,
 ) -> None:
     """Tune a soft prompt on rows with their answers. The same command again goes on where a killed one stopped."""
-    from promptuary import tuning
+    from promptuary.material import gather
     from promptuary.specs import Run, parse_settings, read_run
 
     own, fields = parse_settings(settings or [])
@@ -133,7 +133,11 @@ def tune(
         recipe=fields | _given(epochs=epochs, rate=rate, batch=batch, precision=precision) or None,
     )  # fmt: skip
     run = Run(**overrides) if config is None else read_run(config, overrides)
-    results = tuning.tune(run, overwrite=overwrite, console=None if as_json else err)
+    material = gather(run)  # what is wrong with the run or its rows is told before torch is imported
+
+    from promptuary import tuning
+
+    results = tuning.tune(run, material=material, overwrite=overwrite, console=None if as_json else err)
     if as_json:
         print(json.dumps([r.summary() for r in results] if len(results) > 1 else results[0].summary()))
         return

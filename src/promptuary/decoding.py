@@ -5,8 +5,9 @@ is wrong. `rank` asks which label the model finds most probable. `constrained` l
 model that never learned to write labels scores 0 by the first and something by the others: report which was used.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Float, Int
@@ -114,6 +115,11 @@ def constrained(model: SoftPrompted, x: Instance, labels: Labels, *, beams: int 
     )
     label = [bare.index(ids) for ids in generated(model, x, how, labels.end)]
     return Decoded(torch.tensor(label, device=x.ids.device), tuple(labels.texts[i] for i in label))
+
+
+MODES: Mapping[str, Callable[[SoftPrompted, Instance, Labels], Decoded]] = MappingProxyType(
+    {"free": free, "rank": rank, "constrained": constrained}
+)
 
 
 def _trie(texts: Sequence[tuple[int, ...]], end: int) -> dict[tuple[int, ...], list[int]]:

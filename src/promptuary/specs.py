@@ -140,7 +140,7 @@ class Run(BaseModel):
         for name in self.settings:
             if name not in known:
                 raise SettingError(f"Method {chosen.name!r} has no setting {name!r}. {nearest(name, known)}")
-        _typed(self.settings, get_type_hints(chosen.build))
+        _typed(self.settings, chosen.types())
 
     def full_recipe(self) -> Recipe:
         """The method's recipe (or the preset's), with this run's changes.

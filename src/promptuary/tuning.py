@@ -15,14 +15,12 @@ from promptuary import checkpoint
 from promptuary.assembly import make_wording, prompted, start
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.load import load
-from promptuary.data import source
 from promptuary.data.example import Example
 from promptuary.data.loader import Loader
-from promptuary.data.source import Row
-from promptuary.data.task import Task, label_of
 from promptuary.data.template import marks
-from promptuary.errors import CheckpointError, DataError, SettingError
+from promptuary.errors import CheckpointError, SettingError
 from promptuary.kinds import KINDS
+from promptuary.material import Material, gather
 from promptuary.methods import method
 from promptuary.model import SoftPrompted
 from promptuary.specs import Run
@@ -60,40 +58,42 @@ class Outcome:
 
 
 def tune(
-    run: Run, *, backbone: Backbone | None = None, overwrite: bool = False, console: Console | None = None
+    run: Run,
+    *,
+    backbone: Backbone | None = None,
+    material: Material | None = None,
+    overwrite: bool = False,
+    console: Console | None = None,
 ) -> list[Outcome]:
     """Tune a prompt for each seed of `run`, and save it. The same call goes on where an interrupted one stopped.
 
     Arguments:
         backbone: a loaded one to use instead of loading `run.backbone`.
+        material: `gather(run)`, where that was done already.
         overwrite: start anew where the folder holds a run.
         console: where progress and alarms are shown; `None` is silent.
 
     Raises:
         PromptuaryError: one of its kinds, before any long work where that can be known.
     """
-    run.check_settings()
+    material = gather(run) if material is None else material
     recipe = run.full_recipe()
     out = Path(run.out)
     places = {seed: out if len(run.seeds) == 1 else out / f"seed-{seed}" for seed in run.seeds}
     for place in places.values():
         _check_place(place, overwrite)
-    train, validation = _data(run)
-    task = KINDS[run.task].task(train, Path(run.out).name, run)
     if backbone is None:
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         backbone = load(run.backbone, dtype=dtype, dropout=run.dropout, device=run.device)
     run = _with_marks(run)
-    return [
-        _one(run, recipe, backbone, task, train, validation, seed, place, console, overwrite)
-        for seed, place in places.items()
-    ]
+    return [_one(run, recipe, backbone, material, seed, place, console, overwrite) for seed, place in places.items()]
 
 
 def _one(
-    run: Run, recipe: Recipe, backbone: Backbone, task: Task, train: Sequence[Row], validation: Sequence[Row],
+    run: Run, recipe: Recipe, backbone: Backbone, material: Material,
     seed: int, folder: Path, console: Console | None, overwrite: bool,
 ) -> Outcome:  # fmt: skip
+    task, train, validation = material.task, material.train, material.validation
     columns = sorted(set(train[0].fields) - {run.label})
     trial = prompted(backbone, run.method, run.settings, init=None, seed=seed)
     reading = KINDS[run.task].begin(run, backbone, task, soft=trial.generator.length, columns=columns)
@@ -157,35 +157,6 @@ def _with_marks(run: Run) -> Run:
     if not count or "template" not in method(run.method).settings():
         return run
     return run.model_copy(update={"settings": {"template": True, "length": count, **run.settings}})
-
-
-def _data(run: Run) -> tuple[list[Row], list[Row]]:
-    """Training and validation rows; without validation rows a stratified share of the training rows is held out."""
-    train = list(source.rows(run.train))
-    if run.validation is not None:
-        return train, list(source.rows(run.validation))
-    return hold_out(train, run.label if KINDS[run.task].stratified else None, run.holdout)
-
-
-def hold_out(rows: Sequence[Row], label: str | None, share: float) -> tuple[list[Row], list[Row]]:
-    """Split off `share` of the rows, stratified by the column `label` if there is one, the same for every seed.
-
-    Raises:
-        DataError: when there are too few rows of a class.
-    """
-    from sklearn.model_selection import train_test_split
-
-    labels = ["" if label is None else str(label_of(row, label)) for row in rows]
-    try:
-        kept, held = train_test_split(list(range(len(rows))), test_size=share, random_state=0, stratify=labels)
-    except ValueError as error:
-        rare = min({*labels}, key=labels.count, default="")
-        each = f" in every class ({rare!r} has {labels.count(rare)})" if rare else ""
-        raise DataError(
-            f"{len(rows)} training rows are too few to hold out {share:g} of them for validation{each}. "
-            "Name validation rows with --validation."
-        ) from error
-    return [rows[i] for i in sorted(kept)], [rows[i] for i in sorted(held)]
 
 
 def _told_cut(examples: Sequence[Example], console: Console | None, run: Run) -> None:

@@ -19,10 +19,10 @@ from promptuary.errors import BackboneError, DataError, SettingError
 from promptuary.kinds import KINDS, Tagging, Text
 from promptuary.kinds.tagging import Tags
 from promptuary.kinds.text import Reply
+from promptuary.material import hold_out
 from promptuary.metrics import bleu, chrf, exact_match
 from promptuary.train.stepper import Stepper
 from promptuary.tuned import open_prompt
-from promptuary.tuning import hold_out
 from tests.saved import command, done, lines, read, refused, save
 from tests.saved import opinions as classified
 

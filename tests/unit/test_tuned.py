@@ -15,9 +15,9 @@ from promptuary.backbones.load import load
 from promptuary.data.source import Row, rows
 from promptuary.errors import DataError, SettingError
 from promptuary.generators import Free, Mapped
+from promptuary.material import hold_out
 from promptuary.methods import METHODS
 from promptuary.tuned import open_prompt
-from promptuary.tuning import hold_out
 from tests.saved import Shelf, lines, opinions
 
 FAMILIES = ("bert", "gpt2", "t5")

@@ -1,33 +1,26 @@
 """One class a row, read by a trained layer, by label words, or written out as text."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from promptuary import decoding
-from promptuary.backbones.backbone import Backbone
 from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example
-from promptuary.data.loader import Loader
 from promptuary.data.source import Row
 from promptuary.data.task import Label, Task, classification
 from promptuary.data.tokens import Tokens
 from promptuary.data.wording import Wording
-from promptuary.decoding import Decoded, Labels
 from promptuary.errors import BackboneError, CheckpointError, SettingError, nearest
 from promptuary.kinds.kind import Kind, causal
 from promptuary.metrics import accuracy, f1, illegal_rate
-from promptuary.model import SoftPrompted
-from promptuary.readouts import Classifier, LanguageModel, Prediction, Readout, WordsAsContinuation, WordsAtBlanks
-from promptuary.values import Instance
 
 if TYPE_CHECKING:
+    from promptuary.backbones.backbone import Backbone
+    from promptuary.decoding import Labels
+    from promptuary.model import SoftPrompted
+    from promptuary.readouts import Prediction, Readout
     from promptuary.specs import Run
-
-MODES: Mapping[str, Callable[[SoftPrompted, Instance, Labels], Decoded]] = MappingProxyType(
-    {"free": decoding.free, "rank": decoding.rank, "constrained": decoding.constrained}
-)
 
 
 @dataclass(frozen=True)
@@ -72,7 +65,7 @@ class Classification(Kind):
         return classification(rows, name=name, text=run.text, text_pair=run.text_pair, label=run.label)
 
     @classmethod
-    def begin(cls, run: "Run", backbone: Backbone, task: Task, *, soft: int, columns: Sequence[str]) -> Self:
+    def begin(cls, run: "Run", backbone: "Backbone", task: Task, *, soft: int, columns: Sequence[str]) -> Self:
         kind = run.readout if run.readout != "auto" or soft else "classifier"  # then it is all there is to train
         readout = _readout(backbone, kind)
         pool = ("last" if causal(backbone) else "mean") if run.pool == "auto" else run.pool
@@ -90,7 +83,7 @@ class Classification(Kind):
             raise CheckpointError(f"It has words for {len(found.words)} labels, and the task has {len(task.labels)}.")
         return found
 
-    def wording(self, backbone: Backbone, task: Task, room: int | None) -> Wording:
+    def wording(self, backbone: "Backbone", task: Task, room: int | None) -> Wording:
         if room is not None and causal(backbone) and self.readout != "classifier":
             tokens = Tokens(backbone.tokenizer, causal=True)  # the classes' words continue the input, in the same row
             room -= max(len(ids) for words in self.words for ids in tokens.targets(words))
@@ -99,7 +92,9 @@ class Classification(Kind):
             room=room, causal=causal(backbone),
         )  # fmt: skip
 
-    def reader(self, backbone: Backbone, wording: Any, *, seed: int = 0) -> Readout:
+    def reader(self, backbone: "Backbone", wording: Any, *, seed: int = 0) -> "Readout":
+        from promptuary.readouts import Classifier, LanguageModel, WordsAsContinuation, WordsAtBlanks
+
         if self.readout == "classifier":
             return Classifier(len(self.words), backbone.shape.output, pool=self.pool, seed=seed)
         if self.readout == "text":
@@ -121,7 +116,7 @@ class Classification(Kind):
         return [e if e.label in (None, -1) else replace(e, target=texts[e.label]) for e in examples]
 
     def answers(
-        self, said: Prediction, wording: Encoder, rows: Sequence[Row], examples: Sequence[Example]
+        self, said: "Prediction", wording: Encoder, rows: Sequence[Row], examples: Sequence[Example]
     ) -> list[Answer]:
         names, values = wording.task.labels, wording.task.values
         return [
@@ -140,7 +135,10 @@ class Classification(Kind):
         counts = [sum(e.label == c for e in examples) for c in range(len(task.values))]
         return {"majority": max(counts) / len(examples)}
 
-    def decode(self, mode: str, model: SoftPrompted, wording: Any, rows: Iterable[Row], size: int) -> dict[str, Any]:
+    def decode(self, mode: str, model: "SoftPrompted", wording: Any, rows: Iterable[Row], size: int) -> dict[str, Any]:
+        from promptuary.data.loader import Loader
+        from promptuary.decoding import MODES
+
         if mode not in MODES:
             raise SettingError(f"decode={mode!r}. {nearest(mode, MODES)}")
         if self.readout != "text":
@@ -164,7 +162,9 @@ class Classification(Kind):
         """The text of each class, for read-outs that write it."""
         return [own[0] for own in self.words]
 
-    def _labels(self, backbone: Backbone, wording: Wording) -> Labels:
+    def _labels(self, backbone: "Backbone", wording: Wording) -> "Labels":
+        from promptuary.decoding import Labels
+
         tokenizer = backbone.tokenizer
         return Labels(
             tuple(self._texts),
@@ -178,7 +178,7 @@ def _scored(gold: Sequence[int], said: Sequence[int], classes: int) -> dict[str,
     return {"accuracy": accuracy(gold, said), "macro_f1": f1(gold, said, classes=classes)}
 
 
-def _readout(backbone: Backbone, kind: str) -> Any:
+def _readout(backbone: "Backbone", kind: str) -> Any:
     """What `auto` means on this backbone; any other read-out as it is, where the backbone can serve it."""
     shape = backbone.shape
     if kind == "auto":

@@ -5,24 +5,22 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
-from promptuary.backbones.backbone import Backbone
-from promptuary.backbones.generation import Generation
-from promptuary.data.batch import Batch
 from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example
 from promptuary.data.source import Row
 from promptuary.data.task import Task, text_to_text, written
 from promptuary.data.wording import Wording
-from promptuary.decoding import generated
 from promptuary.errors import BackboneError, SettingError
 from promptuary.kinds.kind import Kind, causal
 from promptuary.metrics import bleu, chrf, exact_match, token_f1
-from promptuary.model import SoftPrompted
-from promptuary.readouts import LanguageModel, Readout
-from promptuary.train.evaluation import Measure, evaluating
 
 if TYPE_CHECKING:
+    from promptuary.backbones.backbone import Backbone
+    from promptuary.data.batch import Batch
+    from promptuary.model import SoftPrompted
+    from promptuary.readouts import LanguageModel, Readout
     from promptuary.specs import Run
+    from promptuary.train.evaluation import Pairs
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,7 @@ class Text(Kind):
     defaults = MappingProxyType({"label": "target", "metric": "loss"})
     metrics = ("loss", "exact_match", "token_f1", "bleu", "chrf")
     takes = frozenset({"text_pair", "template", "max_new_tokens"})
+    slow = True
 
     template: str | None
     columns: tuple[str, ...]
@@ -57,7 +56,7 @@ class Text(Kind):
         return text_to_text(name=name, text=run.text, text_pair=run.text_pair, label=run.label)
 
     @classmethod
-    def begin(cls, run: "Run", backbone: Backbone, task: Task, *, soft: int, columns: Sequence[str]) -> Self:
+    def begin(cls, run: "Run", backbone: "Backbone", task: Task, *, soft: int, columns: Sequence[str]) -> Self:
         if not backbone.shape.decodes:
             raise BackboneError(
                 f"task='text' on {backbone.name!r}: an encoder writes no text. Use a text-to-text or a causal model."
@@ -73,21 +72,33 @@ class Text(Kind):
             max_length=run.max_length, template=run.template, columns=tuple(columns), max_new_tokens=run.max_new_tokens
         )
 
-    def wording(self, backbone: Backbone, task: Task, room: int | None) -> Wording:
+    def wording(self, backbone: "Backbone", task: Task, room: int | None) -> Wording:
         return Wording(
             backbone.tokenizer, task, template=self.template, columns=self.columns, max_length=self.max_length,
             room=room, reserved=self.max_new_tokens, causal=causal(backbone),
         )  # fmt: skip
 
-    def reader(self, backbone: Backbone, wording: Encoder, *, seed: int = 0) -> LanguageModel:
+    def reader(self, backbone: "Backbone", wording: Encoder, *, seed: int = 0) -> "LanguageModel":
+        from promptuary.readouts import LanguageModel
+
         return LanguageModel()
 
-    def predict(self, model: SoftPrompted, readout: Readout, batch: Batch) -> list[str]:
+    def predict(self, model: "SoftPrompted", readout: "Readout", batch: "Batch") -> list[str]:
+        from promptuary.backbones.generation import Generation
+        from promptuary.decoding import generated
+
         tokenizer = model.backbone.tokenizer
         end = int(tokenizer.eos_token_id)
         x = model.instance(batch.ids, batch.mask, batch.types, batch.task)
         texts = generated(model, x, Generation(max_new_tokens=self.max_new_tokens, end=(end,)), end)
         return [str(tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in texts]
+
+    def said(self, model: "SoftPrompted", readout: "Readout", pairs: "Pairs") -> "Pairs":
+        from promptuary.train.evaluation import evaluating
+
+        device = model.backbone.device
+        with evaluating(model, readout):  # the read-out saw the row's own text: what counts is what is written
+            return [(batch, self.predict(model, readout, batch.to(device))) for batch, _ in pairs]
 
     def answers(
         self, said: list[str], wording: Encoder, rows: Sequence[Row], examples: Sequence[Example]
@@ -103,24 +114,3 @@ class Text(Kind):
             "bleu": bleu(gold, said),
             "chrf": chrf(gold, said),
         }
-
-    def measure(
-        self,
-        model: SoftPrompted,
-        readout: Readout,
-        wording: Encoder,
-        rows: Sequence[Row],
-        examples: Sequence[Example],
-        *,
-        metric: str | None = None,
-    ) -> Measure:
-        if metric == "loss":
-            return lambda pairs: {}
-        scored = super().measure(model, readout, wording, rows, examples)
-
-        def measured(pairs: Sequence[tuple[Batch, object]]) -> Mapping[str, float]:
-            device = model.backbone.device
-            with evaluating(model, readout):  # the read-out saw the row's own text: what counts is what is written
-                return scored([(batch, self.predict(model, readout, batch.to(device))) for batch, _ in pairs])
-
-        return measured

@@ -3,15 +3,15 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from promptuary.errors import SettingError, nearest
-from promptuary.generators import Generator
-from promptuary.injections import Injection
 from promptuary.train.recipe import Recipe
-from promptuary.values import Shape
 
-Build = Callable[..., tuple[Generator, Injection]]
+if TYPE_CHECKING:
+    from promptuary.parts import Built, Shape
+
+Build = Callable[..., "Built"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Method:
         paper: authors, year, title, where to find it.
         build: `(shape, *, length, init, seed, ...) -> (generator, injection)`. Its keyword arguments are the
             method's settings: there is no second schema. Methods whose soft tokens a network makes have no `init`.
+            It imports `promptuary.parts` inside, so that its settings can be read without torch.
         recipe: defaults that learn on small and middle-sized models.
         init: the start that `auto` names (see `promptuary.assembly.start`); `random` is the build function's own.
         presets: the paper's own recipe(s) by name.
@@ -39,10 +40,17 @@ class Method:
 
     def settings(self) -> dict[str, Any]:
         """The method's settings with their defaults (without `init` and `seed`, which every run has)."""
-        parameters = list(inspect.signature(self.build).parameters.values())[1:]
-        return {p.name: p.default for p in parameters if p.name not in ("init", "seed")}
+        return {p.name: p.default for p in self._parameters()}
 
-    def parts(self, shape: Shape, **settings: Any) -> tuple[Generator, Injection]:
+    def types(self) -> dict[str, Any]:
+        """The types of the method's settings."""
+        return {p.name: p.annotation for p in self._parameters()}
+
+    def _parameters(self) -> list[inspect.Parameter]:
+        parameters = list(inspect.signature(self.build).parameters.values())[1:]
+        return [p for p in parameters if p.name not in ("init", "seed")]
+
+    def parts(self, shape: "Shape", **settings: Any) -> "Built":
         """Build generator and injection for a backbone.
 
         Raises:

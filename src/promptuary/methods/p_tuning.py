@@ -6,33 +6,32 @@ The published code leaves the network's output at its own scale; here it starts 
 backbone's embedding table (`Scaled`), without which small models do not move.
 """
 
-from typing import Literal
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Literal
 
 from promptuary.errors import SettingError
-from promptuary.generators import Free, Generator, Mapped
-from promptuary.initial import normal
-from promptuary.injections import Embeddings, Injection
 from promptuary.methods.method import Method
-from promptuary.placements import Slots, Split
 from promptuary.train.recipe import Recipe
-from promptuary.transforms import BiLSTM, Scaled, Slotwise, Transform, seeded
-from promptuary.values import Shape
+
+if TYPE_CHECKING:
+    from promptuary.parts import Built, Shape, Transform
 
 PAPER = "Liu, Zheng, Du, Ding, Qian, Yang, Tang 2021: GPT Understands, Too (arXiv 2103.10385)"
 
 
 def p_tuning(
-    shape: Shape,
+    shape: "Shape",
     *,
     length: int = 9,
     encoder: Literal["lstm", "mlp"] = "lstm",
     template: bool = False,
     seed: int = 0,
-) -> tuple[Generator, Injection]:
+) -> "Built":
     """Soft tokens through BiLSTM and MLP, before the input or (`template`) at the marks of a template."""
+    import torch
+    from torch import nn
+
+    from promptuary.parts import BiLSTM, Embeddings, Free, Mapped, Scaled, Slots, Slotwise, Split, normal, seeded
+
     if encoder not in ("lstm", "mlp"):
         raise SettingError(f"encoder={encoder!r}: expected 'lstm' or 'mlp'.")
     with seeded(seed):

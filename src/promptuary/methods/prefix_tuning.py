@@ -8,31 +8,33 @@ carry a paper's rates and schedule, not its prompt lengths. The input keeps its 
 with P-tuning v2 shifts them by the prompt's length, which costs room and gains nothing).
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from torch import nn
-
-from promptuary.generators import Free, Generator, Mapped
-from promptuary.initial import Initial, normal
-from promptuary.injections import Injection, KeyValues
 from promptuary.methods.method import Method
+from promptuary.towers import Part
 from promptuary.train.recipe import Recipe
-from promptuary.transforms import Slotwise, seeded
-from promptuary.values import Part, Shape
+
+if TYPE_CHECKING:
+    from promptuary.parts import Built, Initial, Shape
 
 PREFIX = "Li, Liang 2021: Prefix-Tuning: Optimizing Continuous Prompts for Generation (ACL 2021)"
 V2 = "Liu, Ji, Fu, Tam, Du, Yang, Tang 2022: P-Tuning v2 (ACL 2022)"
 
 
 def prefix_tuning(
-    shape: Shape,
+    shape: "Shape",
     *,
     length: int = 10,
     middle: int = 512,
-    parts: Iterable[Part] | None = None,
+    parts: Sequence[Part] | None = None,
     seed: int = 0,
-) -> tuple[Generator, Injection]:
+) -> "Built":
     """Soft keys and values through an MLP `dim -> middle -> width` that is dropped after training (section 4.3)."""
+    from torch import nn
+
+    from promptuary.parts import Free, KeyValues, Mapped, Slotwise, normal, seeded
+
     injection = KeyValues(shape, parts=parts)
     inner = Free(length, shape.dim, normal(1.0), seed=seed)
     with seeded(seed):
@@ -41,14 +43,16 @@ def prefix_tuning(
 
 
 def p_tuning_v2(
-    shape: Shape,
+    shape: "Shape",
     *,
     length: int = 16,
-    parts: Iterable[Part] | None = None,
-    init: Initial | None = None,
+    parts: Sequence[Part] | None = None,
+    init: "Initial | None" = None,
     seed: int = 0,
-) -> tuple[Generator, Injection]:
+) -> "Built":
     """Soft keys and values as free parameters."""
+    from promptuary.parts import Free, KeyValues, normal
+
     injection = KeyValues(shape, parts=parts)
     return Free(length, injection.width, init or normal(1.0), seed=seed), injection
 

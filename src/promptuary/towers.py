@@ -1,0 +1,5 @@
+"""Which attention of a model: that of its encoder, of its decoder, or of the decoder to the encoder (`cross`)."""
+
+from typing import Literal
+
+Part = Literal["encoder", "decoder", "cross"]
