@@ -148,10 +148,39 @@ def test_methods_and_backbones_are_lists_of_objects_with_names() -> None:
     methods = json.loads(done("methods", "--json"))
     assert [m["name"] for m in methods] == list(METHODS)
     assert all(m["summary"] and m["paper"] and isinstance(m["settings"], dict) for m in methods)
+    assert {m["name"]: list(m["presets"]) for m in methods} == {name: list(m.presets) for name, m in METHODS.items()}
+    [paper] = [m["presets"]["paper"] for m in methods if m["name"] == "prompt-tuning"]
+    assert paper["settings"] == {"length": 100}
+    assert (paper["run"]["init"], paper["recipe"]["rate"]) == ("labels", 0.3)
     backbones = json.loads(done("backbones", "--json"))
     assert all(isinstance(b["name"], str) and b["summary"] for b in backbones)
-    assert "prompt-tuning" in done("methods")
+    shown = done("methods")
+    assert all(name in shown for name in METHODS)
+    assert all(preset in shown for m in METHODS.values() for preset in m.presets)
     assert "--backbone" in done("backbones")
+
+
+def test_a_preset_is_what_is_run_and_recorded(shelf: Shelf, tmp_path: Path) -> None:
+    options = shelf.options("t5", "prompt-tuning", tmp_path / "out")
+    at = options.index("--epochs")
+    done(*options[:at], *options[at + 4 :], "--preset", "paper", "--set", "steps=2", "--precision", "fp32")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    run, recipe = manifest["run"], manifest["run"]["recipe"]
+    assert manifest["settings"] == {"length": 100}
+    assert (run["init"], run["readout"], run["z_loss"]) == ("labels", "text", 1e-4)
+    assert (recipe["optimizer"], recipe["batch"], recipe["steps"]) == ("adafactor", 32, 2)
+    config = json.loads((tmp_path / "out" / "record.jsonl").read_text().splitlines()[0])
+    assert config["settings"]["dropout"] is True
+    assert open_prompt(tmp_path / "out").readout.z_loss == 1e-4
+
+
+def test_a_cloze_of_a_preset_has_marks_for_its_prompt(shelf: Shelf, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text("[run]\nwords = {good = 'box', bad = 'card'}\n", encoding="utf-8")
+    options = shelf.options("bert", "p-tuning", tmp_path / "out")
+    done("tune", tmp_path / "run.toml", *options[1:], "--preset", "paper-lama")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["settings"] == {"template": True, "length": 9}
+    assert (manifest["run"]["readout"], manifest["run"]["blanks"]) == ("verbalizer", 1)
 
 
 def test_several_seeds_have_a_folder_each(shelf: Shelf, tmp_path: Path) -> None:

@@ -45,12 +45,13 @@ class Classification(Kind):
     Arguments:
         readout: `classifier` (reads the state `pool`), `verbalizer` or `text`. words: label words by class.
         template: see `data/template.py`. columns: what else it may name. blanks: how many mask tokens it has.
+        z_loss: see `LanguageModel`; 0 where no text is learned.
     """
 
     name = "classification"
     defaults = MappingProxyType({"metric": "accuracy"})
     metrics = ("accuracy", "macro_f1")
-    takes = frozenset({"text_pair", "template", "readout", "pool", "words"})
+    takes = frozenset({"text_pair", "template", "readout", "pool", "words", "z_loss"})
     stratified = True
 
     readout: Literal["classifier", "verbalizer", "text"]
@@ -59,6 +60,7 @@ class Classification(Kind):
     template: str | None
     columns: tuple[str, ...]
     blanks: int
+    z_loss: float = 0.0
 
     @classmethod
     def task(cls, rows: Iterable[Row], name: str, run: "Run") -> Task:
@@ -73,7 +75,7 @@ class Classification(Kind):
         plain = Wording(backbone.tokenizer, task, template=run.template, columns=columns, causal=causal(backbone))
         return cls(
             max_length=run.max_length, readout=readout, pool=pool, words=words, template=run.template,
-            columns=tuple(columns), blanks=plain.blanks,
+            columns=tuple(columns), blanks=plain.blanks, z_loss=run.z_loss if readout == "text" else 0.0,
         )  # fmt: skip
 
     @classmethod
@@ -98,7 +100,7 @@ class Classification(Kind):
         if self.readout == "classifier":
             return Classifier(len(self.words), backbone.shape.output, pool=self.pool, seed=seed)
         if self.readout == "text":
-            return LanguageModel(wording.targets(self._texts))
+            return LanguageModel(wording.targets(self._texts), z_loss=self.z_loss)
         if backbone.shape.decodes:
             write = wording.targets if backbone.shape.encodes else wording.label_tokens
             return WordsAsContinuation([write(list(w)) for w in self.words])

@@ -39,17 +39,19 @@ class Text(Kind):
     Arguments:
         template: see `data/template.py`. columns: what else it may name.
         max_new_tokens: of the longest text that is written.
+        z_loss: see `LanguageModel`.
     """
 
     name = "text"
     defaults = MappingProxyType({"label": "target", "metric": "loss"})
     metrics = ("loss", "exact_match", "token_f1", "bleu", "chrf")
-    takes = frozenset({"text_pair", "template", "max_new_tokens"})
+    takes = frozenset({"text_pair", "template", "max_new_tokens", "z_loss"})
     slow = True
 
     template: str | None
     columns: tuple[str, ...]
     max_new_tokens: int
+    z_loss: float = 0.0
 
     @classmethod
     def task(cls, rows: Iterable[Row], name: str, run: "Run") -> Task:
@@ -69,8 +71,9 @@ class Text(Kind):
         if soft == 0:
             raise SettingError(f"task='text' with method={run.method!r}: without soft tokens there is nothing to tune.")
         return cls(
-            max_length=run.max_length, template=run.template, columns=tuple(columns), max_new_tokens=run.max_new_tokens
-        )
+            max_length=run.max_length, template=run.template, columns=tuple(columns),
+            max_new_tokens=run.max_new_tokens, z_loss=run.z_loss,
+        )  # fmt: skip
 
     def wording(self, backbone: "Backbone", task: Task, room: int | None) -> Wording:
         return Wording(
@@ -81,7 +84,7 @@ class Text(Kind):
     def reader(self, backbone: "Backbone", wording: Encoder, *, seed: int = 0) -> "LanguageModel":
         from promptuary.readouts import LanguageModel
 
-        return LanguageModel()
+        return LanguageModel(z_loss=self.z_loss)
 
     def predict(self, model: "SoftPrompted", readout: "Readout", batch: "Batch") -> list[str]:
         from promptuary.backbones.generation import Generation

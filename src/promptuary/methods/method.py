@@ -1,4 +1,4 @@
-"""What a method is: a function that builds its parts, and the recipe that trains them."""
+"""What a method is: a function that builds its parts, the recipe that trains them, and its papers' set-ups."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -15,6 +15,23 @@ Build = Callable[..., "Built"]
 
 
 @dataclass(frozen=True)
+class Preset:
+    """A set-up that was published: the defaults of a run that names it. What the run states itself wins.
+
+    Arguments:
+        summary: one line: whose it is, and in what it departs from what was published.
+        recipe: how the prompt is trained.
+        settings: of the method. run: of the run, by the names that `promptuary.Run` has for them; a kind of task
+            leaves out those it has not.
+    """
+
+    summary: str
+    recipe: Recipe
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    run: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Method:
     """One method of a paper.
 
@@ -27,7 +44,7 @@ class Method:
             It imports `promptuary.parts` inside, so that its settings can be read without torch.
         recipe: defaults that learn on small and middle-sized models.
         init: the start that `auto` names (see `promptuary.assembly.start`); `random` is the build function's own.
-        presets: the paper's own recipe(s) by name.
+        presets: published set-ups by name.
     """
 
     name: str
@@ -36,7 +53,7 @@ class Method:
     build: Build
     recipe: Recipe
     init: str = "random"
-    presets: Mapping[str, Recipe] = field(default_factory=dict)
+    presets: Mapping[str, Preset] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         """The method's settings with their defaults (without `init` and `seed`, which every run has)."""
@@ -49,6 +66,18 @@ class Method:
     def _parameters(self) -> list[inspect.Parameter]:
         parameters = list(inspect.signature(self.build).parameters.values())[1:]
         return [p for p in parameters if p.name not in ("init", "seed")]
+
+    def preset(self, name: str) -> Preset:
+        """The preset of that name.
+
+        Raises:
+            SettingError: for an unknown name, with the nearest known one.
+        """
+        if not self.presets:
+            raise SettingError(f"Method {self.name!r} has no presets; leave it out.")
+        if name not in self.presets:
+            raise SettingError(f"Method {self.name!r} has no preset {name!r}. {nearest(name, self.presets)}")
+        return self.presets[name]
 
     def parts(self, shape: "Shape", **settings: Any) -> "Built":
         """Build generator and injection for a backbone.

@@ -8,7 +8,7 @@ hidden states before every layer, which is not prefix tuning (states pass throug
 
 from typing import TYPE_CHECKING
 
-from promptuary.methods.method import Method
+from promptuary.methods.method import Method, Preset
 from promptuary.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -16,18 +16,22 @@ if TYPE_CHECKING:
 
 PAPER = "Lester, Al-Rfou, Constant 2021: The Power of Scale for Parameter-Efficient Prompt Tuning (arXiv 2104.08691)"
 
-# Section 3 and appendix: 30,000 steps of batch 32 at a constant 0.3 with Adafactor, decay 1e-5, T5's own scale. What a
-# recipe does not hold must be asked for beside it: length 100, init 'labels', the frozen model's dropout.
-LESTER = Recipe(
-    optimizer="adafactor",
-    rate=0.3,
-    scaled=False,
-    decay=1e-5,
-    schedule="constant",
-    warmup=0.0,
-    batch=32,
-    steps=30_000,
-    clip=0.0,
+LESTER = Preset(
+    "Lester et al. 2021, section 3 and published configuration, for T5; scored each epoch and not every 1,000 steps",
+    Recipe(
+        optimizer="adafactor",
+        rate=0.3,
+        scaled=False,
+        decay=1e-5,
+        schedule="constant",
+        warmup=0.0,
+        batch=32,
+        steps=30_000,
+        clip=0.0,
+        precision="bf16",
+    ),
+    settings={"length": 100},
+    run={"init": "labels", "readout": "text", "z_loss": 1e-4, "dropout": True},
 )
 
 
