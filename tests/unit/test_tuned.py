@@ -18,7 +18,7 @@ from promptuary.generators import Free, Mapped
 from promptuary.material import hold_out
 from promptuary.methods import METHODS
 from promptuary.tuned import open_prompt
-from tests.saved import Shelf, lines, opinions
+from tests.saved import Shelf, lines, opinions, read
 
 FAMILIES = ("bert", "gpt2", "t5")
 TEXTS = ["I like this box", "I want my money back very much"]
@@ -144,6 +144,21 @@ def test_pairs_of_texts(shelf: Shelf, tmp_path: Path) -> None:
     (outcome,) = tune(run)
     one, two = outcome.tuned.predict_texts([("I like it", "thank you"), ("I like it", "the box broke")])
     assert one.probability != two.probability
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_pairs_of_texts_are_worded_alike_when_a_prompt_is_opened(shelf: Shelf, tmp_path: Path, family: str) -> None:
+    data = lines(tmp_path / "d.jsonl", [{"a": r["text"], "b": "thank you", "label": r["label"]} for r in opinions(16)])
+    run = Run(
+        backbone=str(shelf.model(family)), train=str(data), validation=str(data), text="a", text_pair="b",
+        method="prompt-tuning", recipe={"epochs": 1}, out=str(tmp_path / "out"),
+    )  # fmt: skip
+    (outcome,) = tune(run)
+    tokenizer = outcome.tuned.backbone.tokenizer
+    wanted = [tokenizer(f"{row['a']}\n{row['b']}")["input_ids"] for row in read(data)]
+    assert tokenizer.bos_token_id is None or all(ids.count(tokenizer.bos_token_id) <= 1 for ids in wanted)
+    for tuned in (outcome.tuned, open_prompt(tmp_path / "out")):
+        assert [example.ids for example in tuned.wording.encode(rows(str(data)))] == wanted
 
 
 def test_scores_name_the_majority(shelf: Shelf, tmp_path: Path) -> None:
