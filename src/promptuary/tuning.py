@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from promptuary import checkpoint
-from promptuary.assembly import make_wording, prompted, start
+from promptuary.assembly import check_given, make_wording, prompted, start
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.load import load
 from promptuary.data.example import Example
@@ -68,7 +68,8 @@ def tune(
     """Tune a prompt for each seed of `run`, and save it. The same call goes on where an interrupted one stopped.
 
     Arguments:
-        backbone: a loaded one to use instead of loading `run.backbone`.
+        backbone: a loaded one to use instead of loading `run.backbone`; device, precision and dropout are those of
+            the run.
         material: `gather(run)`, where that was done already.
         overwrite: start anew where the folder holds a run.
         console: where progress and alarms are shown; `None` is silent.
@@ -85,6 +86,8 @@ def tune(
     if backbone is None:
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         backbone = load(run.backbone, dtype=dtype, dropout=run.dropout, device=run.device)
+    else:
+        check_given(backbone, device=run.device, precision=recipe.precision, dropout=run.dropout)
     run = _with_marks(run)
     return [_one(run, recipe, backbone, material, seed, place, console, overwrite) for seed, place in places.items()]
 
