@@ -99,8 +99,8 @@ Item = Fixed | Run
 def plain(tokens: Tokens, fields: Sequence[Field]) -> list[Item]:
     """One or two texts with the special tokens and segment ids that the tokenizer gives them.
 
-    A causal model reads two texts as one, with a line break between them: what its tokenizer puts there (Llama's begins a
-    second text) stands in no text that it was trained on. So does any other whose tokenizer puts nothing between them.
+    A causal model reads two texts as one, with a line break between them: what its tokenizer puts there (Llama's begins
+    a second text) stands in no text that it was trained on. So does any other whose tokenizer puts nothing there.
     """
     if len(fields) == 2 and (tokens.causal or not tokens.frame(2).parts[1]):
         first, second = fields

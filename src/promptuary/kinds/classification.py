@@ -12,7 +12,7 @@ from promptuary.data.task import Label, Task, classification
 from promptuary.data.tokens import Tokens
 from promptuary.data.wording import Wording
 from promptuary.errors import BackboneError, CheckpointError, SettingError, nearest
-from promptuary.kinds.kind import Kind, causal
+from promptuary.kinds.kind import Kind, causal, check_writes
 from promptuary.metrics import accuracy, f1, illegal_rate
 
 if TYPE_CHECKING:
@@ -185,11 +185,8 @@ def _readout(backbone: "Backbone", kind: str) -> Any:
     shape = backbone.shape
     if kind == "auto":
         kind = "classifier" if not shape.decodes else "text" if shape.encodes else "verbalizer"
-    if kind == "text" and not shape.decodes:
-        raise BackboneError(
-            f"readout='text' on {backbone.name!r}: an encoder writes no text. Use 'classifier', or 'verbalizer' with "
-            "a <mask>."
-        )
+    if kind == "text":
+        check_writes(backbone, "readout='text'", instead="'classifier', or 'verbalizer' with a <mask>")
     if kind == "verbalizer" and not backbone.has_head:
         raise BackboneError(
             f"readout='verbalizer' on {backbone.name!r}: it has no trained language-model head that could score words. "

@@ -18,7 +18,7 @@ from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example
 from promptuary.data.source import Row
 from promptuary.data.task import Task
-from promptuary.errors import SettingError
+from promptuary.errors import BackboneError, SettingError
 
 if TYPE_CHECKING:
     from promptuary.backbones.backbone import Backbone
@@ -165,3 +165,18 @@ class Kind(BaseModel, ABC):
 def causal(backbone: "Backbone") -> bool:
     """Whether the backbone goes on where its input ends."""
     return backbone.shape.decodes and not backbone.shape.encodes
+
+
+def check_writes(backbone: "Backbone", asked: str, *, instead: str) -> None:
+    """Refuse a backbone that cannot write a text and end it; `asked` is the setting that wants one.
+
+    Raises:
+        BackboneError: naming what to use instead.
+    """
+    if not backbone.shape.decodes:
+        raise BackboneError(f"{asked} on {backbone.name!r}: an encoder writes no text. Use {instead}.")
+    if backbone.tokenizer.eos_token_id is None:
+        raise BackboneError(
+            f"{asked} on {backbone.name!r}: its tokenizer has no token that ends a text. "
+            "Set tokenizer.eos_token and save it with the model."
+        )

@@ -10,8 +10,8 @@ from promptuary.data.example import Example
 from promptuary.data.source import Row
 from promptuary.data.task import Task, text_to_text, written
 from promptuary.data.wording import Wording
-from promptuary.errors import BackboneError, SettingError
-from promptuary.kinds.kind import Kind, causal
+from promptuary.errors import SettingError
+from promptuary.kinds.kind import Kind, causal, check_writes
 from promptuary.metrics import bleu, chrf, exact_match, token_f1
 
 if TYPE_CHECKING:
@@ -59,15 +59,7 @@ class Text(Kind):
 
     @classmethod
     def begin(cls, run: "Run", backbone: "Backbone", task: Task, *, soft: int, columns: Sequence[str]) -> Self:
-        if not backbone.shape.decodes:
-            raise BackboneError(
-                f"task='text' on {backbone.name!r}: an encoder writes no text. Use a text-to-text or a causal model."
-            )
-        if backbone.tokenizer.eos_token_id is None:
-            raise BackboneError(
-                f"task='text' on {backbone.name!r}: its tokenizer has no token that ends a text. "
-                "Set tokenizer.eos_token and save it with the model."
-            )
+        check_writes(backbone, "task='text'", instead="a text-to-text or a causal model")
         if soft == 0:
             raise SettingError(f"task='text' with method={run.method!r}: without soft tokens there is nothing to tune.")
         return cls(
