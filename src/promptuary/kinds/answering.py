@@ -10,7 +10,7 @@ from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example
 from promptuary.data.source import Row
 from promptuary.data.task import Task, answering, written
-from promptuary.kinds.kind import Kind, causal
+from promptuary.kinds.kind import Kind
 from promptuary.metrics import exact_match, token_f1
 
 if TYPE_CHECKING:
@@ -39,15 +39,13 @@ class Answering(Kind):
 
     name = "answering"
     defaults = MappingProxyType({"text": "question", "text_pair": "context", "label": "answers", "metric": "token_f1"})
+    encoder = AnswerWording
     metrics = ("token_f1", "exact_match", "loss")
     takes = frozenset({"text_pair"})
 
     @classmethod
     def task(cls, rows: Iterable[Row], name: str, run: "Run") -> Task:
         return answering(name=name, question=run.text, context=str(run.text_pair), label=run.label)
-
-    def wording(self, backbone: "Backbone", task: Task, room: int | None) -> AnswerWording:
-        return AnswerWording(backbone.tokenizer, task, max_length=self.max_length, room=room, causal=causal(backbone))
 
     def reader(self, backbone: "Backbone", wording: Encoder, *, seed: int = 0) -> "Span":
         from promptuary.readouts import Span

@@ -37,6 +37,7 @@ class Kind(BaseModel, ABC):
         defaults: of those settings of a run whose default is another in each kind (columns, metric).
         metrics: what may choose the best checkpoint (`loss`: the smallest).
         takes: those settings of a run that only some kinds have.
+        encoder: what writes the rows, unless `wording` says more.
         stratified: whether rows are held out class by class.
         slow: whether answers take time: where the loss chooses the checkpoint, they are then not made while tuning.
 
@@ -50,6 +51,7 @@ class Kind(BaseModel, ABC):
     defaults: ClassVar[Mapping[str, str]]
     metrics: ClassVar[tuple[str, ...]]
     takes: ClassVar[frozenset[str]] = frozenset()
+    encoder: ClassVar[type[Encoder]]
     stratified: ClassVar[bool] = False
     slow: ClassVar[bool] = False
 
@@ -88,9 +90,9 @@ class Kind(BaseModel, ABC):
         """
         return cls.model_validate_json(json.dumps(dict(run)))
 
-    @abstractmethod
     def wording(self, backbone: "Backbone", task: Task, room: int | None) -> Encoder:
         """How rows are written for the backbone, in the room that the prompt leaves."""
+        return self.encoder(backbone.tokenizer, task, max_length=self.max_length, room=room, causal=causal(backbone))
 
     @abstractmethod
     def reader(self, backbone: "Backbone", wording: Encoder, *, seed: int = 0) -> "Readout":

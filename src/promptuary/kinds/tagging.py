@@ -10,7 +10,7 @@ from promptuary.data.example import Example
 from promptuary.data.source import Row
 from promptuary.data.tagging import TagWording
 from promptuary.data.task import Label, Task, named, tagging, tags, words
-from promptuary.kinds.kind import Kind, causal
+from promptuary.kinds.kind import Kind
 from promptuary.metrics import entity_f1
 
 if TYPE_CHECKING:
@@ -35,14 +35,12 @@ class Tagging(Kind):
 
     name = "tagging"
     defaults = MappingProxyType({"text": "tokens", "label": "tags", "metric": "entity_f1"})
+    encoder = TagWording
     metrics = ("entity_f1", "accuracy", "loss")
 
     @classmethod
     def task(cls, rows: Iterable[Row], name: str, run: "Run") -> Task:
         return tagging(rows, name=name, text=run.text, label=run.label)
-
-    def wording(self, backbone: "Backbone", task: Task, room: int | None) -> TagWording:
-        return TagWording(backbone.tokenizer, task, max_length=self.max_length, room=room, causal=causal(backbone))
 
     def reader(self, backbone: "Backbone", wording: Encoder, *, seed: int = 0) -> "readouts.Tagger":
         from promptuary.readouts import Tagger
