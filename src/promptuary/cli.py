@@ -235,7 +235,8 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """What a prompt is: how it was made, its scores, its scale, and the words nearest to its soft tokens."""
-    from promptuary.picture import describe, draw
+    from promptuary.picture import draw
+    from promptuary.show import describe
 
     with _opened(folder, backbone, None) as tuned:
         description = describe(tuned, words=words)
