@@ -185,7 +185,9 @@ def evaluate(
     data: Data,
     backbone: Backbone = None,
     device: Device = None,
-    decode: Annotated[str | None, typer.Option(help="For prompts that write text: free, rank, constrained.")] = None,
+    decode: Annotated[
+        str | None, typer.Option(help="For prompts that write their classes: free, rank, calibrated, constrained.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Rows a pass.")] = 64,
     as_json: AsJson = False,
 ) -> None:

@@ -243,14 +243,14 @@ def test_a_file_describes_a_run_and_options_override_it(shelf: Shelf, tmp_path: 
     assert (changed["seed"], changed["run"]["recipe"]["epochs"], changed["run"]["recipe"]["batch"]) == (5, 2, 8)
 
 
-def test_a_prompt_that_writes_text_is_scored_in_three_ways(shelf: Shelf) -> None:
+def test_a_prompt_that_writes_text_is_scored_in_four_ways(shelf: Shelf) -> None:
     prompt = shelf.prompt("t5", "prompt-tuning")
     scores = {
         mode: json.loads(done("evaluate", prompt, "--data", shelf.dev, "--json", "--decode", mode))
-        for mode in ("free", "rank", "constrained")
+        for mode in ("free", "rank", "calibrated", "constrained")
     }
     assert all(set(s) == {"accuracy", "macro_f1", "illegal", "n"} and s["n"] == 6 for s in scores.values())
-    assert scores["rank"]["illegal"] == scores["constrained"]["illegal"] == 0
+    assert all(scores[mode]["illegal"] == 0 for mode in ("rank", "calibrated", "constrained"))
     assert scores["free"]["accuracy"] + scores["free"]["illegal"] <= 1
     ranked = json.loads(done("evaluate", prompt, "--data", shelf.dev, "--json"))
     assert scores["rank"]["accuracy"] == ranked["accuracy"]

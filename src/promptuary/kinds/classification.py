@@ -1,6 +1,6 @@
 """One class a row, read by a trained layer, by label words, or written out as text."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -17,10 +17,14 @@ from promptuary.metrics import accuracy, f1, illegal_rate
 
 if TYPE_CHECKING:
     from promptuary.backbones.backbone import Backbone
+    from promptuary.data.batch import Batch
     from promptuary.decoding import Labels
     from promptuary.model import SoftPrompted
     from promptuary.readouts import Prediction, Readout
     from promptuary.specs import Run
+    from promptuary.values import Instance
+
+CONTENTLESS = "N/A"
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ class Classification(Kind):
 
     def decode(self, mode: str, model: "SoftPrompted", wording: Any, rows: Iterable[Row], size: int) -> dict[str, Any]:
         from promptuary.data.loader import Loader
-        from promptuary.decoding import MODES
+        from promptuary.decoding import MODES, calibrated
 
         if mode not in MODES:
             raise SettingError(f"decode={mode!r}. {nearest(mode, MODES)}")
@@ -149,13 +153,20 @@ class Classification(Kind):
                 "Tune with readout='text' on a model that writes."
             )
         backbone, labels = model.backbone, self._labels(model.backbone, wording)
-        gold: list[int] = []
-        said: list[int] = []
-        for some in Loader(wording.encode(rows), size, pad=backbone.tokenizer.pad_token_id or 0).epoch(0):
-            moved = some.to(backbone.device)
-            x = model.instance(moved.ids, moved.mask, moved.types, moved.task)
+        pad, gold, said = backbone.tokenizer.pad_token_id or 0, list[int](), list[int]()
+
+        def instances(rows: Iterable[Row], labelled: bool) -> Iterator["tuple[Instance, Batch]"]:
+            for batch in Loader(wording.encode(rows, labelled=labelled), size, pad=pad).epoch(0):
+                moved = batch.to(backbone.device)
+                yield model.instance(moved.ids, moved.mask, moved.types, moved.task), moved
+
+        if mode == "calibrated":
+            empty = dict.fromkeys((*wording.task.columns, *self.columns), CONTENTLESS)
+            [(x, _)] = instances([Row(empty, CONTENTLESS)], labelled=False)
+            labels = calibrated(model, x, labels)
+        for x, batch in instances(rows, labelled=True):
             said += MODES[mode](model, x, labels).label.tolist()
-            gold += moved.labels.tolist() if moved.labels is not None else []
+            gold += batch.labels.tolist() if batch.labels is not None else []
         scores = _scored(gold, said, len(wording.task.values))
         return {**scores, "illegal": illegal_rate(said), "n": len(gold)}
 
