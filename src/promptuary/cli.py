@@ -4,8 +4,9 @@ Heavy imports are local to the commands, so that `promptuary --help` answers at 
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
@@ -89,7 +90,9 @@ def tune(
     init: Annotated[
         str | None, typer.Option(help="auto, random, vocabulary, labels, words:..., file:..., prompt:..., activations.")
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="A recipe of the method's paper.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="A published set-up (see `promptuary methods`); other options win over it.")
+    ] = None,
     readout: Annotated[str | None, typer.Option(help="auto, classifier, verbalizer, text.")] = None,
     template: Annotated[str | None, typer.Option(help="For example '{text} It was <mask> .'")] = None,
     pool: Annotated[str | None, typer.Option(help="What the classifier reads: auto, first, mean, last.")] = None,
@@ -120,7 +123,7 @@ def tune(
     as_json: AsJson = False,
 ) -> None:
     """Tune a soft prompt on rows with their answers. The same command again goes on where a killed one stopped."""
-    from promptuary import tuning
+    from promptuary.material import gather
     from promptuary.specs import Run, parse_settings, read_run
 
     own, fields = parse_settings(settings or [])
@@ -133,7 +136,11 @@ def tune(
         recipe=fields | _given(epochs=epochs, rate=rate, batch=batch, precision=precision) or None,
     )  # fmt: skip
     run = Run(**overrides) if config is None else read_run(config, overrides)
-    results = tuning.tune(run, overwrite=overwrite, console=None if as_json else err)
+    material = gather(run)  # what is wrong with the run or its rows is told before torch is imported
+
+    from promptuary import tuning
+
+    results = tuning.tune(run, material=material, overwrite=overwrite, console=None if as_json else err)
     if as_json:
         print(json.dumps([r.summary() for r in results] if len(results) > 1 else results[0].summary()))
         return
@@ -178,7 +185,9 @@ def evaluate(
     data: Data,
     backbone: Backbone = None,
     device: Device = None,
-    decode: Annotated[str | None, typer.Option(help="For prompts that write text: free, rank, constrained.")] = None,
+    decode: Annotated[
+        str | None, typer.Option(help="For prompts that write their classes: free, rank, calibrated, constrained.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Rows a pass.")] = 64,
     as_json: AsJson = False,
 ) -> None:
@@ -228,7 +237,8 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """What a prompt is: how it was made, its scores, its scale, and the words nearest to its soft tokens."""
-    from promptuary.picture import describe, draw
+    from promptuary.picture import draw
+    from promptuary.show import describe
 
     with _opened(folder, backbone, None) as tuned:
         description = describe(tuned, words=words)
@@ -241,21 +251,34 @@ def show(
 @app.command()
 @_told
 def methods(as_json: AsJson = False) -> None:
-    """The methods, their papers and settings."""
+    """The methods, their settings and presets."""
     from promptuary.methods import METHODS
 
     if as_json:
-        fields = ("name", "summary", "paper")
         found = [
-            {**{f: getattr(m, f) for f in fields}, "settings": m.settings(), "presets": list(m.presets)}
+            {
+                "name": m.name, "summary": m.summary, "paper": m.paper, "settings": m.settings(),
+                "presets": {name: asdict(preset) for name, preset in m.presets.items()},
+            }
             for m in METHODS.values()
-        ]
-        print(json.dumps(found, default=str))
+        ]  # fmt: skip
+        print(json.dumps(found))
         return
-    table = Table("name", "what it does", "settings", "presets")
+    methods, presets = (
+        Table("method", "what it does", "settings"),
+        Table("--preset", "what it is", "sets, with a recipe"),
+    )
+    methods.columns[0].no_wrap = True
     for m in METHODS.values():
-        table.add_row(m.name, m.summary, ", ".join(f"{k}={v}" for k, v in m.settings().items()), ", ".join(m.presets))
-    out.print(table)
+        methods.add_row(m.name, m.summary, _listed(m.settings()))
+        for name, preset in m.presets.items():
+            presets.add_row(f"{name}\n({m.name})", preset.summary, _listed({**preset.settings, **preset.run}))
+    out.print(methods)
+    out.print(presets)
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 @app.command()

@@ -154,9 +154,10 @@ def open_prompt(
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         backbone = _loaded(backbone, manifest, place, dtype, device)
     checkpoint.check_backbone(manifest, backbone, place)
-    model = prompted(backbone, manifest.method, manifest.settings, init=None, seed=manifest.seed)
-    wording = make_wording(backbone, task, model, reading)
+    named = {"init": None, "seed": manifest.seed}
+    wording = make_wording(backbone, task, prompted(backbone, manifest.method, manifest.settings, **named), reading)
     readout = reading.reader(backbone, wording)
+    model = prompted(backbone, manifest.method, manifest.settings, **named, readout=readout)
     generator = checkpoint.restore(place, manifest, model.generator, model.injection, readout, trainable=trainable)
     whole = SoftPrompted(backbone, generator, model.injection)
     return Tuned(whole.to(backbone.device), readout.to(backbone.device), wording, reading, manifest)
