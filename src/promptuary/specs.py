@@ -107,6 +107,12 @@ class Run(BaseModel):
         for name in values:
             if name not in cls.model_fields:
                 raise SettingError(f"A run has no setting {name!r}. {nearest(name, cls.model_fields)}")
+        for name, field in cls.model_fields.items():
+            if field.is_required() and name not in values:
+                raise SettingError(
+                    f'Setting {name!r} is missing. Write --{name} NAME on the command line, or {name} = "NAME" below '
+                    "[run] in the run's file."
+                )
         name = values.get("task", "classification")
         kind = KINDS.get(str(name))
         if kind is None:

@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,11 +15,13 @@ import pyarrow.parquet
 import pytest
 import torch
 
+import promptuary
 from promptuary import predicting
 from promptuary.data.batch import Batch
 from promptuary.data.source import Row
 from promptuary.methods import METHODS
 from promptuary.readouts import Prediction
+from promptuary.specs import Run
 from promptuary.train.stepper import Stepper
 from promptuary.tuned import Tuned, open_prompt
 from tests.saved import SHORT, Shelf, command, done, lines, opinions, read
@@ -263,6 +266,25 @@ def test_pictures_and_tables_are_for_people(shelf: Shelf) -> None:
     assert json.loads(done("show", prompt, "--json"))["method"] == "prompt-tuning"
 
 
+def test_labels_and_words_are_shown_as_they_are(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"good": "[/good]", "bad": "[red]:cat:"}
+    data = lines(tmp_path / "d.jsonl", [{**row, "label": names[row["label"]]} for row in opinions(16)])
+    options = shelf.options("bert", "prompt-tuning", tmp_path / "[b]out[/i]")
+    done(*options, "--train", data, "--validation", data)
+    table = done("evaluate", tmp_path / "[b]out[/i]", "--data", data)
+    assert "[/i]" in table
+    tokenizer = type(open_prompt(tmp_path / "[b]out[/i]").backbone.tokenizer)
+    monkeypatch.setattr(tokenizer, "convert_ids_to_tokens", lambda self, ids: "[/unused]")
+    shown = done("show", tmp_path / "[b]out[/i]")
+    assert all(name in shown for name in [*names.values(), "[/unused]"])
+
+
+def test_a_run_says_what_it_reads_and_what_it_chose_by(shelf: Shelf, tmp_path: Path) -> None:
+    result = command(*shelf.options("bert", "frozen", tmp_path / "out"), "--metric", "macro_f1")
+    assert "16 rows for training and 6 for validation" in result.stderr
+    assert "macro_f1" in result.stdout
+
+
 def test_the_same_command_again_changes_nothing(shelf: Shelf, tmp_path: Path) -> None:
     options = shelf.options("bert", "prefix-tuning", tmp_path / "out")
     done(*options)
@@ -409,6 +431,20 @@ def test_help_and_methods_need_no_model_library(tmp_path: Path) -> None:
     assert [m["name"] for m in json.loads(methods[1])] == list(METHODS)
 
 
+def test_the_version_is_told(tmp_path: Path) -> None:
+    [(code, said, _)] = quickly(tmp_path, ["--version"])
+    assert (code, said) == (0, f"promptuary {promptuary.__version__}\n")
+
+
+def test_help_tells_every_default_and_every_command_in_a_line() -> None:
+    shown = " ".join(done("tune", "--help").split())
+    defaults = {name: field.default for name, field in Run.model_fields.items()}
+    for name in ("backbone", "task", "method", "init", "readout", "pool", "device", "max_new_tokens", "save_every"):
+        [text] = re.findall(f"--{name.replace('_', '-')} <.*?(?= --)", shown)
+        assert f"default {defaults[name]}" in text, name
+    assert "..." not in done("--help").split("Commands:")[1]
+
+
 TUNE = ("tune", "--train", "d.jsonl", "--out", "out")
 SLIPS: dict[str, tuple[tuple[Any, ...], str]] = {
     "option": ((*TUNE, "--epoch", 3), "--epochs"),
@@ -431,6 +467,8 @@ SLIPS: dict[str, tuple[tuple[Any, ...], str]] = {
     "label": ((*TUNE, "--label", "lable"), "Did you mean 'label'?"),
     "column of a validation row": ((*TUNE, "--validation", "other.jsonl"), "other.jsonl, line 1: there is no column"),
     "column of texts": ((*TUNE, "--task", "text", "--label", "lable"), "Did you mean 'label'?"),
+    "nothing to read": (("tune", "--out", "out"), "'train' is missing"),
+    "nowhere to go": (("tune", "--train", "d.jsonl"), "'out' is missing"),
     "column of questions": ((*TUNE, "--task", "answering", "--text", "txt"), "Did you mean 'text'?"),
 }
 

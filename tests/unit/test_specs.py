@@ -41,7 +41,7 @@ def test_a_field_that_cannot_be_is_named(values: dict[str, object], expected: st
 
 
 def test_what_is_missing_is_named() -> None:
-    with pytest.raises(SettingError, match="'out': field required"):
+    with pytest.raises(SettingError, match=r"'out' is missing. Write --out NAME on the command line, or out = "):
         Run(train="a")
 
 
