@@ -18,7 +18,7 @@ from promptuary.data.source import Row
 from promptuary.data.task import Task, classification
 from promptuary.data.wording import Wording
 from promptuary.errors import SettingError
-from promptuary.tuning import hold_out
+from promptuary.material import hold_out
 
 VARIABLE = "PROMPTUARY_DATA"
 

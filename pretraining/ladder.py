@@ -5,8 +5,8 @@
 
 Every text-to-text model is trained with span corruption (`ladder-4m-span`) and then adapted to running text
 (`ladder-4m`), as Lester et al. 2021 adapted T5. TOKENS is made by `corpus.py`. OUT gets a folder for each stage: its
-weights, its record and, while it is trained, its state. `OUT/plan.json` holds the steps of each stage: they are measured
-once, on the machine at hand, so that all stages fit into the minutes.
+weights, its record and, while it is trained, its state. `OUT/plan.json` holds the steps of each stage: they are
+measured once, on the machine at hand, so that all stages fit into the minutes.
 """
 
 import argparse
@@ -31,8 +31,7 @@ class Stage:
 
     Arguments:
         config: the model's shape. after: the stage whose weights it starts from.
-        share: of the ladder's time. rate: highest learning rate of the matrices; embedding: of the embedding table, as
-            a multiple (T5's table starts fifty times larger than its matrices).
+        share: of the ladder's time. rate: the highest learning rate, in units of each tensor's own size at the start.
         last: what is left of the rate at the end. rows: windows in a batch.
     """
 
@@ -40,7 +39,6 @@ class Stage:
     objective: Objective
     share: float
     rate: float
-    embedding: float = 1.0
     last: float = 0.0
     after: str | None = None
     rows: int = 128
@@ -70,17 +68,17 @@ def causal(dim: int, inner: int, layers: int, heads: int) -> LlamaConfig:
 
 def both(name: str, config: T5Config, share: float, rate: float) -> dict[str, Stage]:
     """Span corruption, then LM adaptation with a tenth to a sixth of the time, as Lester's 100 thousand steps of T5."""
-    span = Stage(config, SpanCorruption(), share * 0.85, rate, embedding=40.0, last=0.1)
-    adapted = Stage(config, PrefixLanguageModel(), share * 0.15, rate * 0.3, embedding=40.0, after=f"{name}-span")
+    span = Stage(config, SpanCorruption(), share * 0.85, rate, last=0.1)
+    adapted = Stage(config, PrefixLanguageModel(), share * 0.15, rate * 0.3, after=f"{name}-span")
     return {f"{name}-span": span, name: adapted}
 
 
 STAGES: Mapping[str, Stage] = MappingProxyType(
     {
-        **both("ladder-1m", text_to_text(128, 256, 3, 4), 0.12, 3e-3),
-        **both("ladder-4m", text_to_text(256, 384, 3, 4), 0.22, 2.5e-3),
-        "ladder-causal-4m": Stage(causal(256, 512, 6, 4), LanguageModel(), 0.21, 3e-3),
-        **both("ladder-12m", text_to_text(384, 512, 4, 6), 0.45, 2.5e-3),
+        **both("ladder-1m", text_to_text(128, 256, 3, 4), 0.12, 2e-2),
+        **both("ladder-4m", text_to_text(256, 384, 3, 4), 0.22, 2e-2),
+        "ladder-causal-4m": Stage(causal(256, 512, 6, 4), LanguageModel(), 0.21, 5e-2),
+        **both("ladder-12m", text_to_text(384, 512, 4, 6), 0.45, 2e-2),
     }
 )
 

@@ -4,7 +4,6 @@ python pretraining/rates.py TOKENS OUT.json [--steps 400]
 """
 
 import argparse
-import itertools
 import json
 import sys
 from dataclasses import replace
@@ -14,9 +13,9 @@ from ladder import STAGES
 from train import train
 
 TRIED = {
-    "ladder-1m-span": [*itertools.product((2e-3, 4e-3, 8e-3), (10.0,)), (4e-3, 1.0), (4e-3, 3.0), (4e-3, 30.0)],
-    "ladder-12m-span": [*itertools.product((1e-3, 2e-3, 4e-3), (10.0,)), (2e-3, 3.0), (2e-3, 30.0)],
-    "ladder-causal-4m": [*itertools.product((2e-3, 4e-3, 8e-3), (1.0,))],
+    "ladder-1m-span": (1e-2, 2e-2, 4e-2),
+    "ladder-12m-span": (0.5e-2, 1e-2, 2e-2, 4e-2),
+    "ladder-causal-4m": (2.5e-2, 5e-2, 1e-1),
 }
 
 
@@ -24,14 +23,14 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description="Compare learning rates.")
     parser.add_argument("tokens", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=2500)
     chosen = parser.parse_args(arguments)
     found = []
-    for name, pairs in TRIED.items():
-        for rate, embedding in pairs:
-            stage = replace(STAGES[name], rate=rate, embedding=embedding)
+    for name, rates in TRIED.items():
+        for rate in rates:
+            stage = replace(STAGES[name], rate=rate)
             scores = train(name, stage, chosen.tokens, chosen.out.parent, steps=chosen.steps, save=False)
-            found.append({"rate": rate, "embedding": embedding, **scores})
+            found.append({"rate": rate, **scores})
             chosen.out.write_text("".join(json.dumps(line) + "\n" for line in found))
 
 

@@ -23,6 +23,7 @@ from promptuary.kinds import Kind
 from promptuary.methods import method
 from promptuary.model import SoftPrompted
 from promptuary.readouts import Readout
+from promptuary.train.evaluation import unmoved_randomness
 from promptuary.values import Shape
 
 INITS = ("auto", "random", "vocabulary", "labels", "words:...", "file:...", "prompt:...", "activations")
@@ -110,3 +111,37 @@ def prompted(
 def _heard(backbone: Backbone, readout: Readout | None) -> Shape:
     shape = backbone.shape
     return shape if readout is None else replace(shape, heard=readout.reads(shape))
+
+
+def check_given(backbone: Backbone, *, device: str, precision: str, dropout: bool) -> None:
+    """Refuse a loaded backbone that is not as a run describes it: what is described is what is recorded.
+
+    Raises:
+        SettingError: naming what the run says and what the backbone does.
+    """
+    where, names = backbone.device, {torch.float32: "fp32", torch.bfloat16: "bf16"}
+    asked = {"device": device, "precision": precision, "dropout": dropout}
+    found = {
+        "device": device if device in ("auto", where.type, str(where)) else str(where),
+        "precision": names.get(backbone.dtype, str(backbone.dtype).removeprefix("torch.")),
+        "dropout": _drops(backbone),
+    }
+    for name, value in asked.items():
+        if found[name] != value:
+            raise SettingError(
+                f"The run has {name}={value!r}, but the backbone that was given has {name}={found[name]!r}. "
+                "Say so in the run, or load the backbone as the run says."
+            )
+
+
+def _drops(backbone: Backbone) -> bool:
+    """Whether the frozen model drops anything while a prompt is tuned: then it says two things of one input."""
+    model = prompted(backbone, "frozen", {}, init=None, seed=0)
+    ids, was = torch.arange(3, 8, device=backbone.device)[None], backbone.model.training
+    x = model.instance(ids, torch.ones_like(ids, dtype=torch.bool))
+    backbone.train(True)
+    try:
+        with torch.no_grad(), unmoved_randomness(backbone.device):
+            return not torch.equal(model(x).hidden, model(x).hidden)
+    finally:
+        backbone.train(was)

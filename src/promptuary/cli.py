@@ -4,8 +4,8 @@ Heavy imports are local to the commands, so that `promptuary --help` answers at 
 """
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
@@ -15,7 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from promptuary.specs import Run
     from promptuary.tuned import Tuned
+    from promptuary.tuning import Outcome
 
 P = ParamSpec("P")
 app = typer.Typer(
@@ -25,14 +27,19 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Soft prompts for frozen language models: tune, keep and use them.",
 )
-out, err = Console(), Console(stderr=True)
+# What is printed is data: a label may be called "[red]" or ":cat:".
+out, err = (
+    Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True) for stderr in (False, True)
+)
 
 Data = Annotated[
     str, typer.Option(help="A .jsonl/.csv/.tsv/.parquet file, sample:NAME/SPLIT, or a data set's name:split.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
-Backbone = Annotated[str | None, typer.Option(help="A short name, a folder, or a name on the hub.")]
-Device = Annotated[str | None, typer.Option(help="Where the frozen model runs: auto (the default), cpu, cuda, cuda:1.")]
+Backbone = Annotated[
+    str | None, typer.Option(help="A short name, a folder, or a name on the hub (default: the one it was tuned on).")
+]
+Device = Annotated[str | None, typer.Option(help="Where the frozen model runs: cpu, cuda, cuda:1 (default auto).")]
 Folder = Annotated[Path, typer.Argument(help="The folder that `tune --out` wrote.")]
 
 
@@ -66,7 +73,23 @@ def _told(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def _tell(sentence: str) -> None:
-    err.print(f"promptuary: {sentence}", style="red", markup=False, highlight=False, soft_wrap=True)
+    err.print(f"promptuary: {sentence}", style="red")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from promptuary import __version__
+
+        print(f"promptuary {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _promptuary(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None: ...
 
 
 @app.command()
@@ -75,52 +98,75 @@ def tune(
     config: Annotated[
         Path | None, typer.Argument(help="A TOML file that describes the run; options override it.")
     ] = None,
-    backbone: Backbone = None,
-    task: Annotated[str | None, typer.Option(help="classification (the default), text, tagging, answering.")] = None,
-    train: Annotated[str | None, typer.Option(help="Training rows: a file, sample:NAME/SPLIT, or a data set.")] = None,
+    train: Annotated[
+        str | None, typer.Option(help="Training rows: a file, sample:NAME/SPLIT, or a data set's name:split.")
+    ] = None,
     validation: Annotated[
         str | None, typer.Option(help="Validation rows; without them a tenth of train is held out.")
     ] = None,
-    text: Annotated[str | None, typer.Option(help="Column of the text (list of words, question).")] = None,
-    text_pair: Annotated[str | None, typer.Option(help="Column of a second text (context).")] = None,
-    label: Annotated[str | None, typer.Option(help="Column of the label (text, list of tags, answers).")] = None,
-    method: Annotated[str | None, typer.Option(help="A method; `promptuary methods` lists them.")] = None,
-    length: Annotated[int | None, typer.Option(help="Soft tokens.")] = None,
-    init: Annotated[
-        str | None, typer.Option(help="auto, random, vocabulary, labels, words:..., file:..., prompt:..., activations.")
+    backbone: Annotated[
+        str | None, typer.Option(help="A short name, a folder, or a name on the hub (default minilm).")
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="A recipe of the method's paper.")] = None,
-    readout: Annotated[str | None, typer.Option(help="auto, classifier, verbalizer, text.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="What an answer is: text, tagging, answering (default classification).")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="Column of the text (default text; tokens, question).")] = None,
+    text_pair: Annotated[str | None, typer.Option(help="Column of a second text (default none; context).")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Column of the answer (default label; target, tags, answers).")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="See `promptuary methods` (default p-tuning-v2).")] = None,
+    length: Annotated[int | None, typer.Option(help="Soft tokens (default: the method's).")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the prompt starts: random, vocabulary, labels, words:SOME WORDS, file:PATH, prompt:FOLDER, "
+            "activations (default auto: the method's)."
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="A published set-up (see `promptuary methods`); other options win over it.")
+    ] = None,
+    readout: Annotated[str | None, typer.Option(help="classifier, verbalizer, text (default auto).")] = None,
     template: Annotated[str | None, typer.Option(help="For example '{text} It was <mask> .'")] = None,
-    pool: Annotated[str | None, typer.Option(help="What the classifier reads: auto, first, mean, last.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training rows.")] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="What the classifier reads: first, mean, last (default auto).")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training rows (default: the method's).")] = None,
     rate: Annotated[
         float | None,
         typer.Option(
-            help="Learning rate of the prompt (of prompt-tuning: in units of the embedding table's deviation)."
+            help="Learning rate of the prompt, for prompt-tuning in units of the embedding table's deviation (default: "
+            "the method's)."
         ),
     ] = None,
-    batch: Annotated[int | None, typer.Option(help="Rows a step.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Rows a step (default: the method's).")] = None,
     max_length: Annotated[int | None, typer.Option(help="Cut longer texts to this many tokens.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Of the longest text that is written (task text).")] = None,
-    metric: Annotated[
-        str | None, typer.Option(help="What chooses the best checkpoint: accuracy, macro_f1, loss, entity_f1, ...")
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Of the longest text that is written, for task text (default 32).")
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16 for the frozen model.")] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="What chooses the best checkpoint: macro_f1, loss, entity_f1, ... (default: the task's)."),
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="Of the frozen model: fp32 or bf16 (default fp32).")] = None,
     device: Device = None,
     seed: Annotated[
-        list[int] | None, typer.Option(help="Of everything random; give it several times for several runs.")
+        list[int] | None, typer.Option(help="Of everything random; several of them are several runs (default 0).")
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A method's setting or a recipe's field: NAME=VALUE.")
     ] = None,
-    save_every: Annotated[int | None, typer.Option(help="Steps between saved states.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Start anew where --out holds a run already.")] = False,
+    save_every: Annotated[int | None, typer.Option(help="Steps between saved states (default 50).")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew where --out holds a run already.")] = False,
     folder: Annotated[Path | None, typer.Option("--out", help="Where the prompt goes.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tune a soft prompt on rows with their answers. The same command again goes on where a killed one stopped."""
-    from promptuary import tuning
+    """Tune a soft prompt on rows with their answers.
+
+    The same command again goes on where an interrupted one stopped.
+    """
+    from promptuary.material import gather
     from promptuary.specs import Run, parse_settings, read_run
 
     own, fields = parse_settings(settings or [])
@@ -133,11 +179,18 @@ def tune(
         recipe=fields | _given(epochs=epochs, rate=rate, batch=batch, precision=precision) or None,
     )  # fmt: skip
     run = Run(**overrides) if config is None else read_run(config, overrides)
-    results = tuning.tune(run, overwrite=overwrite, console=None if as_json else err)
+    material = gather(run)  # what is wrong with the run or its rows is told before torch is imported
+    if not as_json:
+        rows = f"{len(material.train):,} rows for training and {len(material.validation):,} for validation"
+        err.print(f"{rows}; loading {run.backbone} ...")
+
+    from promptuary import tuning
+
+    results = tuning.tune(run, material=material, overwrite=overwrite, console=None if as_json else err)
     if as_json:
         print(json.dumps([r.summary() for r in results] if len(results) > 1 else results[0].summary()))
         return
-    _print_results(results, run.out)
+    _print_results(results, run)
 
 
 def _given(**options: Any) -> dict[str, Any]:
@@ -145,11 +198,11 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _print_results(results: "list[Any]", folder: str) -> None:
+def _print_results(results: "list[Outcome]", run: "Run") -> None:
     from promptuary.train.record import spread
 
     table = Table(title=f"{results[0].tuned.manifest.method} on {results[0].tuned.manifest.backbone}")
-    for column in ("seed", "validation", "trainable", "on disk", "seconds"):
+    for column in ("seed", f"{run.metric}, validation", "trainable numbers", "on disk", "seconds"):
         table.add_column(column, justify="right")
     for r in results:
         s = r.summary()
@@ -163,12 +216,11 @@ def _print_results(results: "list[Any]", folder: str) -> None:
     out.print(table)
     if len(results) > 1:
         scores = spread([r.summary()["scores"] for r in results])
-        out.print("validation: " + ", ".join(f"{name} {value}" for name, value in scores.items()), highlight=False)
+        out.print("validation: " + ", ".join(f"{name} {value}" for name, value in scores.items()))
     where = results[0].folder
-    out.print(f"\nSaved in {folder}. Next:", highlight=False)
-    out.print(f"  promptuary evaluate {where} --data FILE", highlight=False, markup=False, soft_wrap=True)
-    out.print(f"  promptuary predict {where} --input FILE --output FILE", highlight=False, markup=False, soft_wrap=True)
-    out.print(f"  promptuary show {where}", highlight=False, markup=False, soft_wrap=True)
+    out.print(f"\nSaved in {run.out}. Next:")
+    for command in ("evaluate {} --data FILE", "predict {} --input FILE --output FILE", "show {}"):
+        out.print("  promptuary " + command.format(where))
 
 
 @app.command()
@@ -178,18 +230,18 @@ def evaluate(
     data: Data,
     backbone: Backbone = None,
     device: Device = None,
-    decode: Annotated[str | None, typer.Option(help="For prompts that write text: free, rank, constrained.")] = None,
+    decode: Annotated[
+        str | None, typer.Option(help="For prompts that write their classes: free, rank, calibrated, constrained.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Rows a pass.")] = 64,
     as_json: AsJson = False,
 ) -> None:
     """Score a prompt on labelled rows."""
-    with _opened(folder, backbone, device) as tuned:
-        from promptuary.data.source import rows
+    from promptuary.data.source import rows
 
-        if decode is None:
-            scores = tuned.evaluate(rows(data), batch=batch)
-        else:
-            scores = tuned.decode(rows(data), mode=decode, batch=batch)
+    given = rows(data)  # a file that is not there is told before a model is loaded
+    tuned = _opened(folder, backbone, device)
+    scores = tuned.evaluate(given, batch=batch) if decode is None else tuned.decode(given, mode=decode, batch=batch)
     if as_json:
         print(json.dumps(scores))
         return
@@ -210,13 +262,19 @@ def predict(
     device: Device = None,
     batch: Annotated[int, typer.Option(min=1, help="Rows a pass.")] = 64,
 ) -> None:
-    """Answer rows: a stream that keeps their order, in constant memory."""
+    """Answer the rows of a file.
+
+    A stream: rows keep their order, and memory stays constant.
+    """
     from promptuary.data.source import rows
+
+    given = rows(input)
+    tuned = _opened(folder, backbone, device)
+
     from promptuary.predicting import write_predictions
 
-    with _opened(folder, backbone, device) as tuned:
-        count, seconds = write_predictions(tuned, rows(input), output, batch=batch, console=err)
-    err.print(f"{count:,} rows in {seconds:.1f} s -> {output}", highlight=False)
+    count, seconds = write_predictions(tuned, given, output, batch=batch, console=err)
+    err.print(f"{count:,} rows in {seconds:.1f} s -> {output}")
 
 
 @app.command()
@@ -227,11 +285,14 @@ def show(
     words: Annotated[int, typer.Option(min=1, help="Nearest vocabulary items for each soft token.")] = 5,
     as_json: AsJson = False,
 ) -> None:
-    """What a prompt is: how it was made, its scores, its scale, and the words nearest to its soft tokens."""
-    from promptuary.picture import describe, draw
+    """Show how a prompt was made and what it is near to.
 
-    with _opened(folder, backbone, None) as tuned:
-        description = describe(tuned, words=words)
+    Its settings, scores and scale, and the words nearest to its soft tokens.
+    """
+    from promptuary.picture import draw
+    from promptuary.show import describe
+
+    description = describe(_opened(folder, backbone, None), words=words)
     if as_json:
         print(json.dumps(description, ensure_ascii=False))
         return
@@ -241,27 +302,40 @@ def show(
 @app.command()
 @_told
 def methods(as_json: AsJson = False) -> None:
-    """The methods, their papers and settings."""
+    """List the methods, their settings and presets."""
     from promptuary.methods import METHODS
 
     if as_json:
-        fields = ("name", "summary", "paper")
         found = [
-            {**{f: getattr(m, f) for f in fields}, "settings": m.settings(), "presets": list(m.presets)}
+            {
+                "name": m.name, "summary": m.summary, "paper": m.paper, "settings": m.settings(),
+                "presets": {name: asdict(preset) for name, preset in m.presets.items()},
+            }
             for m in METHODS.values()
-        ]
-        print(json.dumps(found, default=str))
+        ]  # fmt: skip
+        print(json.dumps(found))
         return
-    table = Table("name", "what it does", "settings", "presets")
+    methods, presets = (
+        Table("method", "what it does", "settings"),
+        Table("--preset", "what it is", "sets, with a recipe"),
+    )
+    methods.columns[0].no_wrap = True
     for m in METHODS.values():
-        table.add_row(m.name, m.summary, ", ".join(f"{k}={v}" for k, v in m.settings().items()), ", ".join(m.presets))
-    out.print(table)
+        methods.add_row(m.name, m.summary, _listed(m.settings()))
+        for name, preset in m.presets.items():
+            presets.add_row(f"{name}\n({m.name})", preset.summary, _listed({**preset.settings, **preset.run}))
+    out.print(methods)
+    out.print(presets)
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 @app.command()
 @_told
 def backbones(as_json: AsJson = False) -> None:
-    """The backbones that load without a network; any hub name or folder works the same way."""
+    """List the models that load without a network."""
     from promptuary.backbones.load import available
 
     found = [{"name": name, "summary": summary} for name, summary in sorted(available().items())]
@@ -275,8 +349,7 @@ def backbones(as_json: AsJson = False) -> None:
     out.print("Any hub name (--backbone roberta-base) or local folder (--backbone ./my-model) works too.")
 
 
-@contextmanager
-def _opened(folder: Path, backbone: str | None, device: str | None) -> "Iterator[Tuned]":
+def _opened(folder: Path, backbone: str | None, device: str | None) -> "Tuned":
     from promptuary.tuned import open_prompt
 
-    yield open_prompt(folder, backbone=backbone, device=device or "auto")
+    return open_prompt(folder, backbone=backbone, device=device or "auto")

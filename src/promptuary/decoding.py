@@ -1,12 +1,15 @@
-"""From a text-to-text model to classes, in three ways.
+"""From a model that writes to classes, in four ways.
 
 `free` lets the model write and takes what it wrote at its word, as Lester et al. 2021 do: a text that is no label
-is wrong. `rank` asks which label the model finds most probable. `constrained` lets it write, but only labels. A
-model that never learned to write labels scores 0 by the first and something by the others: report which was used.
+is wrong. `rank` asks which label the model finds most probable; `calibrated`, which one the input makes more probable
+than an input without content does (contextual calibration, Zhao et al. 2021). `constrained` lets it write, but only
+labels. A model that never learned to write labels scores 0 by the first and something by the others: report which was
+used.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Float, Int
@@ -15,11 +18,12 @@ from torch import Tensor
 from promptuary.backbones.generation import Generation
 from promptuary.errors import SettingError
 from promptuary.model import SoftPrompted
-from promptuary.readouts import WordsAsContinuation
+from promptuary.readouts import WordsAsContinuation, log_prior
+from promptuary.readouts.words import Combination
 from promptuary.values import Instance
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Labels:
     """The classes of a task as texts and as token ids.
 
@@ -28,6 +32,7 @@ class Labels:
         ids: the same as token ids, as the model would generate them, with or without the end token.
         end: the token that ends a text.
         decode: from token ids (up to the end token) to text; this file knows no tokenizer.
+        prior: the log-probability of each label without content, by which `rank` divides; see `calibrated`.
 
     Raises:
         SettingError: for fewer than two labels, texts and ids of different number, an empty label, or two equal ones.
@@ -37,6 +42,7 @@ class Labels:
     ids: tuple[tuple[int, ...], ...]
     end: int
     decode: Callable[[Sequence[int]], str]
+    prior: Float[Tensor, " classes"] | None = None
 
     def __post_init__(self) -> None:
         if len(self.texts) < 2 or len(self.texts) != len(self.ids):
@@ -95,11 +101,20 @@ def rank(model: SoftPrompted, x: Instance, labels: Labels, *, per_token: bool = 
     Arguments:
         per_token: divide by the number of tokens, so that long labels are not at a disadvantage.
     """
-    words = WordsAsContinuation([[ids] for ids in labels.ids], tokens="mean" if per_token else "sum").to(x.ids.device)
-    with torch.no_grad():
-        scores = words.scores_of(model(x, words.choices(len(x.ids))))
+    scores = _scores(model, x, labels, "mean" if per_token else "sum")
     label = scores.argmax(1)
     return Decoded(label, tuple(labels.texts[i] for i in label.tolist()), scores.softmax(1))
+
+
+def calibrated(model: SoftPrompted, empty: Instance, labels: Labels) -> Labels:
+    """The labels with the prior they have on inputs without content, such as "N/A"."""
+    return replace(labels, prior=log_prior(_scores(model, empty, replace(labels, prior=None), "sum")))
+
+
+def _scores(model: SoftPrompted, x: Instance, labels: Labels, tokens: Combination) -> Float[Tensor, "batch classes"]:
+    words = WordsAsContinuation([[ids] for ids in labels.ids], tokens=tokens, prior=labels.prior).to(x.ids.device)
+    with torch.no_grad():
+        return words.scores_of(model(x, words.choices(len(x.ids))))
 
 
 def constrained(model: SoftPrompted, x: Instance, labels: Labels, *, beams: int = 1) -> Decoded:
@@ -114,6 +129,11 @@ def constrained(model: SoftPrompted, x: Instance, labels: Labels, *, beams: int 
     )
     label = [bare.index(ids) for ids in generated(model, x, how, labels.end)]
     return Decoded(torch.tensor(label, device=x.ids.device), tuple(labels.texts[i] for i in label))
+
+
+MODES: Mapping[str, Callable[[SoftPrompted, Instance, Labels], Decoded]] = MappingProxyType(
+    {"free": free, "rank": rank, "calibrated": rank, "constrained": constrained}
+)
 
 
 def _trie(texts: Sequence[tuple[int, ...]], end: int) -> dict[tuple[int, ...], list[int]]:

@@ -1,4 +1,4 @@
-"""What a soft prompt looks like: its size, its scale beside the embedding table's, and the words nearest to it.
+"""What a soft prompt is, in plain values: how it was made, its scale beside the embedding table's, its nearest words.
 
 Nearest words are by cosine (trained prompts drift far off the table, so distances say nothing; Lester et al. 2021,
 section 7). They are no explanation: every table comes with the same for random vectors, the control.
@@ -6,11 +6,53 @@ section 7). They are no explanation: every table comes with the same for random 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
+
+from promptuary.methods import method
+from promptuary.tuned import Tuned
+
+
+def describe(tuned: Tuned, *, words: int = 5) -> dict[str, Any]:
+    """The prompt in plain values: how it was made, its scores, its scale, its nearest words.
+
+    Nearest words exist for prompts at the input only: keys and values do not live among word embeddings.
+    """
+    run = dict(tuned.manifest.run)
+    described: dict[str, Any] = {
+        "method": tuned.manifest.method,
+        "settings": {**method(tuned.manifest.method).settings(), **tuned.manifest.settings},
+        "init": run.get("init"),
+        "backbone": tuned.manifest.backbone,
+        "seed": tuned.manifest.seed,
+        "task": tuned.task.kind,
+        "labels": list(tuned.task.labels),
+        "readout": run.get("readout", type(tuned.readout).__name__),
+        "scores": run.get("scores"),
+        "seconds": run.get("seconds"),
+        "alarms": run.get("alarms"),
+        "soft_tokens": tuned.model.generator.length,
+        "numbers_per_token": tuned.model.generator.width,
+        "enters": type(tuned.model.injection).__name__,
+    }
+    with torch.no_grad():
+        one = tuned.model.generator.fixed()
+    if one is None or one.values.shape[2] != tuned.backbone.shape.dim or one.values.shape[1] == 0:
+        return described
+    vectors, table = one.values[0].detach().cpu(), tuned.backbone.table.cpu()
+    special = [int(i) for i in tuned.backbone.tokenizer.all_special_ids]
+    measured = sizes(vectors, table)
+    described["scale"] = vars(measured)
+    described["control_cosine"] = control(table, leave_out=special)
+    described["nearest"] = [
+        [(tuned.backbone.tokenizer.convert_ids_to_tokens(i), c) for i, c in zip(n.ids, n.cosine, strict=True)]
+        for n in nearest_words(vectors, table, count=words, leave_out=special)
+    ]
+    return described
 
 
 @dataclass(frozen=True)

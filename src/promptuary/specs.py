@@ -55,11 +55,13 @@ class Run(BaseModel):
         method: as `promptuary methods` lists them. settings: its own settings.
         init: `auto`, `random`, `vocabulary`, `labels`, `words:SOME WORDS`, `file:PATH`, `prompt:FOLDER`,
             `activations` (keys and values of real tokens; for prompts that enter as keys and values).
-        preset: a recipe of the method's paper by name. recipe: single fields to change of it.
+        preset: a published set-up of the method by name (`promptuary methods`): recipe, settings, and what else of
+            this run it names. Whatever is stated beside it wins. recipe: single fields to change.
         readout: `classifier` (a trained head), `verbalizer` (label words), `text` (the label is written out), or
             `auto`: a classifier on encoders and where there is no prompt, a verbalizer on causal models, text on
             encoder-decoders.
         pool: which state the classifier reads. words: label words by label. template: see `data/wording.py`.
+        z_loss: weight of the squared log of the normaliser where a text is learned; other read-outs have none.
         max_length: cut longer texts; without it a text that does not fit is an error.
         max_new_tokens: of the longest text that is written (task `text`).
         metric: what chooses the best checkpoint; the kind of task says which there are.
@@ -88,6 +90,7 @@ class Run(BaseModel):
     readout: ReadoutName = "auto"
     pool: Pool = "auto"
     words: dict[str, str | list[str]] = {}
+    z_loss: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     template: str | None = None
     max_length: int | None = Field(default=None, gt=0)
     max_new_tokens: int = Field(default=32, gt=0)
@@ -104,12 +107,18 @@ class Run(BaseModel):
         for name in values:
             if name not in cls.model_fields:
                 raise SettingError(f"A run has no setting {name!r}. {nearest(name, cls.model_fields)}")
+        for name, field in cls.model_fields.items():
+            if field.is_required() and name not in values:
+                raise SettingError(
+                    f'Setting {name!r} is missing. Write --{name} NAME on the command line, or {name} = "NAME" below '
+                    "[run] in the run's file."
+                )
         name = values.get("task", "classification")
         kind = KINDS.get(str(name))
         if kind is None:
             raise SettingError(f"Setting 'task': there is no kind {name!r}. {nearest(str(name), KINDS)}")
         try:
-            run = made({**kind.defaults, **values})
+            run = made(merged({**kind.defaults, **cls._preset(values, kind)}, values))
         except ValidationError as error:
             raise SettingError(complaint(error, "Setting")) from error
         run._check_kind(kind)
@@ -117,9 +126,19 @@ class Run(BaseModel):
             raise SettingError(f"Setting 'seeds': {list(run.seeds)} names one twice. Expected different seeds.")
         return run
 
+    @classmethod
+    def _preset(cls, values: Mapping[str, Any], kind: type[Kind]) -> dict[str, Any]:
+        """What the preset that `values` name sets of a run, but for what they state themselves."""
+        if values.get("preset") is None:
+            return {}
+        chosen = method(str(values.get("method", cls.model_fields["method"].default)))
+        preset = chosen.preset(str(values["preset"]))
+        own = {name: value for name, value in preset.run.items() if name not in _foreign(kind) | set(values)}
+        return {**own, "settings": dict(preset.settings)}
+
     def _check_kind(self, kind: type[Kind]) -> None:
         """Raise `SettingError` for settings and metrics that belong to other kinds of tasks."""
-        for name in sorted({name for other in KINDS.values() for name in other.takes} - kind.takes):
+        for name in sorted(_foreign(kind)):
             value = getattr(self, name)
             if value != type(self).model_fields[name].default:
                 raise SettingError(f"Setting {name!r}: task={kind.name!r} has none (given: {value!r}). Leave it out.")
@@ -140,24 +159,16 @@ class Run(BaseModel):
         for name in self.settings:
             if name not in known:
                 raise SettingError(f"Method {chosen.name!r} has no setting {name!r}. {nearest(name, known)}")
-        _typed(self.settings, get_type_hints(chosen.build))
+        _typed(self.settings, chosen.types())
 
     def full_recipe(self) -> Recipe:
         """The method's recipe (or the preset's), with this run's changes.
 
         Raises:
-            SettingError: for an unknown preset or field, or a value out of range.
+            SettingError: for an unknown field, or a value out of range.
         """
         chosen = method(self.method)
-        base = chosen.recipe
-        if self.preset is not None:
-            if self.preset not in chosen.presets:
-                raise SettingError(
-                    f"Method {chosen.name!r} has no preset {self.preset!r}. {nearest(self.preset, chosen.presets)}"
-                    if chosen.presets
-                    else f"Method {chosen.name!r} has no presets; leave it out."
-                )
-            base = chosen.presets[self.preset]
+        base = chosen.recipe if self.preset is None else chosen.preset(self.preset).recipe
         for name in self.recipe:
             if name not in FIELDS:
                 raise SettingError(f"A recipe has no field {name!r}. {nearest(name, FIELDS)}")
@@ -166,6 +177,11 @@ class Run(BaseModel):
         if "epochs" in changes and "steps" not in changes:
             changes["steps"] = 0  # a preset that counts steps gives way to epochs that were asked for
         return replace(base, **changes)
+
+
+def _foreign(kind: type[Kind]) -> set[str]:
+    """The settings of a run that only other kinds of tasks have."""
+    return {name for other in KINDS.values() for name in other.takes} - kind.takes
 
 
 def complaint(error: ValidationError, what: str) -> str:

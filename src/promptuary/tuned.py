@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -154,9 +155,10 @@ def open_prompt(
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         backbone = _loaded(backbone, manifest, place, dtype, device)
     checkpoint.check_backbone(manifest, backbone, place)
-    model = prompted(backbone, manifest.method, manifest.settings, init=None, seed=manifest.seed)
-    wording = make_wording(backbone, task, model, reading)
+    built = partial(prompted, backbone, manifest.method, manifest.settings, init=None, seed=manifest.seed)
+    wording = make_wording(backbone, task, built(), reading)
     readout = reading.reader(backbone, wording)
+    model = built(readout=readout)
     generator = checkpoint.restore(place, manifest, model.generator, model.injection, readout, trainable=trainable)
     whole = SoftPrompted(backbone, generator, model.injection)
     return Tuned(whole.to(backbone.device), readout.to(backbone.device), wording, reading, manifest)

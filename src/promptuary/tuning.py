@@ -12,19 +12,18 @@ import torch
 from rich.console import Console
 
 from promptuary import checkpoint
-from promptuary.assembly import make_wording, prompted, start
+from promptuary.assembly import check_given, make_wording, prompted, start
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.load import load
-from promptuary.data import source
 from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example
 from promptuary.data.loader import Loader
 from promptuary.data.source import Row
-from promptuary.data.task import Task, label_of
 from promptuary.data.template import marks
-from promptuary.errors import CheckpointError, DataError, SettingError
+from promptuary.errors import CheckpointError, SettingError
 from promptuary.initial import Initial
 from promptuary.kinds import KINDS, Kind
+from promptuary.material import Material, gather
 from promptuary.methods import method
 from promptuary.model import SoftPrompted
 from promptuary.specs import Run
@@ -83,12 +82,19 @@ class _Ground:
 
 
 def tune(
-    run: Run, *, backbone: Backbone | None = None, overwrite: bool = False, console: Console | None = None
+    run: Run,
+    *,
+    backbone: Backbone | None = None,
+    material: Material | None = None,
+    overwrite: bool = False,
+    console: Console | None = None,
 ) -> list[Outcome]:
     """Tune a prompt for each seed of `run`, and save it. The same call goes on where an interrupted one stopped.
 
     Arguments:
-        backbone: a loaded one to use instead of loading `run.backbone`.
+        backbone: a loaded one to use instead of loading `run.backbone`; device, precision and dropout are those of
+            the run.
+        material: `gather(run)`, where that was done already.
         overwrite: erase what the folder holds of another run, or of one that cannot go on; the same run goes on, and
             its finished seeds stay.
         console: where progress and alarms are shown; `None` is silent.
@@ -96,32 +102,32 @@ def tune(
     Raises:
         PromptuaryError: one of its kinds, before any long work where that can be known.
     """
-    run.check_settings()
+    material = gather(run) if material is None else material
     recipe = run.full_recipe()
     out = Path(run.out)
     places = {seed: out if len(run.seeds) == 1 else out / f"seed-{seed}" for seed in run.seeds}
     for place in places.values():
         _check_place(place, overwrite)
-    train, validation = _data(run)
-    task = KINDS[run.task].task(train, Path(run.out).name, run)
     if backbone is None:
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         backbone = load(run.backbone, dtype=dtype, dropout=run.dropout, device=run.device)
+    else:
+        check_given(backbone, device=run.device, precision=recipe.precision, dropout=run.dropout)
     run = _with_marks(run)
-    ground = _ground(run, backbone, task, train, validation, console)
+    ground = _ground(run, backbone, material, console)
     return [_one(run, recipe, backbone, ground, seed, place, console, overwrite) for seed, place in places.items()]
 
 
-def _ground(
-    run: Run, backbone: Backbone, task: Task, train: Sequence[Row], validation: Sequence[Row], console: Console | None
-) -> _Ground:
+def _ground(run: Run, backbone: Backbone, material: Material, console: Console | None) -> _Ground:
+    task, train, validation = material.task, material.train, material.validation
     columns = sorted(set(train[0].fields) - {run.label})
     trial = prompted(backbone, run.method, run.settings, init=None, seed=run.seeds[0])
     reading = KINDS[run.task].begin(run, backbone, task, soft=trial.generator.length, columns=columns)
     wording = make_wording(backbone, task, trial, reading)
     examples, held = (reading.taught(wording.encode(rows), wording) for rows in (train, validation))
     init = method(run.method).init if run.init == "auto" else run.init
-    first = start(init, backbone, wording, examples, run.settings)
+    reader = reading.reader(backbone, wording, seed=run.seeds[0])
+    first = start(init, backbone, wording, examples, run.settings, readout=reader)
     _told_cut(examples, console, run)
     _told_hidden(trial, examples)
     return _Ground(reading, wording, validation, examples, held, init, first, _digest(examples, held))
@@ -133,7 +139,9 @@ def _one(
 ) -> Outcome:  # fmt: skip
     reading, wording = ground.reading, ground.wording
     readout = reading.reader(backbone, wording, seed=seed)
-    model = prompted(backbone, run.method, run.settings, init=ground.start, seed=seed, dropout=recipe.dropout)
+    model = prompted(
+        backbone, run.method, run.settings, init=ground.start, seed=seed, dropout=recipe.dropout, readout=readout
+    )
     pad = backbone.tokenizer.pad_token_id or 0
     train = Loader(ground.examples, recipe.batch, pad=pad, seed=seed, shuffle=True)
     held = Loader(ground.held, 2 * recipe.batch, pad=pad, seed=seed)
@@ -197,35 +205,6 @@ def _with_marks(run: Run) -> Run:
     if not count or "template" not in method(run.method).settings():
         return run
     return run.model_copy(update={"settings": {"template": True, "length": count, **run.settings}})
-
-
-def _data(run: Run) -> tuple[list[Row], list[Row]]:
-    """Training and validation rows; without validation rows a stratified share of the training rows is held out."""
-    train = list(source.rows(run.train))
-    if run.validation is not None:
-        return train, list(source.rows(run.validation))
-    return hold_out(train, run.label if KINDS[run.task].stratified else None, run.holdout)
-
-
-def hold_out(rows: Sequence[Row], label: str | None, share: float) -> tuple[list[Row], list[Row]]:
-    """Split off `share` of the rows, stratified by the column `label` if there is one, the same for every seed.
-
-    Raises:
-        DataError: when there are too few rows of a class.
-    """
-    from sklearn.model_selection import train_test_split
-
-    labels = ["" if label is None else str(label_of(row, label)) for row in rows]
-    try:
-        kept, held = train_test_split(list(range(len(rows))), test_size=share, random_state=0, stratify=labels)
-    except ValueError as error:
-        rare = min({*labels}, key=labels.count, default="")
-        each = f" in every class ({rare!r} has {labels.count(rare)})" if rare else ""
-        raise DataError(
-            f"{len(rows)} training rows are too few to hold out {share:g} of them for validation{each}. "
-            "Name validation rows with --validation."
-        ) from error
-    return [rows[i] for i in sorted(kept)], [rows[i] for i in sorted(held)]
 
 
 def _told_cut(examples: Sequence[Example], console: Console | None, run: Run) -> None:

@@ -9,15 +9,15 @@ the sum of all key and value widths for prompts that enter as keys and values; g
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-T = TypeVar("T")
+from promptuary.towers import PARTS as PARTS
+from promptuary.towers import Part as Part
 
-Part = Literal["encoder", "decoder", "cross"]
-PARTS: frozenset[Part] = frozenset(get_args(Part))
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)

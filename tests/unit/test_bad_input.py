@@ -233,7 +233,7 @@ RUNS = {
     "unknown table": ("[rum]\n", "Did you mean 'run'?"),
     "no table": ("run = 3\n", "run is 3"),
     "no TOML": ("[run\n", "is not TOML"),
-    "no data": ("[run]\nout = 'out'\n", "'train': field required"),
+    "no data": ("[run]\nout = 'out'\n", "'train' is missing. Write --train"),
     "text for a number": ("[run]\ntrain = 'a'\nout = 'out'\nsave_every = 'often'\n", "'save_every'"),
     "setting": ("[run]\ntrain = 'a'\nout = 'out'\n[method]\nlenght = 3\n", "Did you mean 'length'?"),
     "field": ("[run]\ntrain = 'a'\nout = 'out'\n[recipe]\nrat = 3\n", "Did you mean 'rate'?"),

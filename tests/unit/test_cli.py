@@ -3,9 +3,10 @@
 import gzip
 import itertools
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import pyarrow.parquet
 import pytest
 import torch
 
+import promptuary
 from promptuary import predicting
 from promptuary.data.batch import Batch
 from promptuary.data.source import Row
 from promptuary.methods import METHODS
 from promptuary.readouts import Prediction
+from promptuary.specs import Run
 from promptuary.train.stepper import Stepper
 from promptuary.tuned import Tuned, open_prompt
 from tests.saved import SHORT, Shelf, command, done, lines, opinions, read
@@ -148,10 +151,39 @@ def test_methods_and_backbones_are_lists_of_objects_with_names() -> None:
     methods = json.loads(done("methods", "--json"))
     assert [m["name"] for m in methods] == list(METHODS)
     assert all(m["summary"] and m["paper"] and isinstance(m["settings"], dict) for m in methods)
+    assert {m["name"]: list(m["presets"]) for m in methods} == {name: list(m.presets) for name, m in METHODS.items()}
+    [paper] = [m["presets"]["paper"] for m in methods if m["name"] == "prompt-tuning"]
+    assert paper["settings"] == {"length": 100}
+    assert (paper["run"]["init"], paper["recipe"]["rate"]) == ("labels", 0.3)
     backbones = json.loads(done("backbones", "--json"))
     assert all(isinstance(b["name"], str) and b["summary"] for b in backbones)
-    assert "prompt-tuning" in done("methods")
+    shown = done("methods")
+    assert all(name in shown for name in METHODS)
+    assert all(preset in shown for m in METHODS.values() for preset in m.presets)
     assert "--backbone" in done("backbones")
+
+
+def test_a_preset_is_what_is_run_and_recorded(shelf: Shelf, tmp_path: Path) -> None:
+    options = shelf.options("t5", "prompt-tuning", tmp_path / "out")
+    at = options.index("--epochs")
+    done(*options[:at], *options[at + 4 :], "--preset", "paper", "--set", "steps=2", "--precision", "fp32")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    run, recipe = manifest["run"], manifest["run"]["recipe"]
+    assert manifest["settings"] == {"length": 100}
+    assert (run["init"], run["readout"], run["z_loss"]) == ("labels", "text", 1e-4)
+    assert (recipe["optimizer"], recipe["batch"], recipe["steps"]) == ("adafactor", 32, 2)
+    config = json.loads((tmp_path / "out" / "record.jsonl").read_text().splitlines()[0])
+    assert config["settings"]["dropout"] is True
+    assert open_prompt(tmp_path / "out").readout.z_loss == 1e-4
+
+
+def test_a_cloze_of_a_preset_has_marks_for_its_prompt(shelf: Shelf, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text("[run]\nwords = {good = 'box', bad = 'card'}\n", encoding="utf-8")
+    options = shelf.options("bert", "p-tuning", tmp_path / "out")
+    done("tune", tmp_path / "run.toml", *options[1:], "--preset", "paper-lama")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["settings"] == {"template": True, "length": 9}
+    assert (manifest["run"]["readout"], manifest["run"]["blanks"]) == ("verbalizer", 1)
 
 
 def test_several_seeds_have_a_folder_each(shelf: Shelf, tmp_path: Path) -> None:
@@ -214,14 +246,14 @@ def test_a_file_describes_a_run_and_options_override_it(shelf: Shelf, tmp_path: 
     assert (changed["seed"], changed["run"]["recipe"]["epochs"], changed["run"]["recipe"]["batch"]) == (5, 2, 8)
 
 
-def test_a_prompt_that_writes_text_is_scored_in_three_ways(shelf: Shelf) -> None:
+def test_a_prompt_that_writes_text_is_scored_in_four_ways(shelf: Shelf) -> None:
     prompt = shelf.prompt("t5", "prompt-tuning")
     scores = {
         mode: json.loads(done("evaluate", prompt, "--data", shelf.dev, "--json", "--decode", mode))
-        for mode in ("free", "rank", "constrained")
+        for mode in ("free", "rank", "calibrated", "constrained")
     }
     assert all(set(s) == {"accuracy", "macro_f1", "illegal", "n"} and s["n"] == 6 for s in scores.values())
-    assert scores["rank"]["illegal"] == scores["constrained"]["illegal"] == 0
+    assert all(scores[mode]["illegal"] == 0 for mode in ("rank", "calibrated", "constrained"))
     assert scores["free"]["accuracy"] + scores["free"]["illegal"] <= 1
     ranked = json.loads(done("evaluate", prompt, "--data", shelf.dev, "--json"))
     assert scores["rank"]["accuracy"] == ranked["accuracy"]
@@ -232,6 +264,25 @@ def test_pictures_and_tables_are_for_people(shelf: Shelf) -> None:
     assert "accuracy" in done("evaluate", prompt, "--data", shelf.dev)
     assert "nearest words" in done("show", prompt, "--words", "3")
     assert json.loads(done("show", prompt, "--json"))["method"] == "prompt-tuning"
+
+
+def test_labels_and_words_are_shown_as_they_are(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"good": "[/good]", "bad": "[red]:cat:"}
+    data = lines(tmp_path / "d.jsonl", [{**row, "label": names[row["label"]]} for row in opinions(16)])
+    options = shelf.options("bert", "prompt-tuning", tmp_path / "[b]out[/i]")
+    done(*options, "--train", data, "--validation", data)
+    table = done("evaluate", tmp_path / "[b]out[/i]", "--data", data)
+    assert "[/i]" in table
+    tokenizer = type(open_prompt(tmp_path / "[b]out[/i]").backbone.tokenizer)
+    monkeypatch.setattr(tokenizer, "convert_ids_to_tokens", lambda self, ids: "[/unused]")
+    shown = done("show", tmp_path / "[b]out[/i]")
+    assert all(name in shown for name in [*names.values(), "[/unused]"])
+
+
+def test_a_run_says_what_it_reads_and_what_it_chose_by(shelf: Shelf, tmp_path: Path) -> None:
+    result = command(*shelf.options("bert", "frozen", tmp_path / "out"), "--metric", "macro_f1")
+    assert "16 rows for training and 6 for validation" in result.stderr
+    assert "macro_f1" in result.stdout
 
 
 def test_the_same_command_again_changes_nothing(shelf: Shelf, tmp_path: Path) -> None:
@@ -350,18 +401,88 @@ def test_an_output_has_the_rights_of_any_other_file(shelf: Shelf, tmp_path: Path
     assert (tmp_path / "out.jsonl").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
-def test_help_needs_no_model_library() -> None:
-    code = (
-        "import runpy, sys\n"
-        "sys.argv = ['promptuary', 'tune', '--help']\n"
-        "try:\n"
-        "    runpy.run_module('promptuary', run_name='__main__')\n"
-        "except SystemExit as end:\n"
-        "    assert not end.code\n"
-        "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'sklearn'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
+QUICK = """
+import json, sys
+from typer.testing import CliRunner
+from promptuary.cli import app
+for arguments in json.load(sys.stdin):
+    result = CliRunner().invoke(app, arguments, prog_name="promptuary")
+    heavy = sorted({"torch", "transformers", "datasets", "sklearn"} & set(sys.modules))
+    print(json.dumps([result.exit_code, result.stdout, result.stderr, heavy]))
+"""
+
+
+def quickly(folder: Path, *commands: Sequence[Any]) -> list[tuple[int, str, str]]:
+    """Run commands in a process of their own, in which none may import what takes seconds."""
+    asked = json.dumps([[str(a) for a in command] for command in commands])
+    told = subprocess.run(
+        [sys.executable, "-c", QUICK], input=asked, capture_output=True, text=True, check=True, cwd=folder
     )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert shown.returncode == 0, shown.stderr
+    found = [json.loads(line) for line in told.stdout.splitlines()]
+    assert [(command, heavy) for command, (*_, heavy) in zip(commands, found, strict=True) if heavy] == []
+    return [(code, out, err) for code, out, err, _ in found]
+
+
+def test_help_and_methods_need_no_model_library(tmp_path: Path) -> None:
+    shown, methods, table = quickly(tmp_path, ["tune", "--help"], ["methods", "--json"], ["methods"])
+    assert {code for code, _, _ in (shown, methods, table)} == {0}
     for option in ("--backbone", "--train", "--validation", "--text-pair", "--label", "--method", "--out"):
-        assert option in shown.stdout
+        assert option in shown[1]
+    assert [m["name"] for m in json.loads(methods[1])] == list(METHODS)
+
+
+def test_the_version_is_told(tmp_path: Path) -> None:
+    [(code, said, _)] = quickly(tmp_path, ["--version"])
+    assert (code, said) == (0, f"promptuary {promptuary.__version__}\n")
+
+
+def test_help_tells_every_default_and_every_command_in_a_line() -> None:
+    shown = " ".join(done("tune", "--help").split())
+    defaults = {name: field.default for name, field in Run.model_fields.items()}
+    for name in ("backbone", "task", "method", "init", "readout", "pool", "device", "max_new_tokens", "save_every"):
+        [text] = re.findall(f"--{name.replace('_', '-')} <.*?(?= --)", shown)
+        assert f"default {defaults[name]}" in text, name
+    assert "..." not in done("--help").split("Commands:")[1]
+
+
+TUNE = ("tune", "--train", "d.jsonl", "--out", "out")
+SLIPS: dict[str, tuple[tuple[Any, ...], str]] = {
+    "option": ((*TUNE, "--epoch", 3), "--epochs"),
+    "method": ((*TUNE, "--method", "promt-tuning"), "Did you mean 'prompt-tuning'?"),
+    "setting": ((*TUNE, "--set", "lenght=3"), "Did you mean 'length'?"),
+    "setting of another method": ((*TUNE, "--set", "middle=3"), "has no setting 'middle'"),
+    "value of a setting": ((*TUNE, "--set", "parts=['front']"), "'parts"),
+    "value of a field": ((*TUNE, "--set", "batch=2.5"), "'batch'"),
+    "range of a field": ((*TUNE, "--rate", 0), "rate=0"),
+    "preset": ((*TUNE, "--method", "prompt-tuning", "--preset", "papr"), "Did you mean 'paper'?"),
+    "metric": ((*TUNE, "--metric", "f1"), "'metric'"),
+    "key of a file": (("tune", "key.toml"), "Did you mean 'method'?"),
+    "setting in a file": (("tune", "setting.toml"), "Did you mean 'length'?"),
+    "missing run file": (("tune", "nosuch.toml"), "No such file"),
+    "missing file": ((*TUNE, "--train", "nosuch.jsonl"), "no file 'nosuch.jsonl'"),
+    "missing validation file": ((*TUNE, "--validation", "nosuch.jsonl"), "no file 'nosuch.jsonl'"),
+    "broken file": ((*TUNE, "--train", "broken.jsonl"), "broken.jsonl, line 1: not JSON"),
+    "sample": ((*TUNE, "--train", "sample:intent/train"), "Did you mean 'intents'?"),
+    "column": ((*TUNE, "--text", "txt"), "Did you mean 'text'?"),
+    "label": ((*TUNE, "--label", "lable"), "Did you mean 'label'?"),
+    "column of a validation row": ((*TUNE, "--validation", "other.jsonl"), "other.jsonl, line 1: there is no column"),
+    "column of texts": ((*TUNE, "--task", "text", "--label", "lable"), "Did you mean 'label'?"),
+    "nothing to read": (("tune", "--out", "out"), "'train' is missing"),
+    "nowhere to go": (("tune", "--train", "d.jsonl"), "'out' is missing"),
+    "column of questions": ((*TUNE, "--task", "answering", "--text", "txt"), "Did you mean 'text'?"),
+}
+
+
+def test_slips_are_told_without_a_model_library(tmp_path: Path) -> None:
+    lines(tmp_path / "d.jsonl", opinions(16))
+    lines(tmp_path / "other.jsonl", [{"txt": "a", "label": "good"}])
+    (tmp_path / "broken.jsonl").write_text("{\n", encoding="utf-8")
+    run = "[run]\ntrain = 'd.jsonl'\nout = 'out'\n"
+    (tmp_path / "key.toml").write_text(run + "metod = 'frozen'\n", encoding="utf-8")
+    (tmp_path / "setting.toml").write_text(run + "[method]\nlenght = 3\n", encoding="utf-8")
+    before = sorted(tmp_path.iterdir())
+    told = quickly(tmp_path, *(arguments for arguments, _ in SLIPS.values()))
+    for (name, (_, expected)), (code, _, said) in zip(SLIPS.items(), told, strict=True):
+        assert code == 2, name
+        assert expected in said, name
+    assert sorted(tmp_path.iterdir()) == before

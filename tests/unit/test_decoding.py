@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptuary.decoding import Labels, constrained, free, rank
+from promptuary.decoding import Labels, calibrated, constrained, free, rank
 from promptuary.errors import SettingError
 from promptuary.injections import Embeddings, KeyValues
 from promptuary.model import SoftPrompted
@@ -86,6 +86,25 @@ def test_rank_is_the_argmax_over_labels_of_their_summed_log_probability(family: 
         assert found.texts[row] == known.texts[best]
         assert torch.allclose(found.probability[row], torch.tensor(scores).softmax(0), atol=1e-4)
     assert found.illegal == 0.0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_calibrated_labels_are_ranked_by_how_much_likelier_an_input_makes_them(family: str) -> None:
+    model, known = prompted(family), labels()
+    x = instance(model)
+    empty = model.instance(x.ids[2:], x.mask[2:])  # the last two texts stand for inputs without content
+    found = rank(model, x, calibrated(model, empty, known))
+    assert found.probability is not None
+    scores = torch.tensor([[log_probability(model, row, ids) for ids in IDS] for row in range(len(TEXTS))])
+    shares = scores.softmax(1)
+    wanted = shares / shares[2:].mean(0)
+    assert torch.allclose(found.probability, wanted / wanted.sum(1, keepdim=True), atol=1e-4)
+    assert torch.equal(found.label, wanted.argmax(1))
+    assert not torch.equal(found.label, rank(model, x, known).label)
+    alone = model.instance(x.ids[:1], x.mask[:1])
+    even = rank(model, alone, calibrated(model, alone, known)).probability
+    assert even is not None
+    assert torch.allclose(even, torch.full((1, len(IDS)), 1 / len(IDS)), atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -14,15 +14,15 @@ import pytest
 from promptuary import Run
 from promptuary.backbones.load import load
 from promptuary.data.source import Row, rows
-from promptuary.data.task import tagging, text_to_text
+from promptuary.data.task import classification, tagging, text_to_text
 from promptuary.errors import BackboneError, DataError, SettingError
-from promptuary.kinds import KINDS, Tagging, Text
+from promptuary.kinds import KINDS, Classification, Tagging, Text
 from promptuary.kinds.tagging import Tags
 from promptuary.kinds.text import Reply
+from promptuary.material import hold_out
 from promptuary.metrics import bleu, chrf, exact_match
 from promptuary.train.stepper import Stepper
 from promptuary.tuned import open_prompt
-from promptuary.tuning import hold_out
 from tests.saved import command, done, lines, read, refused, save
 from tests.saved import opinions as classified
 
@@ -300,12 +300,43 @@ def test_only_classes_are_decoded(bench: Bench) -> None:
     assert "task='text' writes no class" in said
 
 
-def test_a_model_whose_texts_never_end_is_refused(bench: Bench) -> None:
+@pytest.mark.parametrize("family", ["gpt2", "t5"])
+def test_a_model_whose_texts_never_end_is_refused(bench: Bench, family: str) -> None:
+    backbone = load(str(bench.model(family)))
+    backbone.tokenizer.eos_token = None
+    classes = classification([Row(row, "x") for row in classified(4)], name="x")
+    for readout in ("text", "auto") if family == "t5" else ("text",):
+        run = Run(train="a", out="b", readout=readout)
+        with pytest.raises(BackboneError, match=r"readout='text' on .* no token that ends a text"):
+            Classification.begin(run, backbone, classes, soft=3, columns=())
+    run = Run(train="a", out="b", task="text")
+    with pytest.raises(BackboneError, match=r"task='text' on .* no token that ends a text"):
+        Text.begin(run, backbone, text_to_text(name="x"), soft=3, columns=())
+
+
+def test_classes_need_no_end_where_they_are_not_written(bench: Bench) -> None:
     backbone = load(str(bench.model("gpt2")))
     backbone.tokenizer.eos_token = None
-    run = Run(train="a", out="b", task="text")
-    with pytest.raises(BackboneError, match="no token that ends a text"):
-        Text.begin(run, backbone, text_to_text(name="x"), soft=3, columns=())
+    classes = classification([Row(row, "x") for row in classified(4)], name="x")
+    for readout in ("auto", "verbalizer", "classifier"):
+        found = Classification.begin(Run(train="a", out="b", readout=readout), backbone, classes, soft=3, columns=())
+        assert found.readout == {"auto": "verbalizer"}.get(readout, readout)
+
+
+@pytest.mark.parametrize("readout", ["text", "verbalizer", "classifier"])
+def test_a_tokenizer_without_padding_gives_the_same_alone_and_in_any_batch(
+    bench: Bench, tmp_path: Path, readout: str
+) -> None:
+    data = lines(tmp_path / "d.jsonl", classified(16))
+    options = ["--train", data, "--validation", data, "--readout", readout, "--epochs", 1, "--out", tmp_path / "out"]
+    done("tune", "--backbone", bench.model("llama"), "--method", "prompt-tuning", *options)
+    tuned, given = open_prompt(tmp_path / "out"), list(rows(str(data)))
+    assert tuned.backbone.tokenizer.pad_token_id is None
+    together = list(tuned.predict(given, batch=5))
+    for row, answer in zip(given, together, strict=True):
+        assert next(tuned.predict([row])).probability == pytest.approx(answer.probability, abs=1e-5)
+    if readout == "text":
+        assert tuned.decode(given, mode="free", batch=5) == tuned.decode(given, mode="free", batch=1)
 
 
 def test_classes_are_scored_by_what_was_answered(bench: Bench, tmp_path: Path) -> None:

@@ -28,6 +28,10 @@ def test_defaults_are_a_whole_run() -> None:
         ({"readout": "x"}, "'readout': input should be 'auto'"),
         ({"max_length": 0}, "'max_length'"),
         ({"settings": 3}, "'settings'"),
+        ({"settings": 3, "method": "prompt-tuning", "preset": "paper"}, "'settings'"),
+        ({"preset": 3, "method": "prompt-tuning"}, "no preset '3'"),
+        ({"preset": "paper", "method": "promt-tuning"}, "no method 'promt-tuning'"),
+        ({"z_loss": -1.0}, "'z_loss'"),
         ({"words": {"a": 3}}, "'words"),
     ],
 )
@@ -37,12 +41,12 @@ def test_a_field_that_cannot_be_is_named(values: dict[str, object], expected: st
 
 
 def test_what_is_missing_is_named() -> None:
-    with pytest.raises(SettingError, match="'out': field required"):
+    with pytest.raises(SettingError, match=r"'out' is missing. Write --out NAME on the command line, or out = "):
         Run(train="a")
 
 
 def test_a_recipe_takes_presets_and_single_fields() -> None:
-    paper = METHODS["prompt-tuning"].presets["paper"]
+    paper = METHODS["prompt-tuning"].presets["paper"].recipe
     run = Run(train="a", out="b", method="prompt-tuning", preset="paper", recipe={"rate": 0.1})
     assert run.full_recipe().rate == 0.1
     assert run.full_recipe().steps == paper.steps
@@ -50,6 +54,68 @@ def test_a_recipe_takes_presets_and_single_fields() -> None:
     assert (fewer.epochs, fewer.steps) == (3, 0)
     both = Run(train="a", out="b", method="prompt-tuning", recipe={"epochs": 3, "steps": 7}).full_recipe()
     assert (both.epochs, both.steps) == (3, 7)
+
+
+PRESETS = [(name, preset) for name, m in METHODS.items() for preset in m.presets]
+
+
+@pytest.mark.parametrize(("name", "preset"), PRESETS)
+def test_a_preset_says_what_its_method_and_a_run_know(name: str, preset: str) -> None:
+    found = METHODS[name].presets[preset]
+    assert found.summary
+    assert set(found.run) <= set(Run.model_fields) - {"backbone", "train", "validation", "method", "settings", "out"}
+    run = Run(train="a", out="b", method=name, preset=preset)
+    run.check_settings()
+    assert {key: getattr(run, key) for key in found.run} == found.run
+    assert run.settings == found.settings
+    assert run.full_recipe() == found.recipe
+
+
+# Lester et al. 2021, section 3 and the published configuration: length, start, optimizer, and what the frozen T5 keeps.
+LESTER = {
+    "settings": {"length": 100}, "init": "labels", "readout": "text", "dropout": True, "z_loss": 1e-4,
+}  # fmt: skip
+# Liu et al. 2022, the published script for RTE on BERT-large.
+RTE = {"settings": {"length": 20}, "readout": "classifier", "pool": "first", "max_length": 128, "dropout": True}
+
+
+def test_a_paper_is_the_whole_set_up() -> None:
+    run = Run(train="a", out="b", method="prompt-tuning", preset="paper")
+    assert {name: getattr(run, name) for name in LESTER} == LESTER
+    recipe = run.full_recipe()
+    assert (recipe.optimizer, recipe.rate, recipe.scaled, recipe.schedule) == ("adafactor", 0.3, False, "constant")
+    assert (recipe.decay, recipe.batch, recipe.steps, recipe.precision) == (1e-5, 32, 30_000, "bf16")
+    run = Run(train="a", out="b", method="p-tuning-v2", preset="paper-rte")
+    assert {name: getattr(run, name) for name in RTE} == RTE
+    recipe = run.full_recipe()
+    assert (recipe.rate, recipe.dropout, recipe.batch, recipe.epochs, recipe.decay) == (1e-2, 0.1, 32, 60, 0.0)
+
+
+STATED: dict[str, object] = {
+    "settings": {"length": 7, "head": 1}, "init": "random", "readout": "classifier", "dropout": False, "z_loss": 0.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_what_is_stated_wins_over_a_preset(name: str, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text("[run]\ntrain = 'a'\nout = 'b'\npreset = 'paper'\n", encoding="utf-8")
+    for stated in ({"method": "prompt-tuning", name: STATED[name]}, {"method": "prompt-tuning", **STATED}):
+        run = read_run(tmp_path / "run.toml", stated)
+        expected = {**LESTER, **stated}
+        assert {key: getattr(run, key) for key in expected} == expected
+
+
+def test_a_setting_that_is_stated_leaves_the_others_of_a_preset() -> None:
+    settings = {"middle": 16}
+    run = Run(train="a", out="b", method="prefix-tuning", preset="paper-xsum", settings=settings)
+    assert run.settings == {"length": 200, "middle": 16}
+    words = {"yes": "sure", "no": "never"}
+    assert Run(train="a", out="b", method="p-tuning", preset="rte-few-shot-frozen", words=words).words == words
+
+
+def test_a_preset_leaves_out_what_a_kind_of_task_has_not() -> None:
+    run = Run(train="a", out="b", task="tagging", method="p-tuning-v2", preset="paper-rte")
+    assert (run.readout, run.pool, run.max_length, run.settings) == ("auto", "auto", 128, {"length": 20})
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A tuned prompt in memory: every method on every kind of model comes back the same, in this process and a new one."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,10 +16,10 @@ from promptuary.backbones.load import load
 from promptuary.data.source import Row, rows
 from promptuary.errors import DataError, SettingError
 from promptuary.generators import Free, Mapped
+from promptuary.material import hold_out
 from promptuary.methods import METHODS
 from promptuary.tuned import open_prompt
-from promptuary.tuning import hold_out
-from tests.saved import Shelf, lines, opinions
+from tests.saved import Shelf, lines, opinions, read
 
 FAMILIES = ("bert", "gpt2", "t5")
 TEXTS = ["I like this box", "I want my money back very much"]
@@ -146,6 +147,21 @@ def test_pairs_of_texts(shelf: Shelf, tmp_path: Path) -> None:
     assert one.probability != two.probability
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_pairs_of_texts_are_worded_alike_when_a_prompt_is_opened(shelf: Shelf, tmp_path: Path, family: str) -> None:
+    data = lines(tmp_path / "d.jsonl", [{"a": r["text"], "b": "thank you", "label": r["label"]} for r in opinions(16)])
+    run = Run(
+        backbone=str(shelf.model(family)), train=str(data), validation=str(data), text="a", text_pair="b",
+        method="prompt-tuning", recipe={"epochs": 1}, out=str(tmp_path / "out"),
+    )  # fmt: skip
+    (outcome,) = tune(run)
+    tokenizer = outcome.tuned.backbone.tokenizer
+    wanted = [tokenizer(f"{row['a']}\n{row['b']}")["input_ids"] for row in read(data)]
+    assert tokenizer.bos_token_id is None or all(ids.count(tokenizer.bos_token_id) <= 1 for ids in wanted)
+    for tuned in (outcome.tuned, open_prompt(tmp_path / "out")):
+        assert [example.ids for example in tuned.wording.encode(rows(str(data)))] == wanted
+
+
 def test_scores_name_the_majority(shelf: Shelf, tmp_path: Path) -> None:
     tuned = open_prompt(shelf.prompt("bert", "frozen"))
     rare = [row for row in opinions(20) if row["label"] == "good" or row["id"] < 5]
@@ -249,6 +265,53 @@ def test_a_prompt_names_the_backbone_it_was_tuned_on(shelf: Shelf, tmp_path: Pat
     assert [a.probabilities for a in open_prompt(outcome.folder).predict_texts(TEXTS)] == [
         a.probabilities for a in before
     ]
+
+
+GIVEN: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "dropout asked for": ({}, {"dropout": True}, "dropout=True, but the backbone that was given has dropout=False"),
+    "dropout kept": ({"dropout": True}, {}, "dropout=False, but the backbone that was given has dropout=True"),
+    "precision asked for": ({}, {"recipe": {"precision": "bf16"}}, "precision='bf16', but .* has precision='fp32'"),
+    "precision kept": ({"dtype": torch.bfloat16}, {}, "precision='fp32', but .* has precision='bf16'"),
+    "precision without a name": ({"dtype": torch.float16}, {}, "precision='fp32', but .* has precision='float16'"),
+    "device": ({}, {"device": "cuda:3"}, "device='cuda:3', but .* has device='cpu'"),
+}
+
+
+@pytest.mark.parametrize("family", ["bert", "llama", "t5"])
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_backbone_that_is_given_must_be_the_one_described(
+    shelf: Shelf, tmp_path: Path, family: str, name: str
+) -> None:
+    how, asked, expected = GIVEN[name]
+    backbone = load(str(_dropping(shelf.model(family), tmp_path / "model")), **how)
+    before = torch.get_rng_state()
+    run = Run(train=str(shelf.train), validation=str(shelf.dev), out=str(tmp_path / "out"), **asked)
+    with pytest.raises(SettingError, match=expected):
+        tune(run, backbone=backbone)
+    assert not (tmp_path / "out").exists()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not backbone.model.training
+
+
+def _dropping(model: Path, folder: Path) -> Path:
+    """The same model with dropout in its attention and nowhere else (Llama has no other)."""
+    shutil.copytree(model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    names = ("attention_probs_dropout_prob", "attention_dropout", "dropout_rate")
+    (folder / "config.json").write_text(json.dumps({**config, **dict.fromkeys(names, 0.1)}))
+    return folder
+
+
+def test_what_a_given_backbone_does_is_recorded(shelf: Shelf, tmp_path: Path) -> None:
+    backbone = load(str(shelf.model("bert")), dtype=torch.bfloat16, dropout=True, device="cpu")
+    run = Run(
+        train=str(shelf.train), validation=str(shelf.dev), method="frozen", dropout=True, device="cpu",
+        recipe={"epochs": 1, "precision": "bf16"}, out=str(tmp_path / "out"),
+    )  # fmt: skip
+    (outcome,) = tune(run, backbone=backbone)
+    assert outcome.tuned.manifest.run["precision"] == "bf16"
+    assert json.loads((tmp_path / "out" / "record.jsonl").read_text().splitlines()[0])["settings"]["dropout"] is True
+    assert open_prompt(outcome.folder).backbone.dtype == torch.bfloat16
 
 
 def test_a_moved_run_is_the_same_run(shelf: Shelf, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from promptuary import Run, tune
 from promptuary.backbones.load import load
@@ -121,7 +122,7 @@ def test_a_row_that_changes_sides_makes_another_run(shelf: Shelf, tmp_path: Path
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_prompt_scores_as_it_did_when_it_was_selected(shelf: Shelf, tmp_path: Path, name: str) -> None:
-    backbone = load(str(shelf.model("bert")))  # in fp32, so that the run's bf16 is the arithmetic's alone
+    backbone = load(str(shelf.model("bert")), dtype=torch.bfloat16)
     recipe = {"epochs": 1, "batch": 8, "precision": "bf16"}
     (outcome,) = tune(described(shelf, tmp_path, method=name, recipe=recipe), backbone=backbone)
     given = list(rows(str(shelf.dev)))

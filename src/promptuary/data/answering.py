@@ -1,61 +1,39 @@
 """Questions and contexts as token ids, for tasks whose answer is a span of the context."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from promptuary.data import template as templates
-from promptuary.data.example import Example, chunked
+from promptuary.data.encoder import Encoder
+from promptuary.data.example import Example
 from promptuary.data.source import Row
-from promptuary.data.task import Task, column, written
-from promptuary.data.template import Field
-from promptuary.data.tokens import Tokens
-from promptuary.data.writing import Limit, Writer
+from promptuary.data.task import column, written
+from promptuary.data.template import Field, Item
 from promptuary.errors import DataError
 
 Span = tuple[int, int]
 NOWHERE = (-1, -1)
 
 
-class AnswerWording:
+class AnswerWording(Encoder):
     """How the rows of a question-answering task are written: the question, then the context.
 
-    Arguments:
-        tokenizer, max_length, room, causal: as for `Wording`. Only the context is cut; where the answer is cut off,
-            the span is -1.
+    Examples hold the tokens that answers may consist of and the span of the first answer. Only the context is cut;
+    where the answer is cut off, the span is -1.
     """
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        task: Task,
-        *,
-        max_length: int | None = None,
-        room: int | None = None,
-        causal: bool = False,
-    ) -> None:
-        assert task.text_pair is not None
-        self.task, self.tokens, self.soft = task, Tokens(tokenizer, causal=causal), 0
-        self._question, self._context = Field(task.text, cut=False), Field(task.text_pair, cut=True)
-        fields = [self._question, self._context]
-        self._writer = Writer(self.tokens, templates.plain(self.tokens, fields), fields, Limit(max_length, room))
-
-    def encode(self, rows: Iterable[Row], *, labelled: bool = True) -> list[Example]:
-        """The rows as token ids, with the tokens that answers may consist of and the span of the first answer.
-
-        Raises:
-            DataError: for a row that lacks a text, whose answer does not stand where it says, or that is too long.
-        """
-        return list(chunked(rows, lambda chunk: self._encode(chunk, labelled)))
+    def _layout(self) -> tuple[list[Item], list[Field]]:
+        fields = [Field(self.task.text, cut=False), Field(str(self.task.text_pair), cut=True)]
+        return templates.plain(self.tokens, fields), fields
 
     def _encode(self, rows: Sequence[Row], labelled: bool) -> list[Example]:
-        texts = [{field: written(row, field.column) for field in (self._question, self._context)} for row in rows]
-        places = [row.place for row in rows]
-        lines = self._writer.write(texts, places, [0] * len(rows), owners=True)
+        texts = [{field: written(row, field.column) for field in self.fields} for row in rows]
+        places, hole = [row.place for row in rows], self.fields[1]
+        lines = self.writer.write(texts, places, [0] * len(rows), owners=True)
         known = labelled and self.task.label is not None
         examples = []
         for row, text, line in zip(rows, texts, lines, strict=True):
-            context = [owner[1:] if owner and owner[0] == self._context else None for owner in line.owners]
-            answer = answer_span(row, str(self.task.label), text[self._context]) if known else NOWHERE
+            context = [owner[1:] if owner and owner[0] == hole else None for owner in line.owners]
+            answer = answer_span(row, str(self.task.label), text[hole]) if known else NOWHERE
             span = _tokens(context, answer) if known else None
             examples.append(Example(line.ids, line.types, span=span, context=context, cut=line.cut))
         return examples

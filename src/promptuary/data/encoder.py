@@ -1,20 +1,70 @@
-"""What every wording can do, whatever its tasks are."""
+"""What every wording does, whatever its task: rows of a task in, token ids out."""
 
-from collections.abc import Iterable
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any
 
+from promptuary.data import template as templates
 from promptuary.data.example import Example
 from promptuary.data.source import Row
 from promptuary.data.task import Task
+from promptuary.data.template import Field, Item
 from promptuary.data.tokens import Tokens
+from promptuary.data.writing import Limit, Writer
+
+CHUNK = 1024  # tokenizers are fast on many texts at once, and memory stays bounded
 
 
-class Encoder(Protocol):
-    """Whatever turns the rows of its task into examples; `soft` is how many places of soft tokens each row has."""
+class Encoder(ABC):
+    """How the rows of one task are written for one backbone; `soft` is how many places of soft tokens each row has.
 
-    task: Task
-    tokens: Tokens
-    soft: int
+    Arguments:
+        tokenizer: the backbone's.
+        max_length: the length to which texts are cut, special tokens counted, soft tokens not; `None` never cuts.
+        room: how many tokens fit beside the prompt (`SoftPrompted.room`).
+        causal: the backbone is a causal model: the input stays open at its end, and targets continue it.
+
+    Raises:
+        SettingError: for lengths that do not fit.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        task: Task,
+        *,
+        max_length: int | None = None,
+        room: int | None = None,
+        causal: bool = False,
+    ) -> None:
+        self.task, self.tokens = task, Tokens(tokenizer, causal=causal)
+        items, self.fields = self._layout()
+        self.soft, self.blanks = templates.soft_tokens(items), templates.blanks(items)
+        self.writer = Writer(self.tokens, items, self.fields, Limit(max_length, room))
 
     def encode(self, rows: Iterable[Row], *, labelled: bool = True) -> list[Example]:
-        """The rows as token ids; `labelled` says whether they carry their answers."""
+        """The rows as token ids.
+
+        Arguments:
+            labelled: whether rows carry their answers.
+
+        Raises:
+            DataError: for a row that lacks a text or a known answer, or is too long.
+        """
+        remaining, examples = iter(rows), list[Example]()
+        while chunk := list(islice(remaining, CHUNK)):
+            examples += self._encode(chunk, labelled)
+        return examples
+
+    def _layout(self) -> tuple[list[Item], list[Field]]:
+        """What a row is written as, and the fields it is filled from: the texts, one after the other."""
+        return templates.plain(self.tokens, self._texts), self._texts
+
+    @property
+    def _texts(self) -> list[Field]:
+        return [Field(column, cut=True) for column in (self.task.text, self.task.text_pair) if column is not None]
+
+    @abstractmethod
+    def _encode(self, rows: Sequence[Row], labelled: bool) -> list[Example]:
+        """Some rows as token ids."""

@@ -1,12 +1,6 @@
 """One row as token ids, with what its read-out needs to know. Plain lists: thousands of them cost little."""
 
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
-
-from promptuary.data.source import Row
-
-CHUNK = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +32,3 @@ class Example:
     context: list[tuple[int, int] | None] | None = None
     fields: list[int] | None = None
     cut: int = 0
-
-
-def chunked(rows: Iterable[Row], encode: Callable[[list[Row]], list[Example]]) -> Iterator[Example]:
-    """Encode rows by the thousand: tokenizers are fast on many texts at once, and memory stays bounded."""
-    remaining = iter(rows)
-    while chunk := list(islice(remaining, CHUNK)):
-        yield from encode(chunk)

@@ -1,49 +1,23 @@
 """Rows of words as token ids, for tasks with a tag for each word: a word's tag stands at its first token."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
 
-from promptuary.data import template as templates
-from promptuary.data.example import Example, chunked
+from promptuary.data.encoder import Encoder
+from promptuary.data.example import Example
 from promptuary.data.source import Row
-from promptuary.data.task import Task, tags, words
-from promptuary.data.template import Field
-from promptuary.data.tokens import Tokens
-from promptuary.data.writing import Limit, Line, Writer
+from promptuary.data.task import tags, words
+from promptuary.data.writing import Line
 
 VISIBLE = "?"  # stands for a word of which a tokenizer makes no token, so that every word has a place for its tag
 
 
-class TagWording:
+class TagWording(Encoder):
     """How the rows of a tagging task are written: the words with spaces between them.
 
-    Arguments:
-        tokenizer, max_length, room, causal: as for `Wording`. Words that are cut off have no token and no tag.
+    Words that are cut off have no token and no tag.
     """
-
-    def __init__(
-        self,
-        tokenizer: Any,
-        task: Task,
-        *,
-        max_length: int | None = None,
-        room: int | None = None,
-        causal: bool = False,
-    ) -> None:
-        self.task, self.tokens, self.soft = task, Tokens(tokenizer, causal=causal), 0
-        self._field = Field(task.text, cut=True)
-        items = templates.plain(self.tokens, [self._field])
-        self._writer = Writer(self.tokens, items, [self._field], Limit(max_length, room))
-
-    def encode(self, rows: Iterable[Row], *, labelled: bool = True) -> list[Example]:
-        """The rows as token ids with the words and tags of their tokens.
-
-        Raises:
-            DataError: for a row without words, without a known tag for each, or that is too long.
-        """
-        return list(chunked(rows, lambda chunk: self._encode(chunk, labelled)))
 
     def _encode(self, rows: Sequence[Row], labelled: bool) -> list[Example]:
         told = [words(row, self.task.text) for row in rows]
@@ -57,8 +31,9 @@ class TagWording:
         return [self._example(*row, labelled) for row in zip(rows, lines, told, strict=True)]
 
     def _lines(self, rows: Sequence[Row], told: Sequence[Sequence[str]]) -> list[Line]:
-        texts = [{self._field: " ".join(own)} for own in told]
-        return self._writer.write(texts, [row.place for row in rows], [0] * len(rows), owners=True)
+        [field] = self.fields
+        texts = [{field: " ".join(own)} for own in told]
+        return self.writer.write(texts, [row.place for row in rows], [0] * len(rows), owners=True)
 
     def _example(self, row: Row, line: Line, own: Sequence[str], labelled: bool) -> Example:
         first = _words(line, own)

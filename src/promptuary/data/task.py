@@ -52,6 +52,11 @@ class Task:
         """The names of the classes as words: underscores become spaces."""
         return tuple(" ".join(name.replace("_", " ").split()) or name for name in self.labels)
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that rows with answers have: text, second text, answer."""
+        return tuple(name for name in (self.text, self.text_pair, self.label) if name is not None)
+
     def texts(self, row: Row) -> tuple[str, ...]:
         """The row's text, and its second text where the task has one.
 

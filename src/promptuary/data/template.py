@@ -99,12 +99,14 @@ Item = Fixed | Run
 def plain(tokens: Tokens, fields: Sequence[Field]) -> list[Item]:
     """One or two texts with the special tokens and segment ids that the tokenizer gives them.
 
-    Where a tokenizer puts nothing between two texts (GPT-2), a line break keeps them apart.
+    A causal model reads two texts as one, with a line break between them: what its tokenizer puts there (Llama's begins
+    a second text) stands in no text that it was trained on. So does any other whose tokenizer puts nothing there.
     """
-    frame = tokens.frame(len(fields))
-    if len(fields) == 2 and not frame.parts[1]:
+    if len(fields) == 2 and (tokens.causal or not tokens.frame(2).parts[1]):
         first, second = fields
-        return _framed(tokens.frame(1), [Run((first, "\n", second), type=frame.texts[0])])
+        frame = tokens.frame(1)
+        return _framed(frame, [Run((first, "\n", second), type=frame.texts[0])])
+    frame = tokens.frame(len(fields))
     items: list[Item] = [Fixed(frame.parts[0], frame.types[0])]
     for i, field in enumerate(fields):
         items += [Run((field,), type=frame.texts[i]), Fixed(frame.parts[i + 1], frame.types[i + 1])]

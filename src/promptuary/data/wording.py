@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from promptuary.data import template as templates
-from promptuary.data.example import Example, chunked
+from promptuary.data.encoder import Encoder
+from promptuary.data.example import Example
 from promptuary.data.source import Row
 from promptuary.data.task import Task, written
-from promptuary.data.template import SOFT, Field
-from promptuary.data.tokens import Tokens
-from promptuary.data.writing import Limit, Writer
+from promptuary.data.template import SOFT, Field, Item
 from promptuary.errors import SettingError
 
 
@@ -27,17 +26,14 @@ class Answer:
     target: list[int] | None = None
 
 
-class Wording:
+class Wording(Encoder):
     """How the rows of a task with one class or one text a row are written.
 
     Arguments:
-        tokenizer: the backbone's.
         template: see `data/template.py`; `None` writes the texts as the tokenizer writes one or two texts.
         columns: further columns that a template may name.
-        max_length: the length to which texts are cut, special tokens counted, soft tokens not; `None` never cuts.
-        room: how many tokens fit beside the prompt (`SoftPrompted.room`).
         reserved: how many places behind the input a causal model needs for what it writes.
-        causal: the backbone is a causal model: the input stays open at its end, and targets continue it.
+        tokenizer, max_length, room, causal: see `Encoder`.
 
     Raises:
         SettingError: for a template that cannot be filled, for lengths that do not fit.
@@ -55,28 +51,15 @@ class Wording:
         reserved: int = 0,
         causal: bool = False,
     ) -> None:
-        self._reserved = reserved if causal else 0
-        self.task, self.template, self.tokens = task, template, Tokens(tokenizer, causal=causal)
-        own = [Field(column, cut=True) for column in (task.text, task.text_pair) if column is not None]
-        if template is None:
-            self._fields, items = own, templates.plain(self.tokens, own)
-        else:
-            named = _names(own, columns)
-            items = templates.parse(template, self.tokens, named)
-            self._fields = _used(template, own, named)
-        self.soft, self.blanks = templates.soft_tokens(items), templates.blanks(items)
-        self._writer = Writer(self.tokens, items, self._fields, Limit(max_length, room))
+        self.template, self._columns, self._reserved = template, tuple(columns), reserved
+        super().__init__(tokenizer, task, max_length=max_length, room=room, causal=causal)
 
-    def encode(self, rows: Iterable[Row], *, labelled: bool = True) -> list[Example]:
-        """The rows as token ids.
-
-        Arguments:
-            labelled: whether rows carry their answers; where they do not, labels are -1 and targets `None`.
-
-        Raises:
-            DataError: for a row that lacks a text or a known label, or is too long.
-        """
-        return list(chunked(rows, lambda chunk: self._encode(chunk, labelled)))
+    def _layout(self) -> tuple[list[Item], list[Field]]:
+        if self.template is None:
+            return super()._layout()
+        named = _names(self._texts, self._columns)
+        items = templates.parse(self.template, self.tokens, named)
+        return items, _used(self.template, self._texts, named)
 
     def label_tokens(self, words: Sequence[str] | None = None) -> list[list[int]]:
         """The token ids of each class's words (by default its name), as they stand inside a sentence."""
@@ -89,14 +72,14 @@ class Wording:
     def _encode(self, rows: Sequence[Row], labelled: bool) -> list[Example]:
         answers = self._answers(rows, labelled)
         reserved = [max(self._reserved, len(a.target or ())) if self.tokens.causal else 0 for a in answers]
-        lines = self._writer.write([self._texts(row) for row in rows], [row.place for row in rows], reserved)
+        lines = self.writer.write([self._filled(row) for row in rows], [row.place for row in rows], reserved)
         return [
             Example(line.ids, line.types, label=a.label, target=a.target, blanks=line.blanks or None, cut=line.cut)
             for line, a in zip(lines, answers, strict=True)
         ]
 
-    def _texts(self, row: Row) -> dict[Field, str]:
-        texts = {field: written(row, field.column) for field in self._fields}
+    def _filled(self, row: Row) -> dict[Field, str]:
+        texts = {field: written(row, field.column) for field in self.fields}
         return texts if self.template is None else {field: text.strip() for field, text in texts.items()}
 
     def _answers(self, rows: Sequence[Row], labelled: bool) -> list[Answer]:

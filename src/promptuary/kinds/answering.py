@@ -3,19 +3,19 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from promptuary.backbones.backbone import Backbone
 from promptuary.data.answering import AnswerWording, accepted, answer_text
 from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example
 from promptuary.data.source import Row
 from promptuary.data.task import Task, answering, written
-from promptuary.kinds.kind import Kind, causal
+from promptuary.kinds.kind import Kind
 from promptuary.metrics import exact_match, token_f1
-from promptuary.readouts import Span, Spans
 
 if TYPE_CHECKING:
+    from promptuary.backbones.backbone import Backbone
+    from promptuary.readouts import Span, Spans
     from promptuary.specs import Run
 
 
@@ -39,6 +39,7 @@ class Answering(Kind):
 
     name = "answering"
     defaults = MappingProxyType({"text": "question", "text_pair": "context", "label": "answers", "metric": "token_f1"})
+    encoder = AnswerWording
     metrics = ("token_f1", "exact_match", "loss")
     takes = frozenset({"text_pair"})
 
@@ -46,17 +47,12 @@ class Answering(Kind):
     def task(cls, rows: Iterable[Row], name: str, run: "Run") -> Task:
         return answering(name=name, question=run.text, context=str(run.text_pair), label=run.label)
 
-    @classmethod
-    def begin(cls, run: "Run", backbone: Backbone, task: Task, *, soft: int, columns: Sequence[str]) -> Self:
-        return cls(max_length=run.max_length)
+    def reader(self, backbone: "Backbone", wording: Encoder, *, seed: int = 0) -> "Span":
+        from promptuary.readouts import Span
 
-    def wording(self, backbone: Backbone, task: Task, room: int | None) -> AnswerWording:
-        return AnswerWording(backbone.tokenizer, task, max_length=self.max_length, room=room, causal=causal(backbone))
-
-    def reader(self, backbone: Backbone, wording: Encoder, *, seed: int = 0) -> Span:
         return Span(backbone.shape.output, seed=seed)
 
-    def answers(self, said: Spans, wording: Encoder, rows: Sequence[Row], examples: Sequence[Example]) -> list[Found]:
+    def answers(self, said: "Spans", wording: Encoder, rows: Sequence[Row], examples: Sequence[Example]) -> list[Found]:
         answers = []
         spans = zip(rows, examples, said.columns.tolist(), said.score.tolist(), strict=True)
         for row, example, (first, last), score in spans:

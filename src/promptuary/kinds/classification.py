@@ -1,33 +1,30 @@
 """One class a row, read by a trained layer, by label words, or written out as text."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from promptuary import decoding
-from promptuary.backbones.backbone import Backbone
 from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example
-from promptuary.data.loader import Loader
 from promptuary.data.source import Row
 from promptuary.data.task import Label, Task, classification
 from promptuary.data.tokens import Tokens
 from promptuary.data.wording import Wording
-from promptuary.decoding import Decoded, Labels
 from promptuary.errors import BackboneError, CheckpointError, SettingError, nearest
-from promptuary.kinds.kind import Kind, causal
+from promptuary.kinds.kind import Kind, causal, check_writes
 from promptuary.metrics import accuracy, f1, illegal_rate
-from promptuary.model import SoftPrompted
-from promptuary.readouts import Classifier, LanguageModel, Prediction, Readout, WordsAsContinuation, WordsAtBlanks
-from promptuary.values import Instance
 
 if TYPE_CHECKING:
+    from promptuary.backbones.backbone import Backbone
+    from promptuary.data.batch import Batch
+    from promptuary.decoding import Labels
+    from promptuary.model import SoftPrompted
+    from promptuary.readouts import Prediction, Readout
     from promptuary.specs import Run
+    from promptuary.values import Instance
 
-MODES: Mapping[str, Callable[[SoftPrompted, Instance, Labels], Decoded]] = MappingProxyType(
-    {"free": decoding.free, "rank": decoding.rank, "constrained": decoding.constrained}
-)
+CONTENTLESS = "N/A"
 
 
 @dataclass(frozen=True)
@@ -52,12 +49,13 @@ class Classification(Kind):
     Arguments:
         readout: `classifier` (reads the state `pool`), `verbalizer` or `text`. words: label words by class.
         template: see `data/template.py`. columns: what else it may name. blanks: how many mask tokens it has.
+        z_loss: see `LanguageModel`; 0 where no text is learned.
     """
 
     name = "classification"
     defaults = MappingProxyType({"metric": "accuracy"})
     metrics = ("accuracy", "macro_f1")
-    takes = frozenset({"text_pair", "template", "readout", "pool", "words"})
+    takes = frozenset({"text_pair", "template", "readout", "pool", "words", "z_loss"})
     stratified = True
 
     readout: Literal["classifier", "verbalizer", "text"]
@@ -66,13 +64,14 @@ class Classification(Kind):
     template: str | None
     columns: tuple[str, ...]
     blanks: int
+    z_loss: float = 0.0
 
     @classmethod
     def task(cls, rows: Iterable[Row], name: str, run: "Run") -> Task:
         return classification(rows, name=name, text=run.text, text_pair=run.text_pair, label=run.label)
 
     @classmethod
-    def begin(cls, run: "Run", backbone: Backbone, task: Task, *, soft: int, columns: Sequence[str]) -> Self:
+    def begin(cls, run: "Run", backbone: "Backbone", task: Task, *, soft: int, columns: Sequence[str]) -> Self:
         kind = run.readout if run.readout != "auto" or soft else "classifier"  # then it is all there is to train
         readout = _readout(backbone, kind)
         pool = ("last" if causal(backbone) else "mean") if run.pool == "auto" else run.pool
@@ -80,7 +79,7 @@ class Classification(Kind):
         plain = Wording(backbone.tokenizer, task, template=run.template, columns=columns, causal=causal(backbone))
         return cls(
             max_length=run.max_length, readout=readout, pool=pool, words=words, template=run.template,
-            columns=tuple(columns), blanks=plain.blanks,
+            columns=tuple(columns), blanks=plain.blanks, z_loss=run.z_loss if readout == "text" else 0.0,
         )  # fmt: skip
 
     @classmethod
@@ -90,7 +89,7 @@ class Classification(Kind):
             raise CheckpointError(f"It has words for {len(found.words)} labels, and the task has {len(task.labels)}.")
         return found
 
-    def wording(self, backbone: Backbone, task: Task, room: int | None) -> Wording:
+    def wording(self, backbone: "Backbone", task: Task, room: int | None) -> Wording:
         if room is not None and causal(backbone) and self.readout != "classifier":
             tokens = Tokens(backbone.tokenizer, causal=True)  # the classes' words continue the input, in the same row
             room -= max(len(ids) for words in self.words for ids in tokens.targets(words))
@@ -99,11 +98,13 @@ class Classification(Kind):
             room=room, causal=causal(backbone),
         )  # fmt: skip
 
-    def reader(self, backbone: Backbone, wording: Any, *, seed: int = 0) -> Readout:
+    def reader(self, backbone: "Backbone", wording: Any, *, seed: int = 0) -> "Readout":
+        from promptuary.readouts import Classifier, LanguageModel, WordsAsContinuation, WordsAtBlanks
+
         if self.readout == "classifier":
             return Classifier(len(self.words), backbone.shape.output, pool=self.pool, seed=seed)
         if self.readout == "text":
-            return LanguageModel(wording.targets(self._texts))
+            return LanguageModel(wording.targets(self._texts), z_loss=self.z_loss)
         if backbone.shape.decodes:
             write = wording.targets if backbone.shape.encodes else wording.label_tokens
             return WordsAsContinuation([write(list(w)) for w in self.words])
@@ -121,7 +122,7 @@ class Classification(Kind):
         return [e if e.label in (None, -1) else replace(e, target=texts[e.label]) for e in examples]
 
     def answers(
-        self, said: Prediction, wording: Encoder, rows: Sequence[Row], examples: Sequence[Example]
+        self, said: "Prediction", wording: Encoder, rows: Sequence[Row], examples: Sequence[Example]
     ) -> list[Answer]:
         names, values = wording.task.labels, wording.task.values
         return [
@@ -140,7 +141,10 @@ class Classification(Kind):
         counts = [sum(e.label == c for e in examples) for c in range(len(task.values))]
         return {"majority": max(counts) / len(examples)}
 
-    def decode(self, mode: str, model: SoftPrompted, wording: Any, rows: Iterable[Row], size: int) -> dict[str, Any]:
+    def decode(self, mode: str, model: "SoftPrompted", wording: Any, rows: Iterable[Row], size: int) -> dict[str, Any]:
+        from promptuary.data.loader import Loader
+        from promptuary.decoding import MODES, calibrated
+
         if mode not in MODES:
             raise SettingError(f"decode={mode!r}. {nearest(mode, MODES)}")
         if self.readout != "text":
@@ -149,13 +153,20 @@ class Classification(Kind):
                 "Tune with readout='text' on a model that writes."
             )
         backbone, labels = model.backbone, self._labels(model.backbone, wording)
-        gold: list[int] = []
-        said: list[int] = []
-        for some in Loader(wording.encode(rows), size, pad=backbone.tokenizer.pad_token_id or 0).epoch(0):
-            moved = some.to(backbone.device)
-            x = model.instance(moved.ids, moved.mask, moved.types, moved.task)
+        pad, gold, said = backbone.tokenizer.pad_token_id or 0, list[int](), list[int]()
+
+        def instances(rows: Iterable[Row], labelled: bool) -> Iterator["tuple[Instance, Batch]"]:
+            for batch in Loader(wording.encode(rows, labelled=labelled), size, pad=pad).epoch(0):
+                moved = batch.to(backbone.device)
+                yield model.instance(moved.ids, moved.mask, moved.types, moved.task), moved
+
+        if mode == "calibrated":
+            empty = dict.fromkeys((*wording.task.columns, *self.columns), CONTENTLESS)
+            [(x, _)] = instances([Row(empty, CONTENTLESS)], labelled=False)
+            labels = calibrated(model, x, labels)
+        for x, batch in instances(rows, labelled=True):
             said += MODES[mode](model, x, labels).label.tolist()
-            gold += moved.labels.tolist() if moved.labels is not None else []
+            gold += batch.labels.tolist() if batch.labels is not None else []
         scores = _scored(gold, said, len(wording.task.values))
         return {**scores, "illegal": illegal_rate(said), "n": len(gold)}
 
@@ -164,7 +175,9 @@ class Classification(Kind):
         """The text of each class, for read-outs that write it."""
         return [own[0] for own in self.words]
 
-    def _labels(self, backbone: Backbone, wording: Wording) -> Labels:
+    def _labels(self, backbone: "Backbone", wording: Wording) -> "Labels":
+        from promptuary.decoding import Labels
+
         tokenizer = backbone.tokenizer
         return Labels(
             tuple(self._texts),
@@ -178,16 +191,13 @@ def _scored(gold: Sequence[int], said: Sequence[int], classes: int) -> dict[str,
     return {"accuracy": accuracy(gold, said), "macro_f1": f1(gold, said, classes=classes)}
 
 
-def _readout(backbone: Backbone, kind: str) -> Any:
+def _readout(backbone: "Backbone", kind: str) -> Any:
     """What `auto` means on this backbone; any other read-out as it is, where the backbone can serve it."""
     shape = backbone.shape
     if kind == "auto":
         kind = "classifier" if not shape.decodes else "text" if shape.encodes else "verbalizer"
-    if kind == "text" and not shape.decodes:
-        raise BackboneError(
-            f"readout='text' on {backbone.name!r}: an encoder writes no text. Use 'classifier', or 'verbalizer' with "
-            "a <mask>."
-        )
+    if kind == "text":
+        check_writes(backbone, "readout='text'", instead="'classifier', or 'verbalizer' with a <mask>")
     if kind == "verbalizer" and not backbone.has_head:
         raise BackboneError(
             f"readout='verbalizer' on {backbone.name!r}: it has no trained language-model head that could score words. "

@@ -3,6 +3,8 @@
 A kind is a class: which columns, settings and metrics a run of it has, and how its task is made from rows. A value of
 that class is the *reading* of one task on one backbone: how rows are written, what reads the output, how an answer
 looks and is scored. It holds plain values only, decided once when a run starts and kept in the prompt's manifest.
+
+What needs torch is imported where it is used, so that a run can be described and checked without it.
 """
 
 import json
@@ -12,19 +14,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from promptuary.backbones.backbone import Backbone
-from promptuary.data.batch import Batch
 from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example
 from promptuary.data.source import Row
 from promptuary.data.task import Task
-from promptuary.errors import SettingError
-from promptuary.model import SoftPrompted
-from promptuary.readouts import Readout
-from promptuary.train.evaluation import Measure, Pairs
+from promptuary.errors import BackboneError, SettingError
 
 if TYPE_CHECKING:
+    from promptuary.backbones.backbone import Backbone
+    from promptuary.data.batch import Batch
+    from promptuary.model import SoftPrompted
+    from promptuary.readouts import Readout
     from promptuary.specs import Run
+    from promptuary.train.evaluation import Measure, Pairs
 
 
 class Kind(BaseModel, ABC):
@@ -35,7 +37,9 @@ class Kind(BaseModel, ABC):
         defaults: of those settings of a run whose default is another in each kind (columns, metric).
         metrics: what may choose the best checkpoint (`loss`: the smallest).
         takes: those settings of a run that only some kinds have.
+        encoder: what writes the rows, unless `wording` says more.
         stratified: whether rows are held out class by class.
+        slow: whether answers take time: where the loss chooses the checkpoint, they are then not made while tuning.
 
     Arguments:
         max_length: cut longer texts to so many tokens; `None` never cuts.
@@ -47,7 +51,9 @@ class Kind(BaseModel, ABC):
     defaults: ClassVar[Mapping[str, str]]
     metrics: ClassVar[tuple[str, ...]]
     takes: ClassVar[frozenset[str]] = frozenset()
+    encoder: ClassVar[type[Encoder]]
     stratified: ClassVar[bool] = False
+    slow: ClassVar[bool] = False
 
     max_length: int | None
 
@@ -61,8 +67,7 @@ class Kind(BaseModel, ABC):
         """
 
     @classmethod
-    @abstractmethod
-    def begin(cls, run: "Run", backbone: Backbone, task: Task, *, soft: int, columns: Sequence[str]) -> Self:
+    def begin(cls, run: "Run", backbone: "Backbone", task: Task, *, soft: int, columns: Sequence[str]) -> Self:
         """Decide, when a run starts, what its settings leave open.
 
         Arguments:
@@ -73,6 +78,7 @@ class Kind(BaseModel, ABC):
             SettingError: for settings that do not fit the task.
             BackboneError: for what the backbone cannot serve.
         """
+        return cls(max_length=run.max_length)
 
     @classmethod
     def kept(cls, run: Mapping[str, Any], task: Task) -> Self:
@@ -84,22 +90,26 @@ class Kind(BaseModel, ABC):
         """
         return cls.model_validate_json(json.dumps(dict(run)))
 
-    @abstractmethod
-    def wording(self, backbone: Backbone, task: Task, room: int | None) -> Encoder:
+    def wording(self, backbone: "Backbone", task: Task, room: int | None) -> Encoder:
         """How rows are written for the backbone, in the room that the prompt leaves."""
+        return self.encoder(backbone.tokenizer, task, max_length=self.max_length, room=room, causal=causal(backbone))
 
     @abstractmethod
-    def reader(self, backbone: Backbone, wording: Encoder, *, seed: int = 0) -> Readout:
+    def reader(self, backbone: "Backbone", wording: Encoder, *, seed: int = 0) -> "Readout":
         """The read-out; `seed` is of its first weights."""
 
     def taught(self, examples: Sequence[Example], wording: Encoder) -> list[Example]:
         """Examples of labelled rows with all that the read-out's loss compares with."""
         return list(examples)
 
-    def predict(self, model: SoftPrompted, readout: Readout, batch: Batch) -> Any:
+    def predict(self, model: "SoftPrompted", readout: "Readout", batch: "Batch") -> Any:
         """What model and read-out say of a batch, both being in evaluation mode."""
         x = model.instance(batch.ids, batch.mask, batch.types, batch.task)
         return readout.predict(model(x, readout.targets(batch)), batch)
+
+    def said(self, model: "SoftPrompted", readout: "Readout", pairs: "Pairs") -> "Pairs":
+        """Labelled batches with what counts as said of them: what the read-out predicted when it took the loss."""
+        return pairs
 
     @abstractmethod
     def answers(self, said: Any, wording: Any, rows: Sequence[Row], examples: Sequence[Example]) -> list[Any]:
@@ -115,23 +125,25 @@ class Kind(BaseModel, ABC):
 
     def measure(
         self,
-        model: SoftPrompted,
-        readout: Readout,
+        model: "SoftPrompted",
+        readout: "Readout",
         wording: Encoder,
         rows: Sequence[Row],
         examples: Sequence[Example],
         *,
         metric: str | None = None,
-    ) -> Measure:
+    ) -> "Measure":
         """How predictions of `examples`, encoded from `rows`, are scored.
 
         Arguments:
-            metric: the only score that is needed, so that costly others may be left out; `None` for all of them.
+            metric: the only score that is needed, so that slow others may be left out; `None` for all of them.
         """
+        if metric == "loss" and self.slow:
+            return lambda pairs: {}
 
-        def measured(pairs: Pairs) -> Mapping[str, float]:
+        def measured(pairs: "Pairs") -> Mapping[str, float]:
             answers, asked = [], []
-            for batch, said in pairs:
+            for batch, said in self.said(model, readout, pairs):
                 own = batch.rows.tolist()
                 answers += self.answers(said, wording, [rows[i] for i in own], [examples[i] for i in own])
                 asked += own
@@ -143,7 +155,7 @@ class Kind(BaseModel, ABC):
         """What scores on these labelled examples are to be compared with."""
         return {}
 
-    def decode(self, mode: str, model: SoftPrompted, wording: Any, rows: Iterable[Row], size: int) -> dict[str, Any]:
+    def decode(self, mode: str, model: "SoftPrompted", wording: Any, rows: Iterable[Row], size: int) -> dict[str, Any]:
         """Scores of classes that are written out, `size` rows at a time; see `promptuary.decoding`.
 
         Raises:
@@ -152,6 +164,21 @@ class Kind(BaseModel, ABC):
         raise SettingError(f"decode={mode!r}: a prompt of task={self.name!r} writes no class. Leave it out (--decode).")
 
 
-def causal(backbone: Backbone) -> bool:
+def causal(backbone: "Backbone") -> bool:
     """Whether the backbone goes on where its input ends."""
     return backbone.shape.decodes and not backbone.shape.encodes
+
+
+def check_writes(backbone: "Backbone", asked: str, *, instead: str) -> None:
+    """Refuse a backbone that cannot write a text and end it; `asked` is the setting that wants one.
+
+    Raises:
+        BackboneError: naming what to use instead.
+    """
+    if not backbone.shape.decodes:
+        raise BackboneError(f"{asked} on {backbone.name!r}: an encoder writes no text. Use {instead}.")
+    if backbone.tokenizer.eos_token_id is None:
+        raise BackboneError(
+            f"{asked} on {backbone.name!r}: its tokenizer has no token that ends a text. "
+            "Set tokenizer.eos_token and save it with the model."
+        )

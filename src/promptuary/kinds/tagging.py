@@ -3,20 +3,19 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from promptuary import readouts
-from promptuary.backbones.backbone import Backbone
 from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example
 from promptuary.data.source import Row
 from promptuary.data.tagging import TagWording
 from promptuary.data.task import Label, Task, named, tagging, tags, words
-from promptuary.kinds.kind import Kind, causal
+from promptuary.kinds.kind import Kind
 from promptuary.metrics import entity_f1
-from promptuary.readouts import Tagger
 
 if TYPE_CHECKING:
+    from promptuary import readouts
+    from promptuary.backbones.backbone import Backbone
     from promptuary.specs import Run
 
 
@@ -36,24 +35,20 @@ class Tagging(Kind):
 
     name = "tagging"
     defaults = MappingProxyType({"text": "tokens", "label": "tags", "metric": "entity_f1"})
+    encoder = TagWording
     metrics = ("entity_f1", "accuracy", "loss")
 
     @classmethod
     def task(cls, rows: Iterable[Row], name: str, run: "Run") -> Task:
         return tagging(rows, name=name, text=run.text, label=run.label)
 
-    @classmethod
-    def begin(cls, run: "Run", backbone: Backbone, task: Task, *, soft: int, columns: Sequence[str]) -> Self:
-        return cls(max_length=run.max_length)
+    def reader(self, backbone: "Backbone", wording: Encoder, *, seed: int = 0) -> "readouts.Tagger":
+        from promptuary.readouts import Tagger
 
-    def wording(self, backbone: Backbone, task: Task, room: int | None) -> TagWording:
-        return TagWording(backbone.tokenizer, task, max_length=self.max_length, room=room, causal=causal(backbone))
-
-    def reader(self, backbone: Backbone, wording: Encoder, *, seed: int = 0) -> Tagger:
         return Tagger(len(wording.task.values), backbone.shape.output, seed=seed)
 
     def answers(
-        self, said: readouts.Tagging, wording: Encoder, rows: Sequence[Row], examples: Sequence[Example]
+        self, said: "readouts.Tagging", wording: Encoder, rows: Sequence[Row], examples: Sequence[Example]
     ) -> list[Tags]:
         answers = []
         for row, example, tag in zip(rows, examples, said.label.tolist(), strict=True):

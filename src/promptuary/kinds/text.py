@@ -5,24 +5,22 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
-from promptuary.backbones.backbone import Backbone
-from promptuary.backbones.generation import Generation
-from promptuary.data.batch import Batch
 from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example
 from promptuary.data.source import Row
 from promptuary.data.task import Task, text_to_text, written
 from promptuary.data.wording import Wording
-from promptuary.decoding import generated
-from promptuary.errors import BackboneError, SettingError
-from promptuary.kinds.kind import Kind, causal
+from promptuary.errors import SettingError
+from promptuary.kinds.kind import Kind, causal, check_writes
 from promptuary.metrics import bleu, chrf, exact_match, token_f1
-from promptuary.model import SoftPrompted
-from promptuary.readouts import LanguageModel, Readout
-from promptuary.train.evaluation import Measure, evaluating
 
 if TYPE_CHECKING:
+    from promptuary.backbones.backbone import Backbone
+    from promptuary.data.batch import Batch
+    from promptuary.model import SoftPrompted
+    from promptuary.readouts import LanguageModel, Readout
     from promptuary.specs import Run
+    from promptuary.train.evaluation import Pairs
 
 
 @dataclass(frozen=True)
@@ -41,53 +39,61 @@ class Text(Kind):
     Arguments:
         template: see `data/template.py`. columns: what else it may name.
         max_new_tokens: of the longest text that is written.
+        z_loss: see `LanguageModel`.
     """
 
     name = "text"
     defaults = MappingProxyType({"label": "target", "metric": "loss"})
     metrics = ("loss", "exact_match", "token_f1", "bleu", "chrf")
-    takes = frozenset({"text_pair", "template", "max_new_tokens"})
+    takes = frozenset({"text_pair", "template", "max_new_tokens", "z_loss"})
+    slow = True
 
     template: str | None
     columns: tuple[str, ...]
     max_new_tokens: int
+    z_loss: float = 0.0
 
     @classmethod
     def task(cls, rows: Iterable[Row], name: str, run: "Run") -> Task:
         return text_to_text(name=name, text=run.text, text_pair=run.text_pair, label=run.label)
 
     @classmethod
-    def begin(cls, run: "Run", backbone: Backbone, task: Task, *, soft: int, columns: Sequence[str]) -> Self:
-        if not backbone.shape.decodes:
-            raise BackboneError(
-                f"task='text' on {backbone.name!r}: an encoder writes no text. Use a text-to-text or a causal model."
-            )
-        if backbone.tokenizer.eos_token_id is None:
-            raise BackboneError(
-                f"task='text' on {backbone.name!r}: its tokenizer has no token that ends a text. "
-                "Set tokenizer.eos_token and save it with the model."
-            )
+    def begin(cls, run: "Run", backbone: "Backbone", task: Task, *, soft: int, columns: Sequence[str]) -> Self:
+        check_writes(backbone, "task='text'", instead="a text-to-text or a causal model")
         if soft == 0:
             raise SettingError(f"task='text' with method={run.method!r}: without soft tokens there is nothing to tune.")
         return cls(
-            max_length=run.max_length, template=run.template, columns=tuple(columns), max_new_tokens=run.max_new_tokens
-        )
+            max_length=run.max_length, template=run.template, columns=tuple(columns),
+            max_new_tokens=run.max_new_tokens, z_loss=run.z_loss,
+        )  # fmt: skip
 
-    def wording(self, backbone: Backbone, task: Task, room: int | None) -> Wording:
+    def wording(self, backbone: "Backbone", task: Task, room: int | None) -> Wording:
         return Wording(
             backbone.tokenizer, task, template=self.template, columns=self.columns, max_length=self.max_length,
             room=room, reserved=self.max_new_tokens, causal=causal(backbone),
         )  # fmt: skip
 
-    def reader(self, backbone: Backbone, wording: Encoder, *, seed: int = 0) -> LanguageModel:
-        return LanguageModel()
+    def reader(self, backbone: "Backbone", wording: Encoder, *, seed: int = 0) -> "LanguageModel":
+        from promptuary.readouts import LanguageModel
 
-    def predict(self, model: SoftPrompted, readout: Readout, batch: Batch) -> list[str]:
+        return LanguageModel(z_loss=self.z_loss)
+
+    def predict(self, model: "SoftPrompted", readout: "Readout", batch: "Batch") -> list[str]:
+        from promptuary.backbones.generation import Generation
+        from promptuary.decoding import generated
+
         tokenizer = model.backbone.tokenizer
         end = int(tokenizer.eos_token_id)
         x = model.instance(batch.ids, batch.mask, batch.types, batch.task)
         texts = generated(model, x, Generation(max_new_tokens=self.max_new_tokens, end=(end,)), end)
         return [str(tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in texts]
+
+    def said(self, model: "SoftPrompted", readout: "Readout", pairs: "Pairs") -> "Pairs":
+        from promptuary.train.evaluation import evaluating
+
+        device = model.backbone.device
+        with evaluating(model, readout):  # the read-out saw the row's own text: what counts is what is written
+            return [(batch, self.predict(model, readout, batch.to(device))) for batch, _ in pairs]
 
     def answers(
         self, said: list[str], wording: Encoder, rows: Sequence[Row], examples: Sequence[Example]
@@ -103,24 +109,3 @@ class Text(Kind):
             "bleu": bleu(gold, said),
             "chrf": chrf(gold, said),
         }
-
-    def measure(
-        self,
-        model: SoftPrompted,
-        readout: Readout,
-        wording: Encoder,
-        rows: Sequence[Row],
-        examples: Sequence[Example],
-        *,
-        metric: str | None = None,
-    ) -> Measure:
-        if metric == "loss":
-            return lambda pairs: {}
-        scored = super().measure(model, readout, wording, rows, examples)
-
-        def measured(pairs: Sequence[tuple[Batch, object]]) -> Mapping[str, float]:
-            device = model.backbone.device
-            with evaluating(model, readout):  # the read-out saw the row's own text: what counts is what is written
-                return scored([(batch, self.predict(model, readout, batch.to(device))) for batch, _ in pairs])
-
-        return measured

@@ -8,19 +8,14 @@ hand, so that every baseline runs through the same parts. Differences from the p
 (`compat="official"` does all of these as published).
 """
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
-from promptuary.choices import SCHEDULES, Choice, embedding_mean, encoding_mean
 from promptuary.errors import SettingError
-from promptuary.generators import Free, Generator, Pool, Shortened
-from promptuary.initial import Initial, matched, normal
-from promptuary.injections import Embeddings, HiddenStates, Injection
 from promptuary.methods.method import Method
-from promptuary.placements import Adaptive, Placement, Split
 from promptuary.train.recipe import Recipe
-from promptuary.values import Shape
+
+if TYPE_CHECKING:
+    from promptuary.parts import Built, Choice, Generator, Initial, Injection, Placement, Shape
 
 PAPER = "Yang, Cheng, Zhao, Yu, Petzold, Chen 2023: Dynamic Prompting (arXiv 2303.02909; Findings of NAACL 2025)"
 
@@ -28,7 +23,7 @@ Level = Literal["task", "instance", "random"]
 
 
 def dynamic(
-    shape: Shape,
+    shape: "Shape",
     *,
     length: int = 20,
     position: Level | int | None = None,
@@ -48,9 +43,9 @@ def dynamic(
     temperature: str = "constant",
     entropy: float = 0.0,
     compat: Literal["ours", "official"] = "ours",
-    init: Initial | None = None,
+    init: "Initial | None" = None,
     seed: int = 0,
-) -> tuple[Generator, Injection]:
+) -> "Built":
     """A prompt of at most `length` soft tokens.
 
     Arguments:
@@ -67,17 +62,22 @@ def dynamic(
             causal model.
         temperature: a schedule by name (`choices.SCHEDULES`). entropy: weight of the choices' entropy.
     """
+    import torch
+
+    from promptuary import parts
+    from promptuary.parts import SCHEDULES
+
     if temperature not in SCHEDULES:
         raise SettingError(f"temperature={temperature!r}: expected one of {', '.join(SCHEDULES)}.")
     if bank and (position not in ("task", "instance") or pool > 1):
         raise SettingError("bank=True: expected position='task' or 'instance' (it chooses the prompt too) and pool=1.")
     # Nothing reads a soft token behind the last token of a causal model's input: there the prompt stays inside.
     tail = int(not shape.encodes) if tail is None else tail
-    asked, dim = (encoding_mean, shape.output) if query == "encoder" else (embedding_mean, shape.dim)
+    asked, dim = (parts.encoding_mean, shape.output) if query == "encoder" else (parts.embedding_mean, shape.dim)
     official = compat == "official"
 
-    def choice(level: Level, options: int, prefer: int | None, **more: Any) -> Choice:
-        return Choice(
+    def choice(level: Level, options: int, prefer: int | None, **more: Any) -> "Choice":
+        return parts.Choice(
             options,
             dim=dim if level == "instance" else None,
             tasks=tasks if level == "task" else None,
@@ -94,25 +94,25 @@ def dynamic(
     placement: Placement
     if isinstance(position, str):
         split = choice(position, length + 1, length)
-        placement = Adaptive(split, head=head, tail=tail, order="rotate" if official else order)
+        placement = parts.Adaptive(split, head=head, tail=tail, order="rotate" if official else order)
     else:
-        placement = Split(position, head=head, tail=tail)
-    injection: Injection = HiddenStates(shape, placement) if deep else Embeddings(shape, placement)
-    start = init or (normal(1.0) if deep else matched(shape.deviation))
+        placement = parts.Split(position, head=head, tail=tail)
+    injection: Injection = parts.HiddenStates(shape, placement) if deep else parts.Embeddings(shape, placement)
+    start = init or (parts.normal(1.0) if deep else parts.matched(shape.deviation))
 
-    def free(number: int) -> Generator:
-        return Free(length, injection.width, start, seed=seed + 1000 * number)
+    def free(number: int) -> "Generator":
+        return parts.Free(length, injection.width, start, seed=seed + 1000 * number)
 
     generator = free(0)
     if bank and split is not None:
-        generator = Pool(split, *(free(number) for number in range(length + 1)))
+        generator = parts.Pool(split, *(free(number) for number in range(length + 1)))
     if pool > 1:
         mix = choice(pooled, pool, None, mode=mode, top=top)
         mix.activation = torch.tanh if official else None
-        generator = Pool(mix, *(free(number) for number in range(pool)))
+        generator = parts.Pool(mix, *(free(number) for number in range(pool)))
     if lengths is not None:
         options = length - least + 1
-        generator = Shortened(generator, choice(lengths, options, options - 1), least=least)
+        generator = parts.Shortened(generator, choice(lengths, options, options - 1), least=least)
     return generator, injection
 
 

@@ -5,22 +5,23 @@ published code takes the first token's); a bottleneck of `middle` numbers writes
 paper's other form of the bottleneck (PHM layers) is not here.
 """
 
-from torch import nn
+from typing import TYPE_CHECKING
 
-from promptuary.choices import encoding_mean
-from promptuary.generators import Generator, Mapped, Queried
-from promptuary.injections import Embeddings, Injection
 from promptuary.methods.method import Method
-from promptuary.pooling import Unfolded
 from promptuary.train.recipe import Recipe
-from promptuary.transforms import Slotwise, seeded
-from promptuary.values import Shape
+
+if TYPE_CHECKING:
+    from promptuary.parts import Built, Shape
 
 PAPER = "Wu, Wang, Gu, Hou, Dong, Vydiswaran, Ma 2022: IDPG (NAACL 2022, arXiv 2204.04497)"
 
 
-def idpg(shape: Shape, *, length: int = 5, middle: int = 256, seed: int = 0) -> tuple[Generator, Injection]:
+def idpg(shape: "Shape", *, length: int = 5, middle: int = 256, seed: int = 0) -> "Built":
     """`length` soft tokens through `output -> middle -> length * dim`."""
+    from torch import nn
+
+    from promptuary.parts import Embeddings, Mapped, Queried, Slotwise, Unfolded, encoding_mean, seeded
+
     with seeded(seed):
         network = Slotwise(shape.output, middle, length * shape.dim, activation=nn.ReLU)
     return Mapped(Queried(encoding_mean, shape.output), network, Unfolded(length)), Embeddings(shape)

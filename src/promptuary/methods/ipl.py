@@ -4,19 +4,21 @@ The paper scores a soft token against the input's tokens; here a linear layer ov
 scores all of them. Equal scores are plain prompt tuning, where training starts.
 """
 
-from promptuary.choices import Choice
-from promptuary.generators import Free, Generator, Weighted
-from promptuary.initial import Initial, matched
-from promptuary.injections import Embeddings, Injection
+from typing import TYPE_CHECKING
+
 from promptuary.methods.method import Method
 from promptuary.train.recipe import Recipe
-from promptuary.values import Shape
+
+if TYPE_CHECKING:
+    from promptuary.parts import Built, Initial, Shape
 
 PAPER = "Jin, Lu, Zhang, Zong 2022: Instance-aware Prompt Learning (arXiv 2201.07126)"
 
 
-def ipl(shape: Shape, *, length: int = 20, init: Initial | None = None, seed: int = 0) -> tuple[Generator, Injection]:
+def ipl(shape: "Shape", *, length: int = 20, init: "Initial | None" = None, seed: int = 0) -> "Built":
     """`length` soft tokens, each times its relevance to the input."""
+    from promptuary.parts import Choice, Embeddings, Free, Weighted, matched
+
     table = Free(length, shape.dim, init or matched(shape.deviation), seed=seed)
     return Weighted(table, Choice(length, dim=shape.dim, mode="soft")), Embeddings(shape)
 

@@ -13,20 +13,14 @@ own prompt (published: replaced).
 """
 
 from collections.abc import Iterable
-from typing import Literal
-
-from torch import nn
+from typing import TYPE_CHECKING, Literal
 
 from promptuary.errors import SettingError
-from promptuary.generators import Concatenated, Free, Generator, Mapped, Summed
-from promptuary.initial import Initial, matched, normal
-from promptuary.injections import Embeddings, Injection, KeyValues
-from promptuary.lookups import Dense, Hashed, Lookup, LowRank, Table, Window
-from promptuary.methods.method import Method
-from promptuary.pooling import ConvMax, MaskedMean, Recurrent, Unfolded
+from promptuary.methods.method import Method, Preset
 from promptuary.train.recipe import Recipe
-from promptuary.transforms import AtLayers, Elementwise, Slotwise, Transform, seeded
-from promptuary.values import Shape
+
+if TYPE_CHECKING:
+    from promptuary.parts import Built, Initial, Shape, Table, Transform
 
 PAPER = (
     "Jiang, Xu, Xu, Ma, Yang, Zhao 2022: Instance-wise Prompt Tuning for Pretrained Language Models (arXiv 2206.01958)"
@@ -36,7 +30,7 @@ Encoder = Literal["lookup", "cnn", "mlp", "lstm"]
 
 
 def ipt(
-    shape: Shape,
+    shape: "Shape",
     *,
     length: int = 20,
     encoder: Encoder = "lookup",
@@ -51,13 +45,15 @@ def ipt(
     buckets: int = 0,
     layers: Iterable[int] = (0,),
     scale: float = 0.05,
-    init: Initial | None = None,
+    init: "Initial | None" = None,
     seed: int = 0,
-) -> tuple[Generator, Injection]:
+) -> "Built":
     """A prompt of `length` soft tokens, made from a window of `tokens` tokens (by default as many).
 
     `rank` or `buckets` above 0 make the table one of low rank, or hashed.
     """
+    from promptuary import parts
+
     size = length if tokens is None else tokens
     if encoder not in ("lookup", "cnn", "mlp", "lstm"):
         raise SettingError(f"encoder={encoder!r}: expected 'lookup', 'cnn', 'mlp' or 'lstm'.")
@@ -67,27 +63,29 @@ def ipt(
         raise SettingError(f"variant={variant!r}: expected 'prompt' or 'prefix'.")
     if encoder == "lookup" and size != length:
         raise SettingError(f"tokens={tokens}: a look-up makes one soft token of each token. Leave it out, or {length}.")
-    start = init or matched(shape.deviation)
-    into = KeyValues(shape) if variant == "prefix" else None
-    at = None if into is None else AtLayers([a.width for _, a in into.attention], layers, scale=scale)
+    start = init or parts.matched(shape.deviation)
+    into = parts.KeyValues(shape) if variant == "prefix" else None
+    at = None if into is None else parts.AtLayers([a.width for _, a in into.attention], layers, scale=scale)
     width = shape.dim if at is None else at.width
-    lookup = Lookup(
-        Window(size, side=side, stride=stride, field=field),
+    lookup = parts.Lookup(
+        parts.Window(size, side=side, stride=stride, field=field),
         table(shape.vocabulary, width, rank, buckets, start, seed),
         pad=pad, init=start, seed=seed,
     )  # fmt: skip
-    with seeded(seed):
-        made = Mapped(lookup, *encoders(encoder, width, length))
+    with parts.seeded(seed):
+        made = parts.Mapped(lookup, *encoders(encoder, width, length))
     if into is not None and at is not None:
-        return Summed(Free(length, into.width, normal(1.0), seed=seed), Mapped(made, at)), into
+        return parts.Summed(parts.Free(length, into.width, parts.normal(1.0), seed=seed), parts.Mapped(made, at)), into
     if combine == "replace":
-        return made, Embeddings(shape)
-    own = Free(length, shape.dim, start, seed=seed)
-    return (Concatenated if combine == "concatenate" else Summed)(own, made), Embeddings(shape)
+        return made, parts.Embeddings(shape)
+    own = parts.Free(length, shape.dim, start, seed=seed)
+    return (parts.Concatenated if combine == "concatenate" else parts.Summed)(own, made), parts.Embeddings(shape)
 
 
-def table(size: int, width: int, rank: int, buckets: int, init: Initial, seed: int) -> Table:
+def table(size: int, width: int, rank: int, buckets: int, init: "Initial", seed: int) -> "Table":
     """The table of a vocabulary: of low rank, hashed, or a row for each token."""
+    from promptuary.parts import Dense, Hashed, LowRank
+
     if rank and buckets:
         raise SettingError(f"rank={rank}, buckets={buckets}: expected one of them, the other 0.")
     if rank:
@@ -95,8 +93,12 @@ def table(size: int, width: int, rank: int, buckets: int, init: Initial, seed: i
     return Hashed(size, width, buckets, init, seed=seed) if buckets else Dense(size, width, init, seed=seed)
 
 
-def encoders(encoder: Encoder, width: int, length: int) -> tuple[Transform, ...]:
+def encoders(encoder: Encoder, width: int, length: int) -> "tuple[Transform, ...]":
     """The networks from the looked-up vectors to a prompt, with the sizes of the published code."""
+    from torch import nn
+
+    from promptuary.parts import ConvMax, Elementwise, MaskedMean, Recurrent, Slotwise, Unfolded
+
     if encoder == "lookup":
         return ()
     if encoder == "cnn":
@@ -108,8 +110,13 @@ def encoders(encoder: Encoder, width: int, length: int) -> tuple[Transform, ...]
 
 
 RECIPE = Recipe(rate=1e-3, scaled=False, head_rate=1e-2, epochs=20, patience=6)
-# The published settings: AdamW at 0.03, 2,000 steps of warm-up, batches of 64, 100 epochs, clipping at 1.
-PUBLISHED = Recipe(rate=0.03, scaled=False, head_rate=0.03, decay=0.0, batch=32, accumulation=2, epochs=100, clip=1.0)
+PUBLISHED = Preset(
+    "Jiang et al. 2022, published configuration for RoBERTa-large, with a read-out that is trained; it warms up over "
+    "2,000 steps and decays over 200,000, which its runs never reach",
+    Recipe(rate=0.03, scaled=False, head_rate=0.03, decay=0.0, batch=32, accumulation=2, epochs=100, clip=1.0),
+    settings={"length": 100},
+    run={"dropout": True, "max_length": 384},
+)
 
 METHODS = (
     Method("ipt", "soft tokens looked up in a table of the vocabulary by the input's tokens", PAPER, ipt, RECIPE,

@@ -1,17 +1,34 @@
-"""What a method is: a function that builds its parts, and the recipe that trains them."""
+"""What a method is: a function that builds its parts, the recipe that trains them, and its papers' set-ups."""
 
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from promptuary.errors import SettingError, nearest
-from promptuary.generators import Generator
-from promptuary.injections import Injection
 from promptuary.train.recipe import Recipe
-from promptuary.values import Shape
 
-Build = Callable[..., tuple[Generator, Injection]]
+if TYPE_CHECKING:
+    from promptuary.parts import Built, Shape
+
+Build = Callable[..., "Built"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A set-up that was published: the defaults of a run that names it. What the run states itself wins.
+
+    Arguments:
+        summary: one line: whose it is, and in what it departs from what was published.
+        recipe: how the prompt is trained.
+        settings: of the method. run: of the run, by the names that `promptuary.Run` has for them; a kind of task
+            leaves out those it has not.
+    """
+
+    summary: str
+    recipe: Recipe
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    run: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -24,11 +41,12 @@ class Method:
         paper: authors, year, title, where to find it.
         build: `(shape, *, length, init, seed, ...) -> (generator, injection)`. Its keyword arguments are the
             method's settings: there is no second schema. Methods whose soft tokens a network makes have no `init`.
+            It imports `promptuary.parts` inside, so that its settings can be read without torch.
         recipe: defaults that learn on small and middle-sized models.
         init: the start that `auto` names (see `promptuary.assembly.start`); `random` is the build function's own.
         given: settings whose defaults differ from the build function's.
         rates: learning rates of single parts (see `promptuary.train.groups`).
-        presets: the paper's own recipe(s) by name.
+        presets: published set-ups by name.
     """
 
     name: str
@@ -39,14 +57,33 @@ class Method:
     init: str = "random"
     given: Mapping[str, Any] = field(default_factory=dict)
     rates: Mapping[str, float] = field(default_factory=dict)
-    presets: Mapping[str, Recipe] = field(default_factory=dict)
+    presets: Mapping[str, Preset] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         """The method's settings with their defaults (without `init` and `seed`, which every run has)."""
-        parameters = list(inspect.signature(self.build).parameters.values())[1:]
-        return {p.name: p.default for p in parameters if p.name not in ("init", "seed")} | dict(self.given)
+        return {p.name: p.default for p in self._parameters()} | dict(self.given)
 
-    def parts(self, shape: Shape, **settings: Any) -> tuple[Generator, Injection]:
+    def types(self) -> dict[str, Any]:
+        """The types of the method's settings."""
+        return {p.name: p.annotation for p in self._parameters()}
+
+    def _parameters(self) -> list[inspect.Parameter]:
+        parameters = list(inspect.signature(self.build).parameters.values())[1:]
+        return [p for p in parameters if p.name not in ("init", "seed")]
+
+    def preset(self, name: str) -> Preset:
+        """The preset of that name.
+
+        Raises:
+            SettingError: for an unknown name, with the nearest known one.
+        """
+        if not self.presets:
+            raise SettingError(f"Method {self.name!r} has no presets; leave it out.")
+        if name not in self.presets:
+            raise SettingError(f"Method {self.name!r} has no preset {name!r}. {nearest(name, self.presets)}")
+        return self.presets[name]
+
+    def parts(self, shape: "Shape", **settings: Any) -> "Built":
         """Build generator and injection for a backbone.
 
         Raises:

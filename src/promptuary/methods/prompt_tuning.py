@@ -6,56 +6,66 @@ A table of soft tokens before the input's embeddings, and nothing else. `before`
 hidden states before every layer, which is not prefix tuning (states pass through the layer's projections).
 """
 
-from promptuary.generators import Free, Generator
-from promptuary.initial import Initial, matched, normal
-from promptuary.injections import Embeddings, HiddenStates, Injection
-from promptuary.methods.method import Method
-from promptuary.placements import Split
+from typing import TYPE_CHECKING
+
+from promptuary.methods.method import Method, Preset
 from promptuary.train.recipe import Recipe
-from promptuary.values import Shape
+
+if TYPE_CHECKING:
+    from promptuary.parts import Built, Initial, Shape
 
 PAPER = "Lester, Al-Rfou, Constant 2021: The Power of Scale for Parameter-Efficient Prompt Tuning (arXiv 2104.08691)"
 
-# Section 3 and appendix: 30,000 steps of batch 32 at a constant 0.3 with Adafactor, decay 1e-5, T5's own scale. What a
-# recipe does not hold must be asked for beside it: length 100, init 'labels', the frozen model's dropout.
-LESTER = Recipe(
-    optimizer="adafactor",
-    rate=0.3,
-    scaled=False,
-    decay=1e-5,
-    schedule="constant",
-    warmup=0.0,
-    batch=32,
-    steps=30_000,
-    clip=0.0,
+LESTER = Preset(
+    "Lester et al. 2021, section 3 and published configuration, for T5; scored each epoch and not every 1,000 steps",
+    Recipe(
+        optimizer="adafactor",
+        rate=0.3,
+        scaled=False,
+        decay=1e-5,
+        schedule="constant",
+        warmup=0.0,
+        batch=32,
+        steps=30_000,
+        clip=0.0,
+        precision="bf16",
+    ),
+    settings={"length": 100},
+    run={"init": "labels", "readout": "text", "z_loss": 1e-4, "dropout": True},
 )
 
 
 def prompt_tuning(
-    shape: Shape,
+    shape: "Shape",
     *,
     length: int = 20,
     before: int | None = None,
     head: int = 0,
     tail: int = 0,
-    init: Initial | None = None,
+    init: "Initial | None" = None,
     seed: int = 0,
-) -> tuple[Generator, Injection]:
+) -> "Built":
     """Soft tokens in the row: `Free` through `Embeddings(Split)`."""
+    from promptuary.parts import Embeddings, Free, Split, matched
+
     injection = Embeddings(shape, Split(before, head=head, tail=tail))
     return Free(length, injection.width, init or matched(shape.deviation), seed=seed), injection
 
 
 def deep_prompt_tuning(
-    shape: Shape, *, length: int = 20, head: int = 0, init: Initial | None = None, seed: int = 0
-) -> tuple[Generator, Injection]:
+    shape: "Shape", *, length: int = 20, head: int = 0, init: "Initial | None" = None, seed: int = 0
+) -> "Built":
     """Soft tokens in the row, overwritten before every layer: `Free` through `HiddenStates(Split)`."""
+    from promptuary.parts import Free, HiddenStates, Split, normal
+
     injection = HiddenStates(shape, Split(head=head))
     return Free(length, injection.width, init or normal(1.0), seed=seed), injection
 
 
-def frozen(shape: Shape, *, init: Initial | None = None, seed: int = 0) -> tuple[Generator, Injection]:
+def frozen(shape: "Shape", *, init: "Initial | None" = None, seed: int = 0) -> "Built":
     """No prompt at all: the control in which only the read-out is trained."""
+    from promptuary.parts import Embeddings, Free, matched
+
     injection = Embeddings(shape)
     return Free(0, injection.width, init or matched(shape.deviation), seed=seed), injection
 

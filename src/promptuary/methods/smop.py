@@ -4,21 +4,21 @@ The published router adds noise to its logits and scales the prompt it picks by 
 straight-through choice and the prompt enters as it is.
 """
 
-from promptuary.choices import Choice
-from promptuary.generators import Free, Generator, Pool
-from promptuary.initial import Initial, matched
-from promptuary.injections import Embeddings, Injection
+from typing import TYPE_CHECKING
+
 from promptuary.methods.method import Method
 from promptuary.train.recipe import Recipe
-from promptuary.values import Shape
+
+if TYPE_CHECKING:
+    from promptuary.parts import Built, Initial, Shape
 
 PAPER = "Choi, Kim, Kim, Jung, Song, Park, Cha 2023: SMoP (EMNLP 2023)"
 
 
-def smop(
-    shape: Shape, *, length: int = 5, prompts: int = 4, init: Initial | None = None, seed: int = 0
-) -> tuple[Generator, Injection]:
+def smop(shape: "Shape", *, length: int = 5, prompts: int = 4, init: "Initial | None" = None, seed: int = 0) -> "Built":
     """One of `prompts` prompts of `length` soft tokens."""
+    from promptuary.parts import Choice, Embeddings, Free, Pool, matched
+
     pool = [Free(length, shape.dim, init or matched(shape.deviation), seed=seed + 1000 * i) for i in range(prompts)]
     return Pool(Choice(prompts, dim=shape.dim), *pool), Embeddings(shape)
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
 
+from promptuary.data.answering import AnswerWording
 from promptuary.data.collate import collate
 from promptuary.data.source import Row
 from promptuary.data.task import Task, text_to_text
@@ -50,7 +51,7 @@ def test_a_text_is_written_as_the_tokenizer_writes_it(name: str, text: str) -> N
     assert (example.label, example.cut, example.target, example.blanks) == (1, 0, None, None)
 
 
-@given(st.sampled_from(["bert", "roberta", "t5", "xlm", "llama"]), WORDS | ANY, WORDS)
+@given(st.sampled_from(["bert", "roberta", "t5", "xlm"]), WORDS | ANY, WORDS)
 def test_two_texts_are_written_as_the_tokenizer_writes_them(name: str, text: str, other: str) -> None:
     [example] = _wording(name, TWO).encode([_row(text, other)])
     wanted = VOCABULARIES[name]()(text, other)
@@ -58,8 +59,17 @@ def test_two_texts_are_written_as_the_tokenizer_writes_them(name: str, text: str
     assert example.types == wanted.get("token_type_ids", [0] * len(example.ids))
 
 
+@pytest.mark.parametrize("name", CAUSAL)
+def test_a_causal_model_reads_two_texts_as_one_with_a_line_break(name: str) -> None:
+    [example] = _wording(name, TWO).encode([_row("good day", "bad day")])
+    assert example.ids == VOCABULARIES[name]()("good day\nbad day")["input_ids"]
+    question = Task("x", "answering", "text", "other", None)
+    [asked] = AnswerWording(VOCABULARIES[name](), question, causal=True).encode([_row("good day", "bad day")])
+    assert asked.ids == example.ids
+
+
 def test_where_nothing_separates_two_texts_a_line_break_does() -> None:
-    [example] = _wording("gpt2", TWO).encode([_row("good day", "bad day")])
+    [example] = Wording(VOCABULARIES["gpt2"](), TWO).encode([_row("good day", "bad day")])
     assert example.ids == _bare("gpt2", "good day\nbad day")
 
 

@@ -1,0 +1,68 @@
+"""What a run works on: its task and its rows, and all that can be wrong with them before a model is loaded.
+
+Nothing in here imports torch, so a slip in a run's description or in its files is told within a second.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from promptuary.data import source
+from promptuary.data.source import Row
+from promptuary.data.task import Task, column, label_of
+from promptuary.errors import DataError
+from promptuary.kinds import KINDS
+from promptuary.specs import Run
+
+
+@dataclass(frozen=True)
+class Material:
+    """The task of a run, the rows that teach it, and the rows that choose the best checkpoint."""
+
+    task: Task
+    train: Sequence[Row]
+    validation: Sequence[Row]
+
+
+def gather(run: Run) -> Material:
+    """Look at everything a run says of itself, and read its rows.
+
+    Without validation rows a share of the training rows is held out, stratified where the kind of task has classes.
+
+    Raises:
+        SettingError: for settings of the method or fields of the recipe that cannot be.
+        DataError: for files that cannot be read, rows without the columns, too few rows.
+    """
+    run.check_settings()
+    run.full_recipe()
+    kind = KINDS[run.task]
+    train = list(source.rows(run.train))
+    validation = None if run.validation is None else list(source.rows(run.validation))
+    task = kind.task(train, Path(run.out).name, run)
+    for rows in (train, validation or train):
+        for name in task.columns:
+            column(rows[0], name)
+    if validation is None:
+        train, validation = hold_out(train, run.label if kind.stratified else None, run.holdout)
+    return Material(task, train, validation)
+
+
+def hold_out(rows: Sequence[Row], label: str | None, share: float) -> tuple[list[Row], list[Row]]:
+    """Split off `share` of the rows, stratified by the column `label` if there is one, the same for every seed.
+
+    Raises:
+        DataError: when there are too few rows of a class.
+    """
+    from sklearn.model_selection import train_test_split
+
+    labels = ["" if label is None else str(label_of(row, label)) for row in rows]
+    try:
+        kept, held = train_test_split(list(range(len(rows))), test_size=share, random_state=0, stratify=labels)
+    except ValueError as error:
+        rare = min({*labels}, key=labels.count, default="")
+        each = f" in every class ({rare!r} has {labels.count(rare)})" if rare else ""
+        raise DataError(
+            f"{len(rows)} training rows are too few to hold out {share:g} of them for validation{each}. "
+            "Name validation rows with --validation."
+        ) from error
+    return [rows[i] for i in sorted(kept)], [rows[i] for i in sorted(held)]

@@ -1,0 +1,76 @@
+"""All parts a method can be put together from, under one roof.
+
+A method imports them where it builds, not at the top of its file: so methods are listed, and their settings checked,
+without the seconds that torch takes.
+"""
+
+from promptuary.choices import SCHEDULES, Choice, embedding_mean, encoding_mean
+from promptuary.generators import (
+    Concatenated,
+    Free,
+    Generator,
+    Mapped,
+    Pool,
+    Queried,
+    Shortened,
+    Shuffled,
+    Summed,
+    Weighted,
+)
+from promptuary.initial import Initial, matched, normal, uniform
+from promptuary.injections import Embeddings, HiddenStates, Injection, KeyValues
+from promptuary.lookups import Dense, Hashed, Lookup, LowRank, Table, Window
+from promptuary.placements import Adaptive, Placement, Slots, Split
+from promptuary.pooling import ConvMax, MaskedMean, Recurrent, Unfolded
+from promptuary.transforms import AtLayers, BiLSTM, Elementwise, Scaled, Slotwise, Transform, seeded
+from promptuary.values import Shape
+
+Built = tuple[Generator, Injection]
+
+__all__ = [
+    "SCHEDULES",
+    "Adaptive",
+    "AtLayers",
+    "BiLSTM",
+    "Built",
+    "Choice",
+    "Concatenated",
+    "ConvMax",
+    "Dense",
+    "Elementwise",
+    "Embeddings",
+    "Free",
+    "Generator",
+    "Hashed",
+    "HiddenStates",
+    "Initial",
+    "Injection",
+    "KeyValues",
+    "Lookup",
+    "LowRank",
+    "Mapped",
+    "MaskedMean",
+    "Placement",
+    "Pool",
+    "Queried",
+    "Recurrent",
+    "Scaled",
+    "Shape",
+    "Shortened",
+    "Shuffled",
+    "Slots",
+    "Slotwise",
+    "Split",
+    "Summed",
+    "Table",
+    "Transform",
+    "Unfolded",
+    "Weighted",
+    "Window",
+    "embedding_mean",
+    "encoding_mean",
+    "matched",
+    "normal",
+    "seeded",
+    "uniform",
+]

@@ -1,0 +1,143 @@
+"""The pre-training scripts on models of a few thousand weights and random tokens."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "pretraining"))
+
+import corpus
+import ladder
+import objectives
+import train as training
+from objectives import END, IGNORED, PAD, SIZE, LanguageModel, Mixture, PrefixLanguageModel, SpanCorruption, Steps
+
+TINY = replace(
+    ladder.STAGES["ladder-1m-span"], config=ladder.text_to_text(8, 8, 1, 2), objective=SpanCorruption(40, 6, 2), rows=2
+)
+
+
+def drawn(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_corrupted_spans_put_back_are_the_text() -> None:
+    objective = SpanCorruption(40, 6, 2)
+    windows = drawn().integers(300, 16_000, (50, 40))
+    found = objective.batch(windows, drawn(1))
+    assert found["input_ids"].shape == (50, 40 - 6 + 2 + 1)
+    assert found["labels"].shape == (50, 6 + 2 + 1)
+    for window, inputs, labels in zip(windows, found["input_ids"], found["labels"], strict=True):
+        assert inputs[-1] == labels[-1] == END
+        spans: dict[int, list[int]] = {}
+        for token in labels[:-1]:
+            if token >= SIZE - 100:
+                last = spans.setdefault(int(token), [])
+            else:
+                last.append(int(token))
+        assert list(spans) == [SIZE - 1, SIZE - 2]  # told in order, each with something hidden
+        assert all(spans.values())
+        assert [t for i in inputs[:-1] for t in spans.get(int(i), [int(i)])] == window.tolist()
+
+
+def test_ways_to_cut_are_equally_likely() -> None:
+    parts = objectives._parts(5, 3, 60_000, drawn())
+    assert (parts.sum(1) == 5).all()
+    assert (parts > 0).all()
+    _, counts = np.unique(parts, axis=0, return_counts=True)
+    assert len(counts) == 6
+    assert abs(counts / 10_000 - 1).max() < 0.05
+
+
+def test_a_prefix_and_what_follows_it_are_the_text_up_to_its_end() -> None:
+    windows = drawn().integers(300, 16_000, (200, 64))
+    windows[:100, 50] = END
+    found = PrefixLanguageModel(64, 8).batch(windows, drawn(1))
+    cuts = found["attention_mask"].sum(1) - 1
+    assert cuts.min() >= 8
+    assert cuts.max() <= 56
+    for row, (window, cut) in enumerate(zip(windows, cuts, strict=True)):
+        inputs, labels = found["input_ids"][row], found["labels"][row]
+        assert inputs[: cut + 1].tolist() == [*window[:cut], END]
+        assert (inputs[cut + 1 :] == PAD).all()
+        following = window[cut:].tolist()
+        told = following[: following.index(END) + 1] if END in following else following
+        assert labels[: len(told)].tolist() == told
+        assert (labels[len(told) :] == IGNORED).all()
+
+
+def test_a_pass_reads_every_window_as_often_as_its_weight_says() -> None:
+    first, second = np.arange(0, 1000, dtype=np.uint16), np.arange(5000, 5300, dtype=np.uint16)
+    mixture = Mixture([first, second], [2, 1], seed=0)
+    counts = [(1000 - 10) // 10, (300 - 10) // 10]
+    windows = mixture.windows(0, 2 * counts[0] + counts[1], 10)
+    assert (np.diff(windows.astype(int), axis=1) == 1).all()
+    _, seen = np.unique(windows[windows[:, 0] < 5000][:, 0], return_counts=True)
+    assert (seen == 2).all()
+    assert len(seen) == counts[0]
+
+
+def test_a_batch_is_a_function_of_the_step_alone() -> None:
+    steps = [Steps(Mixture([np.arange(3, 5000, dtype=np.uint16)], [1], 0), LanguageModel(32), 4) for _ in range(2)]
+    late = steps[0][7]
+    for i in range(8):
+        again = steps[1][i]
+    assert torch.equal(late["input_ids"], again["input_ids"])
+    assert not torch.equal(late["input_ids"], steps[0][8]["input_ids"])
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Path:
+    place = tmp_path / "tokens"
+    place.mkdir()
+    for name in (*corpus.CORE, *corpus.EXTRA, corpus.VALIDATION):
+        np.save(place / f"{name.split('.')[0]}.npy", drawn().integers(300, 16_000, 4000).astype(np.uint16))
+    return place
+
+
+def losses(file: Path) -> list[tuple[int, float]]:
+    return [(r["step"], r["loss"]) for r in map(json.loads, file.read_text().splitlines()) if r["event"] == "loss"]
+
+
+def test_the_same_seed_gives_the_same_losses_and_a_resumed_run_is_the_uninterrupted_one(
+    tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    training.train("tiny", TINY, tokens, one, steps=20)
+    monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(training, "LOG", 1)
+    saved = training.State.save
+
+    def killed(state: training.State, step: int) -> None:
+        saved(state, step)
+        if step == 9:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.State, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        training.train("tiny", TINY, tokens, other, steps=20)
+    training.train("tiny", TINY, tokens, other, steps=20)
+    assert len(losses(one / "tiny" / "record.jsonl")) == 20
+    assert losses(one / "tiny" / "record.jsonl") == losses(other / "tiny" / "record.jsonl")
+    mine, theirs = (torch.load(out / "tiny" / "weights.pt") for out in (one, other))
+    assert all(torch.equal(mine[k], theirs[k]) for k in mine)
+    assert not (other / "tiny" / "state").exists()
+
+
+def test_the_tokenizer_keeps_text_and_lines() -> None:
+    from transformers import AutoTokenizer
+
+    folder = Path(corpus.__file__).parent / "tokenizer"
+    text_to_text, causal = (AutoTokenizer.from_pretrained(folder / name) for name in ("text-to-text", "causal"))
+    text = "It's a warm film.\nHe said: “No, 12 times!” 漢字"
+    ids = text_to_text(text).input_ids
+    assert ids[-1] == text_to_text.eos_token_id == END
+    assert causal(text).input_ids == ids[:-1]
+    assert text_to_text.decode(ids, skip_special_tokens=True) == text.replace("“", '"').replace("”", '"')
+    assert text_to_text.convert_tokens_to_ids("<extra_id_0>") == SIZE - 1
+    assert len(text_to_text) == SIZE
