@@ -36,6 +36,7 @@ def make_wording(backbone: Backbone, task: Task, model: SoftPrompted, reading: K
         SettingError: as the wordings do; for marks of soft tokens where the prompt does not stand at marks.
     """
     wording = reading.wording(backbone, task, model.room)
+    wording.tells_fields = model.reads_fields
     if wording.soft != model.marks:
         raise SettingError(
             f"The template marks {wording.soft} soft tokens, but this prompt stands at {model.marks} marks. "

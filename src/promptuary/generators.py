@@ -24,6 +24,7 @@ class Generator(nn.Module, ABC):
 
     length: int
     width: int
+    reads_fields: bool = False  # whether `Instance.fields` is asked for
 
     @abstractmethod
     def forward(self, x: Instance) -> Prompt:

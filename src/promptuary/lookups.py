@@ -164,7 +164,7 @@ class Lookup(Generator):
         if pad not in fills:
             raise SettingError(f"Lookup(pad={pad!r}): expected 'mask', 'row' or 'task'.")
         self.window, self.table = window, table
-        self.length, self.width = window.size, table.width
+        self.length, self.width, self.reads_fields = window.size, table.width, window.field is not None
         start = torch.zeros(fills[pad], table.width)
         if fills[pad] and init is not None:
             start = init(fills[pad], table.width, torch.Generator().manual_seed(seed)).float()

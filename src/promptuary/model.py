@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from promptuary.backbones.backbone import Backbone
+from promptuary.data.batch import Batch
 from promptuary.errors import SettingError
 from promptuary.generators import Generator
 from promptuary.injections import Injection
@@ -55,6 +56,11 @@ class SoftPrompted(nn.Module):
         return None if positions is None else positions - self.injection.occupies(self.generator.length)
 
     @property
+    def reads_fields(self) -> bool:
+        """Whether the prompt is made from one text of a row, so that the input must say which token is of which."""
+        return any(g.reads_fields for g in self.generator.modules() if isinstance(g, Generator))
+
+    @property
     def marks(self) -> int:
         """How many places for soft tokens the text must mark (`Slots`); 0 where the prompt places itself."""
         return self.injection.marks(self.generator.length)
@@ -93,6 +99,10 @@ class SoftPrompted(nn.Module):
             step,
             self._encode,
         )
+
+    def instance_of(self, batch: Batch, *, step: int = 0) -> Instance:
+        """A batch of a loader as the parts see it; it must be on the backbone's device."""
+        return self.instance(batch.ids, batch.mask, batch.types, batch.task, batch.fields, step)
 
     @torch.no_grad()
     def _encode(self, x: Instance) -> Float[Tensor, "batch tokens hidden"]:

@@ -39,6 +39,7 @@ class Encoder(ABC):
         causal: bool = False,
     ) -> None:
         self.task, self.tokens = task, Tokens(tokenizer, causal=causal)
+        self.tells_fields = False  # whether examples say which text a token is of; a prompt may ask for it
         items, self.fields = self._layout()
         self.soft, self.blanks = templates.soft_tokens(items), templates.blanks(items)
         self.writer = Writer(self.tokens, items, self.fields, Limit(max_length, room))

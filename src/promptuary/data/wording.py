@@ -15,6 +15,7 @@ from promptuary.data.example import Example
 from promptuary.data.source import Row
 from promptuary.data.task import Task, written
 from promptuary.data.template import SOFT, Field, Item
+from promptuary.data.writing import Line
 from promptuary.errors import SettingError
 
 
@@ -72,11 +73,20 @@ class Wording(Encoder):
     def _encode(self, rows: Sequence[Row], labelled: bool) -> list[Example]:
         answers = self._answers(rows, labelled)
         reserved = [max(self._reserved, len(a.target or ())) if self.tokens.causal else 0 for a in answers]
-        lines = self.writer.write([self._filled(row) for row in rows], [row.place for row in rows], reserved)
+        filled, places = [self._filled(row) for row in rows], [row.place for row in rows]
+        lines = self.writer.write(filled, places, reserved, owners=self.tells_fields)
         return [
-            Example(line.ids, line.types, label=a.label, target=a.target, blanks=line.blanks or None, cut=line.cut)
+            Example(
+                line.ids, line.types, label=a.label, target=a.target, blanks=line.blanks or None,
+                fields=self._told(line), cut=line.cut,
+            )
             for line, a in zip(lines, answers, strict=True)
-        ]
+        ]  # fmt: skip
+
+    def _told(self, line: Line) -> list[int] | None:
+        """Which of the texts each token is of: 1 the first, 2 the second, 0 none."""
+        numbers = {field: number for number, field in enumerate(self._texts, 1)}
+        return [0 if o is None else numbers.get(o[0], 0) for o in line.owners] if self.tells_fields else None
 
     def _filled(self, row: Row) -> dict[Field, str]:
         texts = {field: written(row, field.column) for field in self.fields}

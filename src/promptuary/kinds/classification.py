@@ -158,7 +158,7 @@ class Classification(Kind):
         def instances(rows: Iterable[Row], labelled: bool) -> Iterator["tuple[Instance, Batch]"]:
             for batch in Loader(wording.encode(rows, labelled=labelled), size, pad=pad).epoch(0):
                 moved = batch.to(backbone.device)
-                yield model.instance(moved.ids, moved.mask, moved.types, moved.task), moved
+                yield model.instance_of(moved), moved
 
         if mode == "calibrated":
             empty = dict.fromkeys((*wording.task.columns, *self.columns), CONTENTLESS)

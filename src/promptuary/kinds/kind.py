@@ -104,7 +104,7 @@ class Kind(BaseModel, ABC):
 
     def predict(self, model: "SoftPrompted", readout: "Readout", batch: "Batch") -> Any:
         """What model and read-out say of a batch, both being in evaluation mode."""
-        x = model.instance(batch.ids, batch.mask, batch.types, batch.task)
+        x = model.instance_of(batch)
         return readout.predict(model(x, readout.targets(batch)), batch)
 
     def said(self, model: "SoftPrompted", readout: "Readout", pairs: "Pairs") -> "Pairs":

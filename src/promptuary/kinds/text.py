@@ -84,7 +84,7 @@ class Text(Kind):
 
         tokenizer = model.backbone.tokenizer
         end = int(tokenizer.eos_token_id)
-        x = model.instance(batch.ids, batch.mask, batch.types, batch.task)
+        x = model.instance_of(batch)
         texts = generated(model, x, Generation(max_new_tokens=self.max_new_tokens, end=(end,)), end)
         return [str(tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in texts]
 

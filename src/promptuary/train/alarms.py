@@ -78,7 +78,7 @@ def ineffective(model: SoftPrompted, readout: Readout, batch: Batch, tolerance: 
     """
     if model.generator.length == 0:
         return None
-    x = model.instance(batch.ids, batch.mask, batch.types, batch.task)
+    x = model.instance_of(batch)
     targets = readout.targets(batch)
     with torch.no_grad():
         alone, prompted = model.backbone.run(Call(bare(x)), targets), model(x, targets)
@@ -101,7 +101,7 @@ def unread(model: SoftPrompted, readout: Readout, batch: Batch) -> Alarm | None:
     """
     if model.generator.length == 0:
         return None
-    x = model.instance(batch.ids, batch.mask, batch.types, batch.task)
+    x = model.instance_of(batch)
     p = model.generator.fixed() or model.generator(x)
     values, rows = p.values.detach().requires_grad_(), len(batch.ids)
     spread = Prompt(values.expand(rows, -1, -1), p.keep.expand(rows, -1))
@@ -130,7 +130,7 @@ def saturated(model: SoftPrompted, batch: Batch, bound: float = 0.99, most: floa
     bounded = [module for module in model.generator.modules() if isinstance(module, nn.Tanh)]
     hooks = [m.register_forward_hook(lambda _, given, made: seen.append(made.detach())) for m in bounded]
     with torch.no_grad():
-        model.generator(model.instance(batch.ids, batch.mask, batch.types, batch.task))
+        model.generator(model.instance_of(batch))
     for hook in hooks:
         hook.remove()
     share = float((torch.cat([made.flatten() for made in seen]).abs() > bound).float().mean()) if seen else 0.0

@@ -80,7 +80,7 @@ def evaluate(
     with evaluating(model, readout), torch.no_grad(), unmoved_randomness(device), arithmetic(device, precision):
         for batch in islice(batches.epoch(0), limit):
             moved = batch.to(device)
-            x = model.instance(moved.ids, moved.mask, moved.types, moved.task)
+            x = model.instance_of(moved)
             out = model(x, readout.targets(moved))
             pairs.append((batch.to("cpu"), _on_cpu(readout.predict(out, moved))))
             count = readout.count(moved)

@@ -110,7 +110,7 @@ class Stepper:
 
     def _loss(self, batch: Batch) -> torch.Tensor:
         with arithmetic(self.device, self.recipe.precision):
-            x = self.model.instance(batch.ids, batch.mask, batch.types, batch.task, batch.fields, self.number)
+            x = self.model.instance_of(batch, step=self.number)
             loss = self.readout.loss(self.model(x, self.readout.targets(batch)), batch).float()
             return loss + sum(x.losses)
 
