@@ -184,10 +184,14 @@ def _foreign(kind: type[Kind]) -> set[str]:
     return {name for other in KINDS.values() for name in other.takes} - kind.takes
 
 
-def complaint(error: ValidationError, what: str) -> str:
-    """The first thing that is wrong, as a sentence that names the field; `what` says what kind of field it is."""
+def complaint(error: ValidationError, what: str, depth: int | None = None) -> str:
+    """The first thing that is wrong, as a sentence that names the field; `what` says what kind of field it is.
+
+    Arguments:
+        depth: how much of the field's place is told (a choice of types adds the type that was tried to it).
+    """
     first = error.errors()[0]
-    place = ".".join(str(p) for p in first["loc"])
+    place = ".".join(str(p) for p in first["loc"][:depth])
     given = "" if first["type"] == "missing" else f" (given: {repr(first['input'])[:200]})"
     return f"{what} {place!r}: {first['msg'].lower()}{given}."
 
@@ -253,4 +257,4 @@ def _typed(values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
     try:
         create_model("Typed", __config__=EXACT, **fields)(**values)
     except ValidationError as error:
-        raise SettingError(complaint(error, "Setting")) from error
+        raise SettingError(complaint(error, "Setting", 1)) from error

@@ -13,7 +13,7 @@ from promptuary.model import SoftPrompted
 from promptuary.values import Part, Shape
 from tests.answers import LENGTH, answers, gap, parts, prompted
 from tests.backbones import FAMILIES, backbone, fresh
-from tests.laws.checks import PAIRS, PROMPTED, TEXTS, loss_of, taught, trainable
+from tests.laws.checks import PAIRS, PROMPTED, STATIC, TEXTS, loss_of, taught, trainable
 
 
 @pytest.mark.parametrize(("family", "method"), PROMPTED)
@@ -21,7 +21,7 @@ def test_every_trainable_tensor_gets_a_gradient_and_the_backbone_none(family: st
     taught(prompted(family, method))
 
 
-@pytest.mark.parametrize(("family", "method"), PROMPTED)
+@pytest.mark.parametrize(("family", "method"), [(f, m) for f, m in PROMPTED if m in STATIC])
 def test_every_soft_token_gets_a_gradient_in_every_layer(family: str, method: str) -> None:
     generator, injection = parts(family, method)
     model = SoftPrompted(backbone(family), generator, injection).train()
@@ -148,13 +148,15 @@ def test_recomputing_activations_changes_neither_loss_nor_gradient(family: str) 
     for method in (m for f, m in PROMPTED if f == family):
         runs.clear()
         for side in ("left", "right"):
+            torch.manual_seed(0)  # choices draw
             loss, wanted = gradients(kept, method, side)
+            torch.manual_seed(0)
             again, found = gradients(recomputed, method, side)
             assert gap(again, loss) <= 1e-6
             assert found.keys() == wanted.keys()
             for name in wanted:
                 assert gap(found[name], wanted[name]) <= 1e-5
-                assert wanted[name].abs().max() > 0
+                assert wanted[name].abs().max() > 0 or method not in STATIC  # not every option was drawn
         assert len(runs) >= len(recomputed.attachment.layers)  # the layers did go through recomputation
 
 

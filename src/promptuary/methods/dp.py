@@ -11,7 +11,7 @@ hand, so that every baseline runs through the same parts. Differences from the p
 from typing import TYPE_CHECKING, Any, Literal
 
 from promptuary.errors import SettingError
-from promptuary.methods.method import Method
+from promptuary.methods.method import Method, some
 from promptuary.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def dynamic(
     from promptuary import parts
     from promptuary.parts import SCHEDULES
 
+    some(length)
     if temperature not in SCHEDULES:
         raise SettingError(f"temperature={temperature!r}: expected one of {', '.join(SCHEDULES)}.")
     if bank and (position not in ("task", "instance") or pool > 1):

@@ -7,7 +7,7 @@ paper's other form of the bottleneck (PHM layers) is not here.
 
 from typing import TYPE_CHECKING
 
-from promptuary.methods.method import Method
+from promptuary.methods.method import Method, some
 from promptuary.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def idpg(shape: "Shape", *, length: int = 5, middle: int = 256, seed: int = 0) -
 
     from promptuary.parts import Embeddings, Mapped, Queried, Slotwise, Unfolded, encoding_mean, seeded
 
+    some(length)
     with seeded(seed):
         network = Slotwise(shape.output, middle, length * shape.dim, activation=nn.ReLU)
     return Mapped(Queried(encoding_mean, shape.output), network, Unfolded(length)), Embeddings(shape)

@@ -6,7 +6,7 @@ scores all of them. Equal scores are plain prompt tuning, where training starts.
 
 from typing import TYPE_CHECKING
 
-from promptuary.methods.method import Method
+from promptuary.methods.method import Method, some
 from promptuary.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ def ipl(shape: "Shape", *, length: int = 20, init: "Initial | None" = None, seed
     """`length` soft tokens, each times its relevance to the input."""
     from promptuary.parts import Choice, Embeddings, Free, Weighted, matched
 
+    some(length)
     table = Free(length, shape.dim, init or matched(shape.deviation), seed=seed)
     return Weighted(table, Choice(length, dim=shape.dim, mode="soft")), Embeddings(shape)
 

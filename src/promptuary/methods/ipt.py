@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 from promptuary.errors import SettingError
-from promptuary.methods.method import Method, Preset
+from promptuary.methods.method import Method, Preset, some
 from promptuary.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def ipt(
     """
     from promptuary import parts
 
+    some(length)
     size = length if tokens is None else tokens
     if encoder not in ("lookup", "cnn", "mlp", "lstm"):
         raise SettingError(f"encoder={encoder!r}: expected 'lookup', 'cnn', 'mlp' or 'lstm'.")

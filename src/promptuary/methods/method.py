@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 Build = Callable[..., "Built"]
 
 
+def some(length: int) -> None:
+    """Raise `SettingError` where a prompt that is chosen or made from the input would have no soft tokens."""
+    if length < 1:
+        raise SettingError(
+            f"length={length}: what is chosen or made from the input needs soft tokens. Expected 1 or more; for the "
+            "control without a prompt write method='frozen'."
+        )
+
+
 @dataclass(frozen=True)
 class Preset:
     """A set-up that was published: the defaults of a run that names it. What the run states itself wins.

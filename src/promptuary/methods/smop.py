@@ -6,7 +6,7 @@ straight-through choice and the prompt enters as it is.
 
 from typing import TYPE_CHECKING
 
-from promptuary.methods.method import Method
+from promptuary.methods.method import Method, some
 from promptuary.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ def smop(shape: "Shape", *, length: int = 5, prompts: int = 4, init: "Initial | 
     """One of `prompts` prompts of `length` soft tokens."""
     from promptuary.parts import Choice, Embeddings, Free, Pool, matched
 
+    some(length)
     pool = [Free(length, shape.dim, init or matched(shape.deviation), seed=seed + 1000 * i) for i in range(prompts)]
     return Pool(Choice(prompts, dim=shape.dim), *pool), Embeddings(shape)
 
