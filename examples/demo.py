@@ -1,7 +1,8 @@
 """The whole library in a few minutes: tune three ways on one frozen model, keep the prompts, use one in a new process.
 
-Run it with `make demo`, or `python examples/demo.py`. It needs no network. What it prints is measured while you watch;
-the test rows are read once, at the end, and choose nothing.
+Run it with `make demo`, or `python examples/demo.py`. It needs no network. What it prints is measured while you watch
+(what an earlier run finished in the same folder is kept, and scored again); the test rows are read once, at the end,
+and choose nothing.
 """
 
 import argparse

@@ -29,6 +29,9 @@ TRAINED = ("tests/laws/test_training.py",)
 ISOLATED = ("tests/laws/test_isolation.py",)
 ROWS = ("tests/laws/test_rows.py",)
 GENERATED = ("tests/laws/test_generation.py",)
+AVERAGED = ("tests/laws/test_averages.py",)
+FITTED = ("tests/unit/train/test_fit.py",)
+TUNED = ("tests/unit/test_tuning.py",)
 
 
 @dataclass(frozen=True)
@@ -250,6 +253,21 @@ MUTANTS = (
         "kv.value.repeat(times, 1, 1, 1)",
         HOOKED,
     ),
+    # how they are trained, chosen and kept
+    Mutant("train/stepper.py", "(count / max(1, sum(counts)))", "(1 / len(counts))", AVERAGED),
+    Mutant(
+        "train/evaluation.py", "float(readout.loss(out, moved)) * count", "float(readout.loss(out, moved))", AVERAGED
+    ),
+    Mutant("readouts/language_model.py", "int(self._learnt(batch)[1].sum())", "len(batch.ids)", AVERAGED),
+    Mutant("readouts/readout.py", "return known(labels_of(batch))", "return len(labels_of(batch))", AVERAGED),
+    Mutant("train/state.py", "torch.default_generator.manual_seed(seed)", "torch.manual_seed(seed)", FITTED),
+    Mutant("train/fit.py", "(1 / SAVING - 1)", "0", ("tests/unit/train/test_resume.py",)),
+    Mutant("train/alarms.py", "if heard.all() or not heard.any():", "if heard.any():", FITTED),
+    Mutant("tuned.py", "measure=measure, precision=self.precision)", "measure=measure)", TUNED),
+    Mutant("tuned.py", "with torch.no_grad(), arithmetic(self.backbone.device, self.precision):", "if True:", TUNED),
+    Mutant("tuning.py", "with arithmetic(backbone.device, recipe.precision):", "if True:", TUNED),
+    Mutant("tuning.py", '        digest.update(b"set")', "        pass", TUNED),
+    Mutant("tuning.py", "        if not overwrite:\n            raise\n", "        raise\n", TUNED),
 )
 
 

@@ -8,6 +8,7 @@ import torch
 
 from promptuary import Run, tune
 from promptuary.backbones.load import load
+from promptuary.data.loader import Loader
 from promptuary.data.source import rows
 from promptuary.data.wording import Wording
 from promptuary.errors import CheckpointError
@@ -129,7 +130,11 @@ def test_a_prompt_scores_as_it_did_when_it_was_selected(shelf: Shelf, tmp_path: 
     for tuned in (outcome.tuned, open_prompt(tmp_path, backbone=backbone)):
         scores = tuned.evaluate(given, batch=16)
         assert {k: scores[k] for k in outcome.result.scores} == outcome.result.scores
-        said = [answer.label == row.fields["label"] for answer, row in zip(tuned.predict(given), given, strict=True)]
-        assert sum(said) / len(said) == scores["accuracy"]
+        (batch,) = Loader(tuned.wording.encode(given), 16, pad=tuned.backbone.tokenizer.pad_token_id).epoch(0)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            out = tuned.model(tuned.model.instance(batch.ids, batch.mask, batch.types))
+            expected = tuned.readout.predict(out, batch).probability
+        found = [list(answer.probabilities.values()) for answer in tuned.predict(given)]
+        assert [found[row] for row in batch.rows.tolist()] == expected.tolist()
     again = open_prompt(tmp_path, backbone=backbone)
     assert again.predict_texts(["I like it"]) == outcome.tuned.predict_texts(["I like it"])
