@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -77,8 +78,23 @@ class Shape:
 
 
 @dataclass(frozen=True, eq=False)
-class Instance:
-    """One batch of inputs as a method sees it.
+class Once:
+    """A value that remembers what was made of it."""
+
+    _known: dict[Hashable, Any] = field(init=False, default_factory=dict, repr=False)
+
+    def once(self, f: Callable[..., T], *given: Hashable) -> T:
+        """`f(self, *given)`, computed at most once (with a gradient and without are two)."""
+        key = (f, given, torch.is_grad_enabled())
+        if key not in self._known:
+            self._known[key] = f(self, *given)
+        known: T = self._known[key]
+        return known
+
+
+@dataclass(frozen=True, eq=False)
+class Instance(Once):
+    """One batch of inputs as a method sees it. `once` ties choices together and shares queries between parts.
 
     Arguments:
         ids: token ids; a negative id marks a place that `Slots` fills with a soft token. Padding may stand
@@ -94,14 +110,6 @@ class Instance:
     embeds: Float[Tensor, "batch tokens dim"]
     types: Int[Tensor, "batch tokens"]
     task: Int[Tensor, " batch"]
-    _known: dict[Hashable, Any] = field(default_factory=dict, repr=False)
-
-    def once(self, f: Callable[["Instance"], T]) -> T:
-        """`f(self)`, computed at most once a pass: ties choices together, shares queries between parts."""
-        if f not in self._known:
-            self._known[f] = f(self)
-        known: T = self._known[f]
-        return known
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,8 +175,10 @@ class Targets:
 
 
 @dataclass(frozen=True, eq=False)
-class Output:
+class Output(Once):
     """What the backbone says, aligned with the caller's tokens: never longer than the input by a prompt.
+
+    By `once` the loss and the prediction of a batch share its scores over the vocabulary.
 
     Arguments:
         hidden: last states at the caller's tokens (undefined at padding). For an encoder-decoder: the encoder's.

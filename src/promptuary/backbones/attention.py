@@ -20,9 +20,9 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from promptuary.backbones.packing import packed_mask
 from promptuary.values import Attention, Call, KeyValue, Part
 
 NAME = "promptuary"
@@ -70,7 +70,8 @@ def prompted_attention(
         if attention_mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True):
             attention_mask = _causal(query.shape[2], key.shape[2], key.device)  # the plain function does not infer it
         if attention_mask is not None and attention_mask.dtype == torch.bool:
-            lowest = torch.finfo(query.dtype).min
+            # Many take the softmax in float32, where the lowest number of float64 would be minus infinity.
+            lowest = max(torch.finfo(query.dtype).min, torch.finfo(torch.float32).min)
             attention_mask = torch.zeros_like(attention_mask, dtype=query.dtype).masked_fill(~attention_mask, lowest)
         done: tuple[Tensor, Tensor | None] = plain(module, query, key, value, attention_mask, **rest)
         return done
@@ -80,7 +81,7 @@ def prompted_attention(
 
 
 AttentionInterface.register(NAME, prompted_attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionMaskInterface.register(NAME, packed_mask)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from einops import reduce
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,7 +12,7 @@ from promptuary.data.batch import Batch
 from promptuary.errors import DataError, SettingError
 from promptuary.readouts.readout import Prediction, Readout
 from promptuary.readouts.verbalizers import WordsAsContinuation
-from promptuary.readouts.words import Combination, target_log_probabilities
+from promptuary.readouts.words import Combination, target_log_probabilities, target_logits
 from promptuary.values import PARTS, Output, Part, Shape, Targets
 
 
@@ -67,13 +66,10 @@ class LanguageModel(Readout):
         return PARTS
 
     def loss(self, out: Output, batch: Batch) -> Float[Tensor, ""]:
-        targets = _given(out, self.targets(batch))
-        mask = targets.mask if self._ranks is None else targets.mask & _gold(batch, targets.mask.shape[1])
-        assert out.targets is not None
-        logits = out.logits(out.targets[mask]).float()
-        entropy = F.cross_entropy(logits, targets.ids[mask], reduction="sum", label_smoothing=self.smoothing)
+        logits, ids = self._own(out, batch)
+        entropy = F.cross_entropy(logits, ids, reduction="sum", label_smoothing=self.smoothing)
         drift = self.z_loss * logits.logsumexp(1).square().sum()
-        return (entropy + drift) / mask.sum().clamp(min=1)
+        return (entropy + drift) / max(len(ids), 1)
 
     def predict(self, out: Output, batch: Batch) -> Prediction | Likelihood:
         """In evaluation mode, where the classes' texts are known, the most probable class; else `Likelihood`.
@@ -87,6 +83,18 @@ class LanguageModel(Readout):
         each = target_log_probabilities(out, targets)
         return Likelihood(reduce(each, "b c s -> b", "sum"), reduce(targets.mask.int(), "b c s -> b", "sum"))
 
+    def _own(self, out: Output, batch: Batch) -> tuple[Float[Tensor, "tokens vocabulary"], Int[Tensor, " tokens"]]:
+        """Scores at the tokens of each row's own text, and these tokens; of rows of unknown class there are none."""
+        if self._ranks is None:
+            targets = _given(out, batch.targets)
+            return out.once(target_logits, targets), targets.ids[targets.mask]
+        if batch.labels is None:
+            raise DataError("This batch has no labels to compare with. Expected Batch.labels, a class for each row.")
+        rows = (batch.labels != -1).nonzero()  # [known, 1]
+        words, beginnings, text = self._ranks.words, self._ranks.beginnings, batch.labels[rows[:, 0]]
+        real = words.mask[text]  # [known, steps]
+        return out.once(beginnings.logits)[rows, beginnings.of[text]][real], words.ids[text][real]
+
     @property
     def _ranks(self) -> WordsAsContinuation | None:
         return None if self.training else self.ranking
@@ -96,10 +104,3 @@ def _given(out: Output, targets: Targets | None) -> Targets:
     if out.targets is None or targets is None:
         raise DataError("This batch has no target texts. Expected Batch.targets, and a model run with them.")
     return targets
-
-
-def _gold(batch: Batch, choices: int) -> Bool[Tensor, "batch {choices} 1"]:
-    """Which choice is a row's own class; none where the class is unknown."""
-    if batch.labels is None:
-        raise DataError("This batch has no labels to compare with. Expected Batch.labels, a class for each row.")
-    return (batch.labels[:, None] == torch.arange(choices, device=batch.labels.device))[:, :, None]
