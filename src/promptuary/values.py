@@ -154,7 +154,7 @@ class Call:
     Arguments:
         layout: the row of embeddings.
         keys_values: soft keys and values by index into `Shape.attention`.
-        keep: presence of the soft keys and values, shared by all layers; `None` where there are none.
+        keep: presence of the soft tokens of `keys_values` or `states`, for all layers; `None` where there are none.
         states: hidden states that overwrite the columns `layout.prompts` before each layer, or `None`.
         start: the position of the first column (soft keys and values taken from real tokens stand before it).
     """

@@ -18,6 +18,7 @@ import torch
 from einops import repeat
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -297,13 +298,13 @@ def _overwrite(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Put this layer's soft rows into the hidden states, at the columns the layout gave them."""
     assert call.states is not None
+    assert call.keep is not None
     hidden = args[0] if args else kwargs["hidden_states"]
-    if hidden.shape[1] < call.layout.mask.shape[1]:
+    rows, length, width = hidden.shape
+    if length < call.layout.mask.shape[1]:
         return args, kwargs  # a cached step: its prompt rows are in the cache
-    rows = hidden.shape[0]
-    columns = repeat(_rows(call.layout.prompts, rows), "b p -> b p h", h=hidden.shape[2])
-    # The column of an absent slot is padding here, and where target texts follow it may be theirs: leave it alone.
-    there = _rows(call.layout.mask.gather(1, call.layout.prompts), rows)[:, :, None]
-    soft = torch.where(there, _rows(call.states[layer], rows).to(hidden.dtype), hidden.gather(1, columns))
-    hidden = hidden.scatter(1, columns, soft)
+    # Absent slots go into one more column, which is taken off again: theirs in the layout may belong to another item.
+    columns = repeat(_rows(call.layout.prompts.where(call.keep, length), rows), "b p -> b p h", h=width)
+    soft = _rows(call.states[layer], rows).to(hidden.dtype)
+    hidden = F.pad(hidden, (0, 0, 0, 1)).scatter(1, columns, soft)[:, :length].contiguous()
     return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
