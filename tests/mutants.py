@@ -185,8 +185,8 @@ MUTANTS = (
     Mutant("backbones/attention.py", 'part_of[layer] if place == 0 else "cross"', "part_of[layer]", INJECTED),
     Mutant(
         "backbones/attention.py",
-        "soft = torch.where(there, _rows(call.states[layer], rows).to(hidden.dtype), hidden.gather(1, columns))",
-        "soft = _rows(call.states[layer], rows).to(hidden.dtype)",
+        "_rows(call.layout.prompts.where(call.keep, length), rows)",
+        "_rows(call.layout.prompts, rows)",
         ROWS,
     ),
     Mutant("backbones/attention.py", "_rows(call.states[layer], rows).to", "_rows(call.states[0], rows).to", TRAINED),
