@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, is_initialized
 
 from promptuary.data.batch import Batch
 from promptuary.errors import DivergedError, SettingError, TrainingError
@@ -51,7 +52,9 @@ class Stepper:
                 f"The recipe has dropout={recipe.dropout}, the model was built with dropout={model.dropout}. "
                 "Write SoftPrompted(..., dropout=recipe.dropout)."
             )
-        # The backbone's device decides; accelerate drives the backward pass and the clipping.
+        # The backbone's device decides; accelerate drives the backward pass and the clipping. It keeps one state for a
+        # whole process, which would refuse another accelerator of the caller's: `close` gives it back.
+        self._lent = is_initialized()
         self.accelerator = Accelerator(device_placement=False)
         if self.accelerator.num_processes > 1:
             raise SettingError(
@@ -91,6 +94,8 @@ class Stepper:
         """Drop gradients and leave training mode."""
         self.optimizer.zero_grad()
         training(self.model, self.readout, False)
+        if not self._lent:
+            AcceleratorState._reset_state(True)
 
     def _gradients(self, batches: Sequence[Batch]) -> float:
         """Gradients of the mean loss over all answers of all batches; returns that loss."""
