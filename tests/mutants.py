@@ -29,9 +29,15 @@ TRAINED = ("tests/laws/test_training.py",)
 ISOLATED = ("tests/laws/test_isolation.py",)
 ROWS = ("tests/laws/test_rows.py",)
 GENERATED = ("tests/laws/test_generation.py",)
+<<<<<<< HEAD
 AVERAGED = ("tests/laws/test_averages.py",)
 FITTED = ("tests/unit/train/test_fit.py",)
 TUNED = ("tests/unit/test_tuning.py",)
+=======
+CHOSEN = ("tests/laws/test_choices.py",)
+READ = ("tests/laws/test_reading.py",)
+READOUTS = ("tests/unit/test_readouts.py", *CHOSEN)
+>>>>>>> w2
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,7 @@ MUTANTS = (
     Mutant("model.py", "injection.accepts(generator.length)", "pass", BUILT),
     Mutant("model.py", "self.room < 1", "self.room < 0", BUILT),
     Mutant("model.py", "ids.new_zeros(ids.shape) if types is None else types,", "ids.new_zeros(ids.shape),", PLACED),
-    Mutant("values.py", "return self.heard & {", "return frozenset() | {", ("tests/laws/test_reading.py",)),
+    Mutant("values.py", "return self.heard & {", "return frozenset() | {", READ),
     # the hook
     Mutant(
         "backbones/attention.py",
@@ -185,8 +191,8 @@ MUTANTS = (
     Mutant("backbones/attention.py", 'part_of[layer] if place == 0 else "cross"', "part_of[layer]", INJECTED),
     Mutant(
         "backbones/attention.py",
-        "soft = torch.where(there, _rows(call.states[layer], rows).to(hidden.dtype), hidden.gather(1, columns))",
-        "soft = _rows(call.states[layer], rows).to(hidden.dtype)",
+        "_rows(call.layout.prompts.where(call.keep, length), rows)",
+        "_rows(call.layout.prompts, rows)",
         ROWS,
     ),
     Mutant("backbones/attention.py", "_rows(call.states[layer], rows).to", "_rows(call.states[0], rows).to", TRAINED),
@@ -195,6 +201,10 @@ MUTANTS = (
         "given.repeat_interleave(rows // given.shape[0], dim=0)",
         "given.repeat(rows // given.shape[0], *([1] * (given.dim() - 1)))",
         GENERATED,
+    ),
+    Mutant("backbones/attention.py", "    @cached_property\n    def whole", "    @property\n    def whole", HOOKED),
+    Mutant(
+        "backbones/attention.py", "lowest = max(torch.finfo(query.dtype).min, ", "lowest = min(-float('inf'), ", CHOSEN
     ),
     # the frozen model
     Mutant(
@@ -225,15 +235,27 @@ MUTANTS = (
     Mutant("backbones/padding.py", "(layout.tokens + shift) % length", "layout.tokens", BACKBONES),
     Mutant("backbones/backbone.py", "if torch.equal(outs[0], outs[1]):", "if False:", BUILT),
     Mutant("backbones/encoder.py", "call.layout.types if segments", "call.layout.types * 0 if segments", PLACED),
-    Mutant("backbones/decoder.py", "length : length + steps] - 1", "length : length + steps]", PLACED),
-    Mutant("backbones/decoder.py", '"b ... -> (b c) ..."', '"b ... -> (c b) ..."', PLACED),
-    Mutant("backbones/decoder.py", "[None] + call.start", "[None]", INJECTED),
+    Mutant("backbones/decoder.py", "self.packs = self._tried()", "self.packs = False", CHOSEN),
+    Mutant("backbones/decoder.py", "if choices == 1 or steps == 1 or self.packs:", "if True:", CHOSEN),
+    Mutant("backbones/decoder.py", "else positions) + call.start", "else positions)", INJECTED),
+    Mutant("backbones/decoder.py", "(columns if positions is None else positions)", "columns", INJECTED),
+    # several texts behind one row
+    Mutant("backbones/packing.py", "before = row - 1 + torch", "before = row + torch", PLACED),
+    Mutant("backbones/packing.py", "(rank > 0, earlier + rank, 0)", "(rank > 0, rank, 0)", CHOSEN),
+    Mutant("backbones/packing.py", "fed = targets.mask & (rank < rank[..., -1:])", "fed = targets.mask", CHOSEN),
+    Mutant("backbones/packing.py", "_flat(row + rank)", "_flat(rank)", CHOSEN),
+    Mutant("backbones/packing.py", "(text[batch, key] == 0) | ", "", CHOSEN),
+    Mutant("backbones/packing.py", " | (text[batch, key] == text[batch, query])", "", CHOSEN),
+    Mutant("backbones/packing.py", "position[batch, query], position[batch, key]", "query, key", CHOSEN),
+    Mutant("backbones/packing.py", ".masked_fill(~present, 0)", "", CHOSEN),
+    Mutant("backbones/packing.py", "class _Place(threading.local):", "class _Place:", ISOLATED),
     Mutant(
-        "backbones/decoder.py",
+        "backbones/packing.py",
         "source = (~present).int().argsort(dim=1, stable=True)",
         "source = torch.arange(present.shape[1]).expand(present.shape).clone()",
         PLACED,
     ),
+    Mutant("backbones/padding.py", "positions.max() + 1)", "positions.max())", CHOSEN),
     Mutant("backbones/encoder_decoder.py", "ids.gather(1, first)[:, :-1]", "ids[:, :-1]", PLACED),
     Mutant(
         "backbones/encoder_decoder.py",
@@ -253,6 +275,7 @@ MUTANTS = (
         "kv.value.repeat(times, 1, 1, 1)",
         HOOKED,
     ),
+<<<<<<< HEAD
     # how they are trained, chosen and kept
     Mutant("train/stepper.py", "(count / max(1, sum(counts)))", "(1 / len(counts))", AVERAGED),
     Mutant(
@@ -268,6 +291,15 @@ MUTANTS = (
     Mutant("tuning.py", "with arithmetic(backbone.device, recipe.precision):", "if True:", TUNED),
     Mutant("tuning.py", '        digest.update(b"set")', "        pass", TUNED),
     Mutant("tuning.py", "        if not overwrite:\n            raise\n", "        raise\n", TUNED),
+=======
+    # what is read
+    Mutant("readouts/readout.py", 'frozenset({"encoder"} if shape.encodes else {"decoder"})', "shape.parts", READ),
+    Mutant("readouts/verbalizers.py", "out.once(self.beginnings.logits)", "self.beginnings.logits(out)", READOUTS),
+    Mutant("readouts/words.py", " if beginning not in inner]", "]", READOUTS),
+    Mutant("readouts/language_model.py", "(batch.labels != -1).nonzero()", "(batch.labels > 0).nonzero()", READOUTS),
+    Mutant("values.py", "key = (f, given, torch.is_grad_enabled())", "key = (f, given)", CHOSEN),
+    Mutant("values.py", "key = (f, given, torch", "key = (f, torch", ("tests/unit/test_values.py",)),
+>>>>>>> w2
 )
 
 

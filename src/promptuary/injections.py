@@ -82,7 +82,7 @@ class HiddenStates(Placed):
         # What stands at the embedding level is overwritten before the first layer; zeros hold the place.
         room = Prompt(p.values.new_zeros(*p.keep.shape, self.dim), p.keep)
         states = rearrange(p.values, "b p (layers hidden) -> layers b p hidden", layers=self.layers)
-        return Call(self.placement(room, x), states=states)
+        return Call(self.placement(room, x), keep=p.keep > 0, states=states)
 
 
 class KeyValues(Injection):

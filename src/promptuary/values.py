@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -81,8 +82,23 @@ def _no_encoder(x: "Instance") -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Instance:
-    """One batch of inputs as a method sees it.
+class Once:
+    """A value that remembers what was made of it."""
+
+    _known: dict[Hashable, Any] = field(init=False, default_factory=dict, repr=False)
+
+    def once(self, f: Callable[..., T], *given: Hashable) -> T:
+        """`f(self, *given)`, computed at most once (with a gradient and without are two)."""
+        key = (f, given, torch.is_grad_enabled())
+        if key not in self._known:
+            self._known[key] = f(self, *given)
+        known: T = self._known[key]
+        return known
+
+
+@dataclass(frozen=True, eq=False)
+class Instance(Once):
+    """One batch of inputs as a method sees it. `once` ties choices together and shares queries between parts.
 
     Arguments:
         ids: token ids; a negative id marks a place that `Slots` fills with a soft token. Padding may stand
@@ -107,14 +123,6 @@ class Instance:
     step: int = 0
     encode: Callable[["Instance"], Tensor] = field(default=_no_encoder, repr=False)
     losses: list[Tensor] = field(default_factory=list, repr=False)
-    _known: dict[Hashable, Any] = field(default_factory=dict, repr=False)
-
-    def once(self, f: Callable[["Instance"], T]) -> T:
-        """`f(self)`, computed at most once a pass: ties choices together, shares queries between parts."""
-        if f not in self._known:
-            self._known[f] = f(self)
-        known: T = self._known[f]
-        return known
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +170,7 @@ class Call:
     Arguments:
         layout: the row of embeddings.
         keys_values: soft keys and values by index into `Shape.attention`.
-        keep: presence of the soft keys and values, shared by all layers; `None` where there are none.
+        keep: presence of the soft tokens of `keys_values` or `states`, for all layers; `None` where there are none.
         states: hidden states that overwrite the columns `layout.prompts` before each layer, or `None`.
         start: the position of the first column (soft keys and values taken from real tokens stand before it).
     """
@@ -183,8 +191,10 @@ class Targets:
 
 
 @dataclass(frozen=True, eq=False)
-class Output:
+class Output(Once):
     """What the backbone says, aligned with the caller's tokens: never longer than the input by a prompt.
+
+    By `once` the loss and the prediction of a batch share its scores over the vocabulary.
 
     Arguments:
         hidden: last states at the caller's tokens (undefined at padding). For an encoder-decoder: the encoder's.

@@ -200,7 +200,8 @@ def test_in_bfloat16_soft_tokens_that_are_real_tokens_equal_real_tokens(family: 
     model = speaking(family, WORDS, Split(head=1), dtype=torch.bfloat16)
     assert all(p.dtype == torch.float32 for p in model.parameters())
     rows = ragged(6, 2, 4)
-    kernel = "eager" if family in ("deberta", "gemma2") else "sdpa"  # the same order of roundings on both sides
-    for row, answer in zip(rows, answers(model, rows, side, extra=1), strict=True):
+    # The same order of roundings on both sides: the same kernel, and rows too short for it to sum them in groups of 16.
+    kernel = "eager" if family in ("deberta", "gemma2") else "sdpa"
+    for row, answer in zip(rows, answers(model, rows, side), strict=True):
         whole = expected(family, row, WORDS, PLACES["after the first"][1], dtype=torch.bfloat16, attention=kernel)
         assert distance(answer, whole) <= BFLOAT16

@@ -5,8 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptuary.generators import Generator
+from promptuary.generators import Free, Generator
+from promptuary.initial import normal
+from promptuary.injections import HiddenStates
 from promptuary.model import SoftPrompted
+from promptuary.placements import Split
 from promptuary.values import Instance, Prompt
 from tests.answers import BFLOAT16, EXACT, LENGTH, answers, distance, parts, prompted
 from tests.backbones import POSITIONS, backbone
@@ -93,6 +96,19 @@ def test_a_prompt_with_absent_slots_is_the_shorter_prompt(family: str, method: s
     for i, which in enumerate(([0, 2], [2], [])):
         shorter = SoftPrompted(backbone(family), Chosen(generator, which), injection).eval()
         assert distance(found[i], answers(shorter, [rows[i]])[0]) <= EXACT
+
+
+@pytest.mark.parametrize("before", [0, None])
+@pytest.mark.parametrize("family", ["bert", "gpt2", "bart"])
+@torch.no_grad()
+def test_absent_slots_take_no_position_from_a_row_as_long_as_the_model_allows(family: str, before: int | None) -> None:
+    b, keep = backbone(family), torch.tensor([[0.0, 1.0, 0.0]])
+    injection = HiddenStates(b.shape, Split(before))
+    generator = Free(3, injection.width, normal(1.0))
+    rows = [text(POSITIONS - 1, seed=0, steps=())]
+    (found,) = answers(SoftPrompted(b, Missing(generator, keep), injection).eval(), rows, extra=3, scored=False)
+    shorter = SoftPrompted(b, Chosen(generator, [1]), injection).eval()
+    assert distance(found, answers(shorter, rows, scored=False)[0]) <= EXACT
 
 
 @pytest.mark.parametrize(("family", "method"), PAIRS)

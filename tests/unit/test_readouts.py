@@ -201,25 +201,49 @@ def test_one_word_of_one_token_a_label_is_a_softmax_restricted_to_these_tokens()
     assert not readout.state_dict()
 
 
+def state_after(row: int, said: Sequence[int], seed: int) -> Tensor:
+    """What a causal model has in mind of a row, after what it was forced to say."""
+    return torch.randn(HIDDEN, generator=torch.Generator().manual_seed(hash((seed, row, *said)) % 2**31))
+
+
+def forced(targets: Targets, seed: int) -> Tensor:
+    predicting = torch.full((*targets.ids.shape, HIDDEN), MISSING)
+    for row, choice, step in targets.mask.nonzero().tolist():
+        predicting[row, choice, step] = state_after(row, targets.ids[row, choice, :step].tolist(), seed)
+    return predicting
+
+
+def spelled(row: int, word: Sequence[int], seed: int) -> list[float]:
+    """The log-probability of every token of a word, each from a state of its own."""
+    return [number(scored(state_after(row, word[:s], seed)).log_softmax(0)[t]) for s, t in enumerate(word)]
+
+
 @pytest.mark.parametrize("tokens", ["sum", "mean"])
+@pytest.mark.parametrize("words", [WORDS, [[[3, 4]], [[3], [3, 4, 5]], [[3, 6], [7]]], [[[3]], [[4]], [[5], [6]]]])
 @given(rows=st.integers(1, 3), seed=seeds)
-def test_words_as_continuation_score_as_a_loop_over_teacher_forced_tokens(tokens: Any, rows: int, seed: int) -> None:
-    readout = WordsAsContinuation(WORDS, tokens=tokens)
-    columns = [[0]] * rows
-    targets = readout.targets(batch(columns, 1))
-    flat = [word for label in WORDS for word in label]
-    assert [t[m].tolist() for t, m in zip(targets.ids[-1], targets.mask[-1], strict=True)] == flat
-    predicting = torch.randn(*targets.ids.shape, HIDDEN, generator=torch.Generator().manual_seed(seed))
-    predicting[~targets.mask] = MISSING
-    out = output(states([1] * rows), columns, 1, predicting)
-    scores = readout.scores(out, batch(columns, 1))
+def test_words_as_continuation_score_as_a_loop_over_teacher_forced_tokens(
+    tokens: Any, words: list[list[list[int]]], rows: int, seed: int
+) -> None:
+    readout, columns = WordsAsContinuation(words, tokens=tokens), [[0]] * rows
+    b = batch(columns, 1, labels=torch.arange(rows) % 3)
+    out = output(states([1] * rows), columns, 1, forced(readout.targets(b), seed))
+    scores, losses = readout.scores(out, b), []
     for i in range(rows):
+        naive = naive_label_scores(lambda word, i=i: spelled(i, word, seed), words, tokens, "sum")  # type: ignore[misc]
+        assert scores[i].tolist() == pytest.approx(naive, abs=1e-4)
+        losses.append(math.log(sum(map(math.exp, naive))) - naive[i % 3])
+    assert number(readout.loss(out, b)) == pytest.approx(sum(losses) / rows, abs=1e-4)
 
-        def tokens_of(word: list[int], i: int = i) -> list[float]:
-            mine = predicting[i, flat.index(word)]
-            return [number(scored(mine[s]).log_softmax(0)[t]) for s, t in enumerate(word)]
 
-        assert scores[i].tolist() == pytest.approx(naive_label_scores(tokens_of, WORDS, tokens, "sum"), abs=1e-4)
+def test_the_backbone_is_asked_for_each_beginning_and_no_more() -> None:
+    def asked(words: list[list[list[int]]]) -> list[list[int]]:
+        targets = WordsAsContinuation(words).choices(2)
+        assert torch.equal(targets.ids[0], targets.ids[1])
+        return [t[m].tolist() for t, m in zip(targets.ids[1], targets.mask[1], strict=True)]
+
+    assert asked(WORDS) == [[3, 4], [7, 8, 9], [2, 2]]  # 5, 6 and 1 need no state but the row's own
+    assert asked([[[3, 4]], [[3], [3, 4, 5]], [[3, 6]]]) == [[3, 4, 5]]
+    assert list(map(len, asked([[[3]], [[4]]]))) == [1]  # one token, whichever: what it would say next is not asked
 
 
 def test_calibration_divides_by_the_probabilities_on_an_input_without_content() -> None:
@@ -286,13 +310,8 @@ def test_text_with_labels_learns_its_own_text_and_is_evaluated_by_ranking_all_of
     readout.eval()
     choices = readout.targets(b)
     assert choices is not None
-    assert choices.ids.shape == (2, 3, 3)
-    predicting = torch.randn(2, 3, 3, HIDDEN)
-    out = output(states([1, 1]), columns, 1, predicting)
-    sums = [
-        [sum(number(scored(predicting[r, c, s]).log_softmax(0)[t]) for s, t in enumerate(TEXTS[c])) for c in range(3)]
-        for r in range(2)
-    ]
+    out = output(states([1, 1]), columns, 1, forced(choices, seed=1))
+    sums = [[sum(spelled(r, TEXTS[c], seed=1)) for c in range(3)] for r in range(2)]
     found = readout.predict(out, b)
     assert isinstance(found, Prediction)
     assert found.label.tolist() == [max(range(3), key=lambda c: row[c]) for row in sums]

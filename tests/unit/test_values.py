@@ -35,6 +35,20 @@ def test_once_remembers_none_too() -> None:
     assert asked == [1, 2]
 
 
+def test_what_was_made_without_a_gradient_is_made_again_with_one_and_a_changed_value_remembers_nothing() -> None:
+    weight, x = torch.ones(1, requires_grad=True), instance()
+
+    def doubled(_: Instance, times: int) -> torch.Tensor:
+        return weight * times
+
+    with torch.no_grad():
+        assert not x.once(doubled, 2).requires_grad
+    assert x.once(doubled, 2).requires_grad
+    assert x.once(doubled, 2) is x.once(doubled, 2)
+    assert x.once(doubled, 3) is not x.once(doubled, 2)
+    assert dataclasses.replace(x).once(doubled, 2) is not x.once(doubled, 2)
+
+
 def test_values_cannot_be_changed() -> None:
     p = Prompt(torch.zeros(1, 2, 3), torch.ones(1, 2))
     with pytest.raises(dataclasses.FrozenInstanceError):

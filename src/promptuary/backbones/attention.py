@@ -18,11 +18,12 @@ import torch
 from einops import repeat
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from promptuary.backbones.packing import packed_mask
 from promptuary.values import Attention, Call, KeyValue, Part
 
 NAME = "promptuary"
@@ -70,7 +71,8 @@ def prompted_attention(
         if attention_mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True):
             attention_mask = _causal(query.shape[2], key.shape[2], key.device)  # the plain function does not infer it
         if attention_mask is not None and attention_mask.dtype == torch.bool:
-            lowest = torch.finfo(query.dtype).min
+            # Many take the softmax in float32, where the lowest number of float64 would be minus infinity.
+            lowest = max(torch.finfo(query.dtype).min, torch.finfo(torch.float32).min)
             attention_mask = torch.zeros_like(attention_mask, dtype=query.dtype).masked_fill(~attention_mask, lowest)
         done: tuple[Tensor, Tensor | None] = plain(module, query, key, value, attention_mask, **rest)
         return done
@@ -80,7 +82,7 @@ def prompted_attention(
 
 
 AttentionInterface.register(NAME, prompted_attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionMaskInterface.register(NAME, packed_mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,17 +298,16 @@ def _overwrite(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Put this layer's soft rows into the hidden states, at the columns the layout gave them."""
     assert call.states is not None
+    assert call.keep is not None
     hidden = args[0] if args else kwargs["hidden_states"]
-    if hidden.shape[1] < call.layout.mask.shape[1]:
+    rows, length, width = hidden.shape
+    if length < call.layout.mask.shape[1]:
         return args, kwargs  # a cached step: its prompt rows are in the cache
-    rows = hidden.shape[0]
-    columns = repeat(_rows(call.layout.prompts, rows), "b p -> b p h", h=hidden.shape[2])
-    # The column of an absent slot is padding here, and where target texts follow it may be theirs: leave it alone.
-    there = _rows(call.layout.mask.gather(1, call.layout.prompts), rows)[:, :, None]
-    states = _rows(call.states[layer], rows).to(hidden.dtype)
+    # Absent slots go into one more column, which is taken off again: theirs in the layout may belong to another item.
+    columns = repeat(_rows(call.layout.prompts.where(call.keep, length), rows), "b p -> b p h", h=width)
+    soft = _rows(call.states[layer], rows).to(hidden.dtype)
     if call.layout.placed is not None:  # at its column each soft token has the share 1: a choice hears its gradient
         prompts = repeat(call.layout.prompts, "b p -> b p q", q=call.layout.prompts.shape[1])
-        states = _rows(call.layout.placed.gather(1, prompts), rows).to(hidden.dtype) @ states
-    soft = torch.where(there, states, hidden.gather(1, columns))
-    hidden = hidden.scatter(1, columns, soft)
+        soft = _rows(call.layout.placed.gather(1, prompts), rows).to(hidden.dtype) @ soft
+    hidden = F.pad(hidden, (0, 0, 0, 1)).scatter(1, columns, soft)[:, :length].contiguous()
     return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})

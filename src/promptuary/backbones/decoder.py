@@ -1,43 +1,44 @@
 """Causal backbones: GPT-2, Llama, Qwen3, Mistral, Gemma3, GPT-NeoX, OPT."""
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from promptuary.backbones.backbone import Backbone, call_with, run_stack
 from promptuary.backbones.generation import Generation, fits, generate
+from promptuary.backbones.packing import Packed, Packing, continued
 from promptuary.backbones.padding import at, fitting, flush_right
 from promptuary.errors import BackboneError
-from promptuary.values import Call, KeyValue, Layout, Output, Part, Targets
+from promptuary.values import Call, Layout, Output, Part, Targets
 
 
 class Decoder(Backbone):
     """A causal language model."""
+
+    def __init__(self, model: PreTrainedModel, name: str, *, head: bool) -> None:
+        super().__init__(model, name, head=head)
+        self.packs = self._tried()
 
     @staticmethod
     def towers(model: PreTrainedModel) -> Sequence[tuple[nn.Module, Part]]:
         return [(model.get_decoder(), "decoder")]  # type: ignore[no-untyped-call]
 
     def run(self, call: Call, targets: Targets | None = None) -> Output:
-        limit = None if self.shape.positions is None else self.shape.positions - call.start
-        call = fitting(call, limit, 0 if targets is None else targets.ids.shape[2])
         if targets is None:
-            states = self._states(call, call.layout)
-            return Output(at(states, call.layout.tokens), None, self.logits)
-        choices = targets.ids.shape[1]
-        each = _repeated(call, choices)
-        layout, columns = _continued(each.layout, targets, self)
-        layout = fitting(Call(layout), limit).layout
-        states = self._states(each, layout)
-        predicting = rearrange(at(states, columns.clamp(max=states.shape[1] - 1)), "(b c) s h -> b c s h", c=choices)
-        first = rearrange(states, "(b c) l h -> b c l h", c=choices)[:, 0]
-        return Output(at(first, call.layout.tokens), predicting, self.logits)
+            call = fitting(call, self._limit(call))
+            return Output(at(self._states(call), call.layout.tokens), None, self.logits)
+        choices, steps = targets.ids.shape[1:]
+        if choices == 1 or steps == 1 or self.packs:
+            return Output(*self._continued(call, targets), self.logits)
+        each = [Targets(targets.ids[:, i : i + 1], targets.mask[:, i : i + 1]) for i in range(choices)]
+        tokens, predicting = zip(*(self._continued(call, one) for one in each), strict=True)
+        return Output(tokens[0], torch.cat(predicting, 1), self.logits)
 
     def generate(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:
         if how.cache == "none":
@@ -49,58 +50,49 @@ class Decoder(Backbone):
         fits(int(layout.mask.sum(1).max()) + call.start + how.max_new_tokens, self.shape.positions, self.name)
         if call.start:
             options["position_ids"] = (layout.mask.cumsum(1) - 1).clamp(min=0) + call.start
-        turned = Call(layout, call.keys_values, call.keep, call.states, call.start)
         embeds, mask = layout.embeds.to(self.dtype), layout.mask.long()
-        with self.attachment.carrying(turned):
+        with self.attachment.carrying(replace(call, layout=layout)):
             return generate(self.model, how, start=0, inputs_embeds=embeds, attention_mask=mask, **options)
 
-    def _states(self, call: Call, layout: Layout) -> Float[Tensor, "batch length output"]:
-        positions = None
+    def _limit(self, call: Call) -> int | None:
+        return None if self.shape.positions is None else self.shape.positions - call.start
+
+    def _continued(
+        self, call: Call, targets: Targets
+    ) -> tuple[Float[Tensor, "batch tokens output"], Float[Tensor, "batch choices steps output"]]:
+        """States at the caller's tokens, and those that predict each target token."""
+        texts = continued(call.layout, targets, self.embed)
+        positions = None if texts.packing is None else texts.packing.position
+        call = fitting(replace(call, layout=texts.layout), self._limit(call), positions)
+        states = self._states(call, texts.packing)
+        predicting = at(states, rearrange(texts.before, "b c s -> b (c s)"))
+        return at(states, call.layout.tokens), rearrange(predicting, "b (c s) h -> b c s h", s=targets.ids.shape[2])
+
+    def _states(self, call: Call, packing: Packing | None = None) -> Float[Tensor, "batch length output"]:
+        positions = None if packing is None else packing.position
         if call.start:  # after keys and values of real tokens, the input goes on counting
-            positions = torch.arange(layout.mask.shape[1], device=self.device)[None] + call.start
-        with self.attachment.carrying(call):
-            return run_stack(self.towers(self.model)[0][0], layout, dtype=self.dtype, position_ids=positions)
+            columns = torch.arange(call.layout.mask.shape[1], device=self.device)[None]
+            positions = (columns if positions is None else positions) + call.start
+        with self.attachment.carrying(call), Packed(packing):
+            return run_stack(self.towers(self.model)[0][0], call.layout, dtype=self.dtype, position_ids=positions)
+
+    def _tried(self) -> bool:
+        """Whether a text packed with another behind one row is read as by itself; else each text has its own pass.
+
+        It is not where positions cannot be given, where attention has no hook, and where layers are recurrent.
+        """
+        ids = torch.arange(3, 13, device=self.device)[None]
+        row, texts = ids[:, :4], rearrange(ids[:, 4:], "1 (c s) -> 1 c s", c=2)
+        there, columns = torch.ones_like(ids, dtype=torch.bool), torch.arange(4, device=self.device)[None]
+        layout = Layout(self.embed(row), there[:, :4], columns * 0, columns, columns[:, :0])
+        with torch.no_grad():
+            _, packed = self._continued(Call(layout), Targets(texts, torch.ones_like(texts, dtype=torch.bool)))
+            alone = self._read(torch.cat([row, texts[:, 1, :-1]], 1))[:, 3:]
+        gap = (packed[:, 1] - alone).abs().max() / alone.abs().max()
+        return bool(gap < torch.finfo(self.dtype).eps ** 0.5)
 
     def _read(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens output"]:
         states: Tensor = call_with(
             self.towers(self.model)[0][0], input_ids=ids, use_cache=False, return_dict=True
         ).last_hidden_state
         return states
-
-
-def _repeated(call: Call, times: int) -> Call:
-    """Every row of the call `times` times, in place."""
-    if times == 1:
-        return call
-
-    rows = partial(repeat, pattern="b ... -> (b c) ...", c=times)
-    old = call.layout
-    layout = Layout(rows(old.embeds), rows(old.mask), rows(old.types), rows(old.tokens), rows(old.prompts))
-    keys_values = {i: KeyValue(rows(kv.key), rows(kv.value)) for i, kv in call.keys_values.items()}
-    keep = None if call.keep is None else rows(call.keep)
-    states = None if call.states is None else repeat(call.states, "l b ... -> l (b c) ...", c=times)
-    return Call(layout, keys_values, keep, states, call.start)
-
-
-def _continued(layout: Layout, targets: Targets, backbone: Backbone) -> tuple[Layout, Int[Tensor, "rows steps"]]:
-    """Each row with its target text behind it, and the columns whose states predict the target tokens.
-
-    Target token i is predicted by the item before it: the row's last item for i = 0, then target i - 1.
-    """
-    ids = rearrange(targets.ids, "b c s -> (b c) s")
-    mask = rearrange(targets.mask, "b c s -> (b c) s")
-    length, steps = layout.mask.shape[1], ids.shape[1]
-    embeds = torch.cat([layout.embeds, backbone.embed(ids).to(layout.embeds.dtype)], 1)
-    present = torch.cat([layout.mask, mask], 1)
-    source = (~present).int().argsort(dim=1, stable=True)
-    column = source.argsort(dim=1)
-    types = torch.cat([layout.types, layout.types.new_zeros(ids.shape)], 1)
-    grown = Layout(
-        embeds=at(embeds, source),
-        mask=present.gather(1, source),
-        types=types.gather(1, source),
-        tokens=column.gather(1, layout.tokens),
-        prompts=column.gather(1, layout.prompts),
-    )
-    before = column[:, length : length + steps] - 1
-    return grown, before.clamp(min=0)

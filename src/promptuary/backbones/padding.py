@@ -11,23 +11,26 @@ from promptuary.errors import SettingError
 from promptuary.values import Call, Layout
 
 
-def fitting(call: Call, limit: int | None, steps: int = 0) -> Call:
-    """The call without columns that are padding in every row, where these (and `steps` more) pass the last position.
+def fitting(call: Call, limit: int | None, positions: Int[Tensor, "batch length"] | None = None) -> Call:
+    """The call without columns that are padding in every row, where these pass the last position.
 
     Rows that fit by themselves must fit together: padding takes up columns, and a model that learned its positions
     has none for the columns past its table.
 
+    Arguments:
+        positions: of the columns, where the model is told them; all columns fit then.
+
     Raises:
         SettingError: for a row that is too long by itself.
     """
-    if limit is None or call.layout.mask.shape[1] + steps <= limit:
+    if limit is None or call.layout.mask.shape[1] <= limit:
         return call
-    longest = int(call.layout.mask.sum(1).max())
+    longest = int(call.layout.mask.sum(1).max() if positions is None else positions.max() + 1)
     if longest > limit:
         raise SettingError(
             f"A row has {longest} tokens with its prompt, the backbone {limit} positions. Cut the text or the prompt."
         )
-    return replace(call, layout=trimmed(call.layout, longest))
+    return replace(call, layout=trimmed(call.layout, longest)) if positions is None else call
 
 
 def trimmed(layout: Layout, length: int) -> Layout:

@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
-import torch
 from einops import reduce
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,10 +12,8 @@ from promptuary.data.batch import Batch
 from promptuary.errors import DataError, SettingError
 from promptuary.readouts.readout import Prediction, Readout, labels_of
 from promptuary.readouts.verbalizers import WordsAsContinuation
-from promptuary.readouts.words import Combination, target_log_probabilities
+from promptuary.readouts.words import Combination, target_log_probabilities, target_logits
 from promptuary.values import PARTS, Output, Part, Shape, Targets
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,14 +66,16 @@ class LanguageModel(Readout):
         return PARTS
 
     def loss(self, out: Output, batch: Batch) -> Float[Tensor, ""]:
-        ids, mask = self._learnt(batch)
-        logits = out.logits(_given(out.targets)[mask]).float()
-        entropy = F.cross_entropy(logits, ids[mask], reduction="sum", label_smoothing=self.smoothing)
+        logits, ids = self._own(out, batch)
+        entropy = F.cross_entropy(logits, ids, reduction="sum", label_smoothing=self.smoothing)
         drift = self.z_loss * logits.logsumexp(1).square().sum()
-        return (entropy + drift) / mask.sum().clamp(min=1)
+        return (entropy + drift) / max(len(ids), 1)
 
     def count(self, batch: Batch) -> int:
-        return int(self._learnt(batch)[1].sum())
+        if self._ranks is None:
+            return int(_texts(batch).mask.sum())
+        labels = labels_of(batch)
+        return int(self._ranks.words.mask[labels[labels != -1]].sum())
 
     def predict(self, out: Output, batch: Batch) -> Prediction | Likelihood:
         """In evaluation mode, where the classes' texts are known, the most probable class; else `Likelihood`.
@@ -87,28 +85,33 @@ class LanguageModel(Readout):
         """
         if self._ranks is not None:
             return self._ranks.predict(out, batch)
-        targets = _given(batch.targets)
+        targets = _given(out, batch)
         each = target_log_probabilities(out, targets)
         return Likelihood(reduce(each, "b c s -> b", "sum"), reduce(targets.mask.int(), "b c s -> b", "sum"))
 
-    def _learnt(self, batch: Batch) -> tuple[Int[Tensor, "batch choices steps"], Bool[Tensor, "batch choices steps"]]:
-        """The ids of the texts that the backbone scores, and which of them are a row's own answer."""
-        targets = _given(self.targets(batch))
-        own = targets.mask if self._ranks is None else targets.mask & _gold(batch, targets.mask.shape[1])
-        return targets.ids, own
+    def _own(self, out: Output, batch: Batch) -> tuple[Float[Tensor, "tokens vocabulary"], Int[Tensor, " tokens"]]:
+        """Scores at the tokens of each row's own text, and these tokens; of rows of unknown class there are none."""
+        if self._ranks is None:
+            targets = _given(out, batch)
+            return out.once(target_logits, targets), targets.ids[targets.mask]
+        labels = labels_of(batch)
+        rows = (labels != -1).nonzero()  # [known, 1]
+        words, beginnings, text = self._ranks.words, self._ranks.beginnings, labels[rows[:, 0]]
+        real = words.mask[text]  # [known, steps]
+        return out.once(beginnings.logits)[rows, beginnings.of[text]][real], words.ids[text][real]
 
     @property
     def _ranks(self) -> WordsAsContinuation | None:
         return None if self.training else self.ranking
 
 
-def _given(value: T | None) -> T:
-    if value is None:
+def _texts(batch: Batch) -> Targets:
+    if batch.targets is None:
         raise DataError("This batch has no target texts. Expected Batch.targets, and a model run with them.")
-    return value
+    return batch.targets
 
 
-def _gold(batch: Batch, choices: int) -> Bool[Tensor, "batch {choices} 1"]:
-    """Which choice is a row's own class; none where the class is unknown."""
-    labels = labels_of(batch)
-    return (labels[:, None] == torch.arange(choices, device=labels.device))[:, :, None]
+def _given(out: Output, batch: Batch) -> Targets:
+    if out.targets is None:
+        raise DataError("The model was run without target texts. Expected model(x, readout.targets(batch)).")
+    return _texts(batch)

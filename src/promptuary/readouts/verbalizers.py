@@ -7,14 +7,13 @@ continue. A multi-token word is scored whole, at several blanks or by teacher fo
 from collections.abc import Sequence
 
 import torch
-from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 
 from promptuary.data.batch import Batch
 from promptuary.errors import DataError, SettingError
 from promptuary.readouts.readout import ClassReadout
-from promptuary.readouts.words import Combination, Words, target_log_probabilities
+from promptuary.readouts.words import Beginnings, Combination, Words
 from promptuary.values import PARTS, Output, Part, Shape, Targets
 
 
@@ -54,17 +53,20 @@ class WordsAtBlanks(ClassReadout):
         found = 0 if batch.blanks is None else batch.blanks.shape[1]
         if batch.blanks is None or found != self.blanks:
             raise DataError(f"The batch has {found} blanks a row, the read-out was built with blanks={self.blanks}.")
-        row = torch.arange(len(batch.blanks), device=batch.blanks.device)[:, None]
-        logits = out.logits(out.hidden[row, batch.blanks[:, : self.words.longest]])
-        log_probability = logits.float().log_softmax(2)  # [batch, longest, vocabulary]
-        step = torch.arange(self.words.longest, device=row.device)
+        log_probability = out.once(self._log_probability, batch)
+        step = torch.arange(self.words.longest, device=log_probability.device)
         return self.words.scores(log_probability[:, step, self.words.ids])
+
+    def _log_probability(self, out: Output, batch: Batch) -> Float[Tensor, "batch longest vocabulary"]:
+        assert batch.blanks is not None
+        row = torch.arange(len(batch.blanks), device=batch.blanks.device)[:, None]
+        return out.logits(out.hidden[row, batch.blanks[:, : self.words.longest]]).float().log_softmax(2)
 
 
 class WordsAsContinuation(ClassReadout):
     """Label words as what a causal model says next, or as the decoder's text of a text-to-text model.
 
-    Every word of every label is a choice that the backbone scores by teacher forcing, all in one pass.
+    The backbone reads each row once, with what words of several tokens begin with behind it; see `Beginnings`.
 
     Arguments:
         ids: for each label its words, for each word its token ids, exactly as they would be generated (with the
@@ -86,6 +88,7 @@ class WordsAsContinuation(ClassReadout):
     ) -> None:
         super().__init__()
         self.words = Words(ids, tokens=tokens, words=words, prior=prior)
+        self.beginnings = Beginnings([word for label in ids for word in label])
 
     def targets(self, batch: Batch) -> Targets:
         return self.choices(len(batch.ids))
@@ -94,15 +97,16 @@ class WordsAsContinuation(ClassReadout):
         return PARTS
 
     def choices(self, rows: int) -> Targets:
-        """Every word as a continuation of each of `rows` rows."""
-        return Targets(repeat(self.words.ids, "w s -> b w s", b=rows), repeat(self.words.mask, "w s -> b w s", b=rows))
+        """What the backbone is to score behind each of `rows` rows."""
+        return self.beginnings.targets(rows)
 
     def scores(self, out: Output, batch: Batch) -> Float[Tensor, "batch classes"]:
         return self.scores_of(out)
 
     def scores_of(self, out: Output) -> Float[Tensor, "batch classes"]:
         """Scores from the output alone: the model was run with this read-out's `choices`."""
-        return self.words.scores(target_log_probabilities(out, self.choices(len(out.hidden))))
+        logits, of = out.once(self.beginnings.logits), self.beginnings.of
+        return self.words.scores(logits[:, of, self.words.ids] - logits.logsumexp(2)[:, of])
 
 
 def log_prior(scores: Float[Tensor, "batch classes"]) -> Float[Tensor, " classes"]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -70,6 +70,44 @@ class Words(nn.Module):
         return of_label.masked_fill(~self.owns, 0.0).sum(2) / self.owns.sum(1) - self.prior
 
 
+class Beginnings(nn.Module):
+    """All beginnings of several texts, each scored once: one state predicts whatever may follow it in any of them.
+
+    The backbone is given the fewest texts in which every beginning occurs (words of one token: a single one).
+
+    Arguments:
+        texts: the token ids of each.
+    """
+
+    ids: Tensor  # int [choices, steps]: the texts for the backbone
+    mask: Tensor  # bool [choices, steps]
+    choice: Tensor  # int [beginnings]: the choice that goes on from each beginning
+    step: Tensor  # int [beginnings]: with which of its tokens
+    of: Tensor  # int [texts, steps]: the beginning that each token goes on from
+
+    def __init__(self, texts: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        grown = {tuple(text[:n]): text[: n + 1] for text in texts for n in range(len(text))}
+        inner = {beginning[:-1] for beginning in grown if beginning}
+        longest = [beginning for beginning in grown if beginning not in inner]
+        places = {beginning[:n]: (i, n) for i, beginning in enumerate(longest) for n in range(len(beginning) + 1)}
+        number = {beginning: i for i, beginning in enumerate(grown)}
+        ids, mask = padded_texts([grown[beginning] for beginning in longest])
+        choice, step = torch.tensor([places[beginning] for beginning in grown]).unbind(1)
+        of, _ = padded_texts([[number[tuple(text[:n])] for n in range(len(text))] for text in texts])
+        for name, value in (("ids", ids), ("mask", mask), ("choice", choice), ("step", step), ("of", of)):
+            self.register_buffer(name, value, persistent=False)
+
+    def targets(self, rows: int) -> Targets:
+        """The texts for the backbone, as continuations of each of `rows` rows."""
+        return Targets(repeat(self.ids, "c s -> b c s", b=rows), repeat(self.mask, "c s -> b c s", b=rows))
+
+    def logits(self, out: Output) -> Float[Tensor, "batch beginnings vocabulary"]:
+        """Scores over the vocabulary, in float32, of what follows each beginning."""
+        assert out.targets is not None, "the backbone was not given the targets it is to score"
+        return out.logits(out.targets[:, self.choice, self.step]).float()
+
+
 def padded_texts(texts: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "texts steps"], Bool[Tensor, "texts steps"]]:
     """Token ids padded behind with 0, and the mask of the real ones."""
     longest = max(map(len, texts))
@@ -77,11 +115,16 @@ def padded_texts(texts: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "texts ste
     return ids, torch.arange(longest) < torch.tensor([[len(text)] for text in texts])
 
 
-def target_log_probabilities(out: Output, targets: Targets) -> Float[Tensor, "batch choices steps"]:
-    """The log-probability of every target token given those before it; 0 at padding."""
+def target_logits(out: Output, targets: Targets) -> Float[Tensor, "tokens vocabulary"]:
+    """Scores over the vocabulary, in float32, at every real target token."""
     assert out.targets is not None, "the backbone was not given the targets it is to score"
     # Only real tokens are scored: the vocabulary is the widest axis there is.
-    scores = out.logits(out.targets[targets.mask]).float().log_softmax(1)
+    return out.logits(out.targets[targets.mask]).float()
+
+
+def target_log_probabilities(out: Output, targets: Targets) -> Float[Tensor, "batch choices steps"]:
+    """The log-probability of every target token given those before it; 0 at padding."""
+    scores = out.once(target_logits, targets).log_softmax(1)
     real = scores.gather(1, rearrange(targets.ids[targets.mask], "n -> n 1"))[:, 0]
     return torch.zeros(targets.ids.shape, device=real.device).masked_scatter(targets.mask, real)
 

@@ -1,11 +1,12 @@
 """One optimizer step: gradients of one or more batches, clipping, rates, and an eye on what the step did."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, is_initialized
 
 from promptuary.data.batch import Batch
 from promptuary.errors import DivergedError, SettingError, TrainingError
@@ -51,10 +52,14 @@ class Stepper:
                 f"The recipe has dropout={recipe.dropout}, the model was built with dropout={model.dropout}. "
                 "Write SoftPrompted(..., dropout=recipe.dropout)."
             )
-        processes = int(os.environ.get("WORLD_SIZE", "1"))  # how launchers tell each process of the others
-        if processes > 1:
+        # The backbone's device decides; accelerate drives the backward pass and the clipping. It keeps one state for a
+        # whole process, which would refuse another accelerator of the caller's: `close` gives it back.
+        self._lent = is_initialized()
+        self.accelerator = Accelerator(device_placement=False)
+        if self.accelerator.num_processes > 1:
             raise SettingError(
-                f"Tuning runs in one process and was started in {processes}. Start one process for each seed instead."
+                f"Tuning runs in one process and was started in {self.accelerator.num_processes}. "
+                "Start one process for each seed instead."
             )
         self.model, self.readout, self.recipe, self.total = model, readout, recipe, total
         self.device = model.backbone.device
@@ -79,7 +84,7 @@ class Stepper:
         training(self.model, self.readout, True)
         self.optimizer.zero_grad()
         loss = self._gradients(batches)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.named.values(), self.recipe.clip or math.inf))
+        norm = float(self.accelerator.clip_grad_norm_(list(self.named.values()), self.recipe.clip or math.inf))
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise self._diverged(number, loss, norm, rates)
         self.watch.before(self.named, number)
@@ -91,6 +96,8 @@ class Stepper:
         """Drop gradients and leave training mode."""
         self.optimizer.zero_grad()
         training(self.model, self.readout, False)
+        if not self._lent:
+            AcceleratorState._reset_state(True)
 
     def _gradients(self, batches: Sequence[Batch]) -> float:
         """Gradients of the mean loss over all answers of all batches; returns that loss."""
@@ -98,7 +105,7 @@ class Stepper:
         for batch, count in zip(batches, counts, strict=True):
             try:
                 loss = self._loss(batch.to(self.device)) * (count / max(1, sum(counts)))
-                loss.backward()  # type: ignore[no-untyped-call]
+                self.accelerator.backward(loss)
             except torch.OutOfMemoryError as error:
                 raise TrainingError(
                     f"The device's memory is short for {len(batch.ids)} rows of {batch.ids.shape[1]} tokens. Halve "
