@@ -29,15 +29,12 @@ TRAINED = ("tests/laws/test_training.py",)
 ISOLATED = ("tests/laws/test_isolation.py",)
 ROWS = ("tests/laws/test_rows.py",)
 GENERATED = ("tests/laws/test_generation.py",)
-<<<<<<< HEAD
 AVERAGED = ("tests/laws/test_averages.py",)
 FITTED = ("tests/unit/train/test_fit.py",)
 TUNED = ("tests/unit/test_tuning.py",)
-=======
 CHOSEN = ("tests/laws/test_choices.py",)
 READ = ("tests/laws/test_reading.py",)
 READOUTS = ("tests/unit/test_readouts.py", *CHOSEN)
->>>>>>> w2
 
 
 @dataclass(frozen=True)
@@ -275,7 +272,6 @@ MUTANTS = (
         "kv.value.repeat(times, 1, 1, 1)",
         HOOKED,
     ),
-<<<<<<< HEAD
     # how they are trained, chosen and kept
     Mutant("train/stepper.py", "(count / max(1, sum(counts)))", "(1 / len(counts))", AVERAGED),
     Mutant(
@@ -291,7 +287,6 @@ MUTANTS = (
     Mutant("tuning.py", "with arithmetic(backbone.device, recipe.precision):", "if True:", TUNED),
     Mutant("tuning.py", '        digest.update(b"set")', "        pass", TUNED),
     Mutant("tuning.py", "        if not overwrite:\n            raise\n", "        raise\n", TUNED),
-=======
     # what is read
     Mutant("readouts/readout.py", 'frozenset({"encoder"} if shape.encodes else {"decoder"})', "shape.parts", READ),
     Mutant("readouts/verbalizers.py", "out.once(self.beginnings.logits)", "self.beginnings.logits(out)", READOUTS),
@@ -299,7 +294,6 @@ MUTANTS = (
     Mutant("readouts/language_model.py", "(batch.labels != -1).nonzero()", "(batch.labels > 0).nonzero()", READOUTS),
     Mutant("values.py", "key = (f, given, torch.is_grad_enabled())", "key = (f, given)", CHOSEN),
     Mutant("values.py", "key = (f, given, torch", "key = (f, torch", ("tests/unit/test_values.py",)),
->>>>>>> w2
 )
 
 
