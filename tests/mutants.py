@@ -277,7 +277,7 @@ MUTANTS = (
     Mutant(
         "train/evaluation.py", "float(readout.loss(out, moved)) * count", "float(readout.loss(out, moved))", AVERAGED
     ),
-    Mutant("readouts/language_model.py", "int(self._learnt(batch)[1].sum())", "len(batch.ids)", AVERAGED),
+    Mutant("readouts/language_model.py", "int(_texts(batch).mask.sum())", "len(batch.ids)", AVERAGED),
     Mutant("readouts/readout.py", "return known(labels_of(batch))", "return len(labels_of(batch))", AVERAGED),
     Mutant("train/state.py", "torch.default_generator.manual_seed(seed)", "torch.manual_seed(seed)", FITTED),
     Mutant("train/fit.py", "(1 / SAVING - 1)", "0", ("tests/unit/train/test_resume.py",)),
@@ -291,7 +291,7 @@ MUTANTS = (
     Mutant("readouts/readout.py", 'frozenset({"encoder"} if shape.encodes else {"decoder"})', "shape.parts", READ),
     Mutant("readouts/verbalizers.py", "out.once(self.beginnings.logits)", "self.beginnings.logits(out)", READOUTS),
     Mutant("readouts/words.py", " if beginning not in inner]", "]", READOUTS),
-    Mutant("readouts/language_model.py", "(batch.labels != -1).nonzero()", "(batch.labels > 0).nonzero()", READOUTS),
+    Mutant("readouts/language_model.py", "(labels != -1).nonzero()", "(labels > 0).nonzero()", READOUTS),
     Mutant("values.py", "key = (f, given, torch.is_grad_enabled())", "key = (f, given)", CHOSEN),
     Mutant("values.py", "key = (f, given, torch", "key = (f, torch", ("tests/unit/test_values.py",)),
 )
