@@ -29,15 +29,12 @@ TRAINED = ("tests/laws/test_training.py",)
 ISOLATED = ("tests/laws/test_isolation.py",)
 ROWS = ("tests/laws/test_rows.py",)
 GENERATED = ("tests/laws/test_generation.py",)
-<<<<<<< HEAD
 AVERAGED = ("tests/laws/test_averages.py",)
 FITTED = ("tests/unit/train/test_fit.py",)
 TUNED = ("tests/unit/test_tuning.py",)
-=======
 CHOSEN = ("tests/laws/test_choices.py",)
 READ = ("tests/laws/test_reading.py",)
 READOUTS = ("tests/unit/test_readouts.py", *CHOSEN)
->>>>>>> w2
 
 
 @dataclass(frozen=True)
@@ -275,13 +272,12 @@ MUTANTS = (
         "kv.value.repeat(times, 1, 1, 1)",
         HOOKED,
     ),
-<<<<<<< HEAD
     # how they are trained, chosen and kept
     Mutant("train/stepper.py", "(count / max(1, sum(counts)))", "(1 / len(counts))", AVERAGED),
     Mutant(
         "train/evaluation.py", "float(readout.loss(out, moved)) * count", "float(readout.loss(out, moved))", AVERAGED
     ),
-    Mutant("readouts/language_model.py", "int(self._learnt(batch)[1].sum())", "len(batch.ids)", AVERAGED),
+    Mutant("readouts/language_model.py", "int(_texts(batch).mask.sum())", "len(batch.ids)", AVERAGED),
     Mutant("readouts/readout.py", "return known(labels_of(batch))", "return len(labels_of(batch))", AVERAGED),
     Mutant("train/state.py", "torch.default_generator.manual_seed(seed)", "torch.manual_seed(seed)", FITTED),
     Mutant("train/fit.py", "(1 / SAVING - 1)", "0", ("tests/unit/train/test_resume.py",)),
@@ -291,15 +287,13 @@ MUTANTS = (
     Mutant("tuning.py", "with arithmetic(backbone.device, recipe.precision):", "if True:", TUNED),
     Mutant("tuning.py", '        digest.update(b"set")', "        pass", TUNED),
     Mutant("tuning.py", "        if not overwrite:\n            raise\n", "        raise\n", TUNED),
-=======
     # what is read
     Mutant("readouts/readout.py", 'frozenset({"encoder"} if shape.encodes else {"decoder"})', "shape.parts", READ),
     Mutant("readouts/verbalizers.py", "out.once(self.beginnings.logits)", "self.beginnings.logits(out)", READOUTS),
     Mutant("readouts/words.py", " if beginning not in inner]", "]", READOUTS),
-    Mutant("readouts/language_model.py", "(batch.labels != -1).nonzero()", "(batch.labels > 0).nonzero()", READOUTS),
+    Mutant("readouts/language_model.py", "(labels != -1).nonzero()", "(labels > 0).nonzero()", READOUTS),
     Mutant("values.py", "key = (f, given, torch.is_grad_enabled())", "key = (f, given)", CHOSEN),
     Mutant("values.py", "key = (f, given, torch", "key = (f, torch", ("tests/unit/test_values.py",)),
->>>>>>> w2
 )
 
 

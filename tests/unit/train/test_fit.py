@@ -314,7 +314,7 @@ def test_only_the_generators_of_the_run_s_own_device_are_seeded(monkeypatch: pyt
 
 
 def test_one_process_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun and accelerate's launcher say it
+    monkeypatch.setattr("accelerate.Accelerator.num_processes", 2)
     with pytest.raises(SettingError, match="started in 2"):
         fit(*parts(), Toy(), None, recipe())
 
