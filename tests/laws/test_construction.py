@@ -139,7 +139,7 @@ def test_an_unknown_setting_names_the_nearest(name: str) -> None:
     if "length" in METHODS[name].settings():
         with pytest.raises(SettingError, match="Did you mean 'length'"):
             METHODS[name].parts(shape, lenght=3)
-        with pytest.raises(SettingError, match="[01] or more"):
+        with pytest.raises(SettingError, match=r"[01] or more"):
             METHODS[name].parts(shape, length=-1)
 
 
