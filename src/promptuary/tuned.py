@@ -161,7 +161,7 @@ def open_prompt(
     model = built(readout=readout)
     generator = checkpoint.restore(place, manifest, model.generator, model.injection, readout, trainable=trainable)
     whole = SoftPrompted(backbone, generator, model.injection)
-    return Tuned(whole.to(backbone.device), readout.to(backbone.device), wording, reading, manifest)
+    return Tuned(whole.to(backbone.device).eval(), readout.to(backbone.device).eval(), wording, reading, manifest)
 
 
 class _Kept(BaseModel):

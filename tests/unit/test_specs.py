@@ -151,7 +151,7 @@ def test_every_method_takes_its_own_defaults_and_nothing_else(name: str) -> None
             Run(train="a", out="b", method=name, settings={odd: 3}).check_settings()
     for own in known:
         with pytest.raises(SettingError, match=f"'{own}'"):
-            Run(train="a", out="b", method=name, settings={own: {"of": "no use"}}).check_settings()
+            Run(train="a", out="b", method=name, settings={own: [{"of": "no use"}]}).check_settings()
 
 
 def test_pairs_become_settings_and_fields() -> None:
