@@ -19,7 +19,7 @@ from promptuary.model import SoftPrompted
 from promptuary.readouts import ClassReadout, LanguageModel, Prediction, WordsAsContinuation
 from promptuary.values import Targets
 from tests.answers import EXACT, gap, parts, prompted
-from tests.backbones import CAUSAL, POSITIONS, VOCABULARY, backbone, bare
+from tests.backbones import CAUSAL, ENCODER_DECODERS, POSITIONS, VOCABULARY, backbone, bare
 from tests.laws.checks import PROMPTED, STATIC, trainable
 from tests.strategies import SIDES, Side, Text, pad, pad_targets, ragged, text
 
@@ -56,16 +56,20 @@ def naive(model: hf.PreTrainedModel, row: Text, words: Sequence[Sequence[Sequenc
     for label in words:
         each = []
         for word in label:
-            said = model(input_ids=torch.tensor([[*FRONT, *row.ids, *word[:-1]]])).logits[0].log_softmax(1)
-            start = len(FRONT) + len(row.ids) - 1
-            each.append(sum(said[start + i, token] for i, token in enumerate(word)))
+            ids = [*FRONT, *row.ids]
+            if model.config.is_encoder_decoder:
+                begun = torch.tensor([[model.config.decoder_start_token_id, *word[:-1]]])
+                logits = model(input_ids=torch.tensor([ids]), decoder_input_ids=begun).logits[0]
+            else:
+                logits = model(input_ids=torch.tensor([[*ids, *word[:-1]]])).logits[0, len(ids) - 1 :]
+            each.append(sum(logits.log_softmax(1)[i, token] for i, token in enumerate(word)))
         labels.append(torch.stack(each).exp().sum().log())
     return torch.stack(labels)
 
 
 @pytest.mark.parametrize("words", WORDS)
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("family", CAUSAL)
+@pytest.mark.parametrize("family", [*CAUSAL, *ENCODER_DECODERS])
 @torch.no_grad()
 def test_label_words_score_as_one_whole_pass_for_each_would(family: str, side: Side, words: str) -> None:
     rows, readout = ragged(6, 2, 9), WordsAsContinuation(WORDS[words])
@@ -101,7 +105,7 @@ def apart(targets: Targets) -> Iterator[Targets]:
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize(("family", "method"), [(f, m) for f, m in PROMPTED if f in CAUSAL and m in STATIC])
+@pytest.mark.parametrize(("family", "method"), [(f, m) for f, m in PROMPTED if m in STATIC and f in CAUSAL])
 def test_texts_together_are_the_texts_one_at_a_time_and_so_are_their_gradients(
     family: str, method: str, side: Side
 ) -> None:

@@ -12,7 +12,7 @@ table starts at the scale of the backbone's (`init`, the paper: U(-0.5, 0.5)); `
 own prompt (published: replaced).
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from promptuary.errors import SettingError
@@ -43,7 +43,7 @@ def ipt(
     pad: Literal["mask", "row", "task"] = "mask",
     rank: int = 0,
     buckets: int = 0,
-    layers: Iterable[int] = (0,),
+    layers: Sequence[int] = (0,),
     scale: float = 0.05,
     init: "Initial | None" = None,
     seed: int = 0,
