@@ -38,10 +38,15 @@ for model, prompts in asked["prompts"].items():
 """
 
 
+ASKED = [(f, m) for f in FAMILIES for m in METHODS if m in STATIC or f == "bert"]
+
+
 @pytest.fixture(scope="session")
 def fresh(shelf: Shelf) -> dict[str, Any]:
     """What every prompt answers in a new process."""
-    asked = {str(shelf.model(f)): [str(shelf.prompt(f, name)) for name in METHODS] for f in FAMILIES}
+    asked: dict[str, list[str]] = {}
+    for f, name in ASKED:
+        asked.setdefault(str(shelf.model(f)), []).append(str(shelf.prompt(f, name)))
     said = subprocess.run(
         [sys.executable, "-c", FRESH],
         input=json.dumps({"prompts": asked, "texts": TEXTS}),
@@ -52,8 +57,7 @@ def fresh(shelf: Shelf) -> dict[str, Any]:
     return dict(json.loads(line) for line in said.stdout.splitlines())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("family", "name"), ASKED)
 def test_every_method_answers_the_same_in_a_new_process(
     shelf: Shelf, tmp_path: Path, fresh: dict[str, Any], family: str, name: str
 ) -> None:
