@@ -235,7 +235,7 @@ MUTANTS = (
     Mutant("backbones/decoder.py", "self.packs = self._tried()", "self.packs = False", CHOSEN),
     Mutant("backbones/decoder.py", "if choices == 1 or steps == 1 or self.packs:", "if True:", CHOSEN),
     Mutant("backbones/decoder.py", "else positions) + call.start", "else positions)", INJECTED),
-    Mutant("backbones/decoder.py", "(columns if positions is None else positions)", "columns", INJECTED),
+    Mutant("backbones/decoder.py", "(columns if positions is None else positions)", "columns", CHOSEN),
     # several texts behind one row
     Mutant("backbones/packing.py", "before = row - 1 + torch", "before = row + torch", PLACED),
     Mutant("backbones/packing.py", "(rank > 0, earlier + rank, 0)", "(rank > 0, rank, 0)", CHOSEN),

@@ -13,8 +13,8 @@ from promptuary.backbones.load import wrap
 from promptuary.data.batch import Batch
 from promptuary.errors import SettingError
 from promptuary.generators import Free
-from promptuary.initial import from_words, matched
-from promptuary.injections import Embeddings
+from promptuary.initial import from_prompt, from_words, matched
+from promptuary.injections import Embeddings, KeyValues
 from promptuary.model import SoftPrompted
 from promptuary.readouts import ClassReadout, LanguageModel, Prediction, WordsAsContinuation
 from promptuary.values import Targets
@@ -37,8 +37,15 @@ def spoken(b: Backbone) -> SoftPrompted:
     return SoftPrompted(b, Free(len(FRONT), b.shape.dim, start), Embeddings(b.shape)).eval()
 
 
-def asked(rows: Sequence[Text], side: Side, labels: Sequence[int] | None = None) -> Batch:
-    padded, count = pad(rows, side, extra=1), len(rows)
+def recalled(b: Backbone) -> SoftPrompted:
+    """The backbone with what real words leave in its attention as its prompt: it goes on counting after them."""
+    start = from_prompt(b.keys_values(FRONT, frozenset({"decoder"})))
+    injection = KeyValues(b.shape, start=len(FRONT))
+    return SoftPrompted(b, Free(len(FRONT), injection.width, start), injection).eval()
+
+
+def asked(rows: Sequence[Text], side: Side, labels: Sequence[int] | None = None, *, extra: int = 1) -> Batch:
+    padded, count = pad(rows, side, extra=extra), len(rows)
     known = None if labels is None else torch.tensor(labels)
     task = torch.zeros(count, dtype=torch.long)
     return Batch(padded.ids, padded.mask, padded.types, task, torch.arange(count), known)
@@ -76,6 +83,15 @@ def test_label_words_score_as_one_whole_pass_for_each_would(family: str, side: S
     found = scored(spoken(backbone(family)), readout, asked(rows, side))
     for row, mine in zip(rows, found, strict=True):
         assert gap(mine, naive(bare(family), row, WORDS[words])) <= EXACT
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "neox", "opt"])
+@torch.no_grad()
+def test_label_words_after_keys_and_values_of_real_tokens_score_as_after_these_tokens(family: str) -> None:
+    rows, words = ragged(6, 2, 9), WORDS["several tokens"]
+    found = scored(recalled(backbone(family)), WordsAsContinuation(words), asked(rows, "left"))
+    for row, mine in zip(rows, found, strict=True):
+        assert gap(mine, naive(bare(family), row, words)) <= EXACT
 
 
 def bloom() -> hf.BloomForCausalLM:
@@ -132,7 +148,7 @@ def test_texts_together_take_positions_and_not_columns() -> None:
         model, words = spoken(backbone(family)), [[[30 + i, 40, 50 + i]] for i in range(5)]
         longest = POSITIONS - len(FRONT) - 2  # nothing is read behind a text's last token
         rows = [text(longest, seed=0), text(3, seed=1)]
-        found = scored(model, WordsAsContinuation(words), asked(rows, "right"))
+        found = scored(model, WordsAsContinuation(words), asked(rows, "right", extra=9))
         for row, mine in zip(rows, found, strict=True):
             assert gap(mine, naive(bare(family), row, words)) <= EXACT
         with pytest.raises(SettingError, match=f"has {POSITIONS + 1} tokens.*{POSITIONS} positions"):
