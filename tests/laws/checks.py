@@ -82,5 +82,7 @@ REFUSED = MappingProxyType({(f, m): why for f in FAMILIES for m in METHODS if (w
 # A prompt that is made from the input meets the backbone through the same injections as one that is not: the laws of
 # these hold them to every family, and every method meets five families here and all of them in `tests/matrix.py`.
 STATIC = tuple(m for m, p in ((m, prompted("bert", m)) for m in METHODS) if flat(p.generator, p.injection) is not None)
+# For tests that tune: one of each way to make or choose a prompt beside the static ones.
+TYPICAL = (*STATIC, "ipt-lstm", "ipt-prefix", "dp-position-instance", "dp-length", "dp-vector", "idpg")
 PAIRS = tuple((f, m) for f in FAMILIES for m in METHODS if (f, m) not in REFUSED and (m in STATIC or f in FIVE))
 PROMPTED = tuple((f, m) for f, m in PAIRS if m != "frozen")

@@ -124,7 +124,12 @@ ONE_LAYER: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize(
     ("family", "method"),
-    [("bert", "prompt-tuning"), ("bert", "deep-prompt-tuning"), ("llama", "p-tuning-v2"), ("t5", "p-tuning-v2")],
+    [
+        ("bert", "prompt-tuning"),
+        ("llama", "p-tuning-v2"),
+        pytest.param("bert", "deep-prompt-tuning", marks=pytest.mark.slow),
+        pytest.param("t5", "p-tuning-v2", marks=pytest.mark.slow),
+    ],
 )
 @torch.no_grad()
 def test_a_compiled_model_says_the_same(family: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,7 +145,7 @@ def test_recomputing_activations_changes_neither_loss_nor_gradient(family: str) 
     runs: list[None] = []
     for layer in recomputed.attachment.layers:
         layer._gradient_checkpointing_func = noting(layer._gradient_checkpointing_func, runs)
-    for method in (m for f, m in PROMPTED if f == family):
+    for method in (m for f, m in PROMPTED if f == family and m in (*STATIC, "dp-deep")):
         runs.clear()
         for side in ("left", "right"):
             torch.manual_seed(0)  # choices draw

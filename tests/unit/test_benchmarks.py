@@ -319,6 +319,7 @@ def test_only_divergence_is_a_result(
     assert [made["error"] for made in learning.Results(path).lines()] == ["Step 1: the loss is nan."]
 
 
+@pytest.mark.slow
 def test_several_processes_share_the_work_and_one_table_is_written(learning: Any, films: None, tmp_path: Path) -> None:
     path = tmp_path / "smoke.jsonl"
     asked = ["--smoke", "--tasks", "sst2", "--methods", "majority", "frozen", "--jobs", "2", "--results", str(path)]

@@ -9,6 +9,7 @@ import torch
 from promptuary.methods import METHODS
 from promptuary.show import control, nearest_words, sizes
 from promptuary.tuned import open_prompt
+from tests.laws.checks import TYPICAL
 from tests.saved import Shelf, done
 
 
@@ -51,7 +52,7 @@ def test_equal_soft_tokens_have_a_cosine_of_one() -> None:
     assert sizes(torch.randn(1, 8), torch.randn(9, 8)).cosine == 1.0
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", TYPICAL)
 def test_every_method_can_be_shown(shelf: Shelf, name: str) -> None:
     prompt = shelf.prompt("bert", name)
     shown = json.loads(done("show", prompt, "--json", "--words", "2"))

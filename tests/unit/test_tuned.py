@@ -17,9 +17,8 @@ from promptuary.data.source import Row, rows
 from promptuary.errors import DataError, SettingError
 from promptuary.generators import Free, Mapped
 from promptuary.material import hold_out
-from promptuary.methods import METHODS
 from promptuary.tuned import open_prompt
-from tests.laws.checks import STATIC
+from tests.laws.checks import STATIC, TYPICAL
 from tests.saved import Shelf, lines, opinions, read
 
 FAMILIES = ("bert", "gpt2", "t5")
@@ -38,7 +37,7 @@ for model, prompts in asked["prompts"].items():
 """
 
 
-ASKED = [(f, m) for f in FAMILIES for m in METHODS if m in STATIC or f == "bert"]
+ASKED = [(f, m) for f in FAMILIES for m in TYPICAL if m in STATIC or f == "bert"]
 
 
 @pytest.fixture(scope="session")
@@ -105,8 +104,8 @@ def _loader(tuned: Any, shelf: Shelf) -> Any:
 def test_one_backbone_serves_many_prompts(shelf: Shelf) -> None:
     backbone = load(str(shelf.model("bert")))
     before = backbone.digest()
-    prompts = [open_prompt(shelf.prompt("bert", name), backbone=backbone) for name in METHODS]
-    alone = [open_prompt(shelf.prompt("bert", name)).predict_texts(TEXTS) for name in METHODS]
+    prompts = [open_prompt(shelf.prompt("bert", name), backbone=backbone) for name in TYPICAL]
+    alone = [open_prompt(shelf.prompt("bert", name)).predict_texts(TEXTS) for name in TYPICAL]
     for _ in range(2):
         for prompt, expected in zip(prompts, alone, strict=True):
             assert prompt.predict_texts(TEXTS) == expected

@@ -12,10 +12,10 @@ from promptuary.data.loader import Loader
 from promptuary.data.source import rows
 from promptuary.data.wording import Wording
 from promptuary.errors import CheckpointError
-from promptuary.methods import METHODS
 from promptuary.train.fit import Result
 from promptuary.train.stepper import Stepper
 from promptuary.tuned import open_prompt
+from tests.laws.checks import TYPICAL
 from tests.saved import Shelf, command, done
 
 
@@ -121,7 +121,7 @@ def test_a_row_that_changes_sides_makes_another_run(shelf: Shelf, tmp_path: Path
         tune(described(shelf, tmp_path / "out", train=str(one), validation=str(other)))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", TYPICAL)
 def test_a_prompt_scores_as_it_did_when_it_was_selected(shelf: Shelf, tmp_path: Path, name: str) -> None:
     backbone = load(str(shelf.model("bert")), dtype=torch.bfloat16)
     recipe = {"epochs": 1, "batch": 8, "precision": "bf16"}
