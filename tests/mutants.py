@@ -28,6 +28,8 @@ BUILT = ("tests/laws/test_construction.py",)
 TRAINED = ("tests/laws/test_training.py",)
 ISOLATED = ("tests/laws/test_isolation.py",)
 ROWS = ("tests/laws/test_rows.py",)
+DECIDED = ("tests/laws/test_decisions.py",)
+LOOKED_UP = ("tests/unit/test_lookups.py",)
 GENERATED = ("tests/laws/test_generation.py",)
 AVERAGED = ("tests/laws/test_averages.py",)
 FITTED = ("tests/unit/train/test_fit.py",)
@@ -294,6 +296,29 @@ MUTANTS = (
     Mutant("readouts/language_model.py", "(labels != -1).nonzero()", "(labels > 0).nonzero()", READOUTS),
     Mutant("values.py", "key = (f, given, torch.is_grad_enabled())", "key = (f, given)", CHOSEN),
     Mutant("values.py", "key = (f, given, torch", "key = (f, torch", ("tests/unit/test_values.py",)),
+    # what is chosen, and what is made from the input
+    Mutant(
+        "choices.py",
+        "if not self.training:\n            return self._settled(logits)",
+        "if False:\n            return logits",
+        DECIDED,
+    ),
+    Mutant("choices.py", "return value + (weights - weights.detach())", "return value", DECIDED),
+    Mutant("choices.py", "states.detach().float() * weights", "states.float()", DECIDED),
+    Mutant("choices.py", "rand_like(logits[:1] if shared else logits)", "rand_like(logits)", DECIDED),
+    Mutant("choices.py", "step * (step + 1) / 2", "step", DECIDED),
+    Mutant("placements.py", ">= prompt - rearrange(options", "> prompt - rearrange(options", DECIDED),
+    Mutant("placements.py", "scatter_add(2, index, shares)", "scatter_add(2, index, shares.detach())", DECIDED),
+    Mutant("generators.py", "p.keep * (gates.detach() > 0.5)", "p.keep", DECIDED),
+    Mutant("generators.py", ".flip(1).cumsum(1).flip(1)[:, 1:]", ".cumsum(1)[:, 1:]", DECIDED),
+    Mutant(
+        "backbones/attention.py", "rows).to(hidden.dtype) @ soft", "rows).detach().to(hidden.dtype) @ soft", DECIDED
+    ),
+    Mutant("lookups.py", "place % self.stride == 0", "place % self.stride <= 1", LOOKED_UP),
+    Mutant("lookups.py", "read = x.mask & (x.ids >= 0)", "read = x.mask", LOOKED_UP),
+    Mutant("pooling.py", "places > last, 0.0", "places > last + 9, 0.0", LOOKED_UP),
+    Mutant("pooling.py", "[states[-2], states[-1]]", "[states[-1], states[-2]]", LOOKED_UP),
+    Mutant("transforms.py", "at : at + width] * self.scale", "at : at + width]", (*DECIDED, *LOOKED_UP)),
 )
 
 

@@ -162,6 +162,16 @@ def test_convolutions_are_read_by_hand() -> None:
 
 
 @torch.no_grad()
+def test_a_convolution_is_read_nowhere_but_on_present_slots() -> None:
+    """Behind the prompt it would see zeros, and its bias would win."""
+    reader = ConvMax(WIDTH, kernels=(3,))
+    reader.convolutions[0].weight.fill_(-1.0)
+    reader.convolutions[0].bias.fill_(1.0)
+    values, keep = torch.ones(1, 8, WIDTH), (torch.arange(8)[None] < 4).float()
+    assert reader(Prompt(values * keep[..., None], keep)).values.item() == 0.0
+
+
+@torch.no_grad()
 def test_the_last_states_of_the_lstm_are_those_of_the_plain_network() -> None:
     torch.manual_seed(0)
     reader = Recurrent(WIDTH, hidden=3)
