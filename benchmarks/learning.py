@@ -505,6 +505,10 @@ def _shared(given: Sequence[str], path: Path, jobs: int) -> int:
             worker.terminate()  # after an interruption; those that ended are not touched
 
 
+def _wait() -> None:
+    time.sleep(WAIT_S)
+
+
 def _work(results: Results, asked: argparse.Namespace) -> None:
     """Run cells that nobody else runs, until all are finished, or the time is up."""
     place, methods = folder(), _installed(asked.methods)
@@ -525,7 +529,7 @@ def _work(results: Results, asked: argparse.Namespace) -> None:
                 _told(line)
                 break
         else:
-            time.sleep(WAIT_S)  # a search that ends elsewhere opens new cells, and a process that dies frees its own
+            _wait()  # a search that ends elsewhere opens new cells, and a process that dies frees its own
     print(f"{asked.minutes:g} minutes are over; the same command goes on with the remaining cells.", flush=True)
 
 

@@ -245,12 +245,12 @@ def test_a_process_that_finds_all_cells_taken_waits_for_what_they_open(
     with contextlib.ExitStack() as elsewhere:
         assert elsewhere.enter_context(theirs.claim(held))
 
-        def finish(_: float) -> None:
+        def finish() -> None:
             assert made == [(0, rate) for rate in rates[:-1]], "what was free is done by now"
             theirs.add(line(learning, "cb", "fine-tuning", 0, 0.9, rates[-1]))
             elsewhere.close()
 
-        monkeypatch.setattr(learning.time, "sleep", finish)
+        monkeypatch.setattr(learning, "_wait", finish)
         learning._work(ours, asked)
     assert made[len(rates) - 1 :] == [(1, rates[-1]), (2, rates[-1])]
 
