@@ -23,6 +23,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from promptuary.backbones import cpu_attention
 from promptuary.backbones.packing import packed_mask
 from promptuary.values import Attention, Call, KeyValue, Part
 
@@ -78,7 +79,21 @@ def prompted_attention(
         return done
     if position_bias is not None:
         rest["position_bias"] = position_bias
+    if not rest.get("dropout") and cpu_attention.pays(query, key, value):
+        mask = _whole(module, query, key, attention_mask, position_bias)
+        return cpu_attention.attention(query, key, value, mask, rest.get("scaling")).transpose(1, 2), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, **rest)
+
+
+def _whole(module: nn.Module, query: Query, key: Key, mask: Mask | None, bias: Bias | None) -> Mask | None:
+    """The mask with what the fused kernel is told beside it: causality and the bias of relative positions."""
+    if mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True):
+        mask = _causal(query.shape[2], key.shape[2], key.device)
+    if bias is None or mask is None:
+        return mask if bias is None else bias
+    if mask.dtype != torch.bool:
+        return bias + mask
+    return bias.masked_fill(~mask, torch.finfo(bias.dtype).min)
 
 
 AttentionInterface.register(NAME, prompted_attention)

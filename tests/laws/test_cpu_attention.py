@@ -1,0 +1,84 @@
+"""Attention on a CPU with gradients in bfloat16 is attention: against einsum and an explicit softmax in float64."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from promptuary.backbones import cpu_attention
+
+ROUNDING = 2.0**-8  # of one number in bfloat16
+
+
+def oracle(query: Tensor, key: Tensor, value: Tensor, added: Tensor, scale: float) -> Tensor:
+    each = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(each, 1), value.repeat_interleave(each, 1)
+    weights = (torch.einsum("bhqd,bhkd->bhqk", query, key) * scale + added).exp()
+    return torch.einsum("bhqk,bhkd->bhqd", weights / weights.sum(-1, keepdim=True), value)
+
+
+def tensors(rows: int, queries: int, heads: int, asking: int, own: int) -> list[Tensor]:
+    made = [(rows, queries, asking, 8), (rows, heads, own, 8), (rows, heads, own, 6), (rows, queries, asking, 6)]
+    draw = torch.Generator().manual_seed(0)
+    return [torch.randn(*shape, generator=draw).bfloat16() for shape in made]
+
+
+MASKS = {
+    "none": None,
+    "rows": torch.arange(7)[None, None, None] < torch.tensor([7, 3, 1, 5, 6])[:, None, None, None],
+    "causal": torch.ones(4, 7, dtype=torch.bool).tril(3)[None, None],
+    "added": -(torch.arange(4 * 7.0).reshape(1, 1, 4, 7) % 5).bfloat16(),
+    "added in float32": torch.zeros(1, 1, 4, 7).index_fill(3, torch.tensor([2]), torch.finfo(torch.float32).min),
+    "each head": (torch.arange(4 * 4 * 7.0).reshape(1, 4, 4, 7) % 3).bfloat16(),
+}
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("heads", [4, 2, 1])
+@pytest.mark.parametrize(("block", "kept"), [(1 << 20, 1 << 23), (1, 1 << 23), (224, 0)])
+def test_results_and_gradients_are_those_of_float64(
+    mask: str, heads: int, block: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_attention, "BLOCK", block)  # all rows at once, each alone, two at a time
+    monkeypatch.setattr(cpu_attention, "KEPT", kept)
+    query, key, value, back = tensors(5, 4, heads, 4, 7)
+    given = MASKS[mask]
+    added = torch.zeros(1, 1, 1, 7) if given is None else given
+    added = torch.where(added, 0.0, -1e30) if added.dtype == torch.bool else added
+    exact = [t.double().requires_grad_() for t in (query, key, value)]
+    ours = [t.requires_grad_() for t in (query, key, value)]
+    expected = oracle(*exact, added.double(), 0.3)
+    found = cpu_attention.attention(*ours, given, 0.3)
+    expected.backward(back.double())
+    found.backward(back)
+    for name, a, b in zip("oqkv", [expected, *(t.grad for t in exact)], [found, *(t.grad for t in ours)], strict=True):
+        assert a is not None
+        assert b is not None
+        assert b.dtype == torch.bfloat16
+        assert (a - b.double()).abs().max() < 4 * ROUNDING * a.abs().max(), name
+
+
+def test_only_wanted_gradients_are_made() -> None:
+    query, key, value, back = tensors(2, 4, 4, 4, 7)
+    key.requires_grad_()
+    cpu_attention.attention(query, key, value, None, None).backward(back)
+    assert query.grad is None
+    assert value.grad is None
+    assert key.grad is not None
+
+
+def test_under_autocast_the_type_of_the_rest_stays() -> None:
+    query, key, value, back = (t.requires_grad_() for t in tensors(2, 4, 4, 4, 7))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = cpu_attention.attention(query, key, value, MASKS["added in float32"], None)
+    found.backward(back)
+    assert found.dtype == torch.bfloat16
+
+
+def test_it_is_for_gradients_in_bfloat16_alone() -> None:
+    query, key, value, _ = tensors(2, 4, 4, 4, 7)
+    assert not cpu_attention.pays(query, key, value)
+    wanted = key.clone().requires_grad_()
+    assert cpu_attention.pays(query, wanted, value)
+    with torch.no_grad():
+        assert not cpu_attention.pays(query, wanted, value)
+    assert not cpu_attention.pays(query.float(), wanted, value)
