@@ -37,18 +37,20 @@ def embedding_mean(x: Instance) -> Float[Tensor, "batch dim"]:
     return _mean(x.embeds, x)
 
 
-def encoding_mean(x: Instance) -> Float[Tensor, "batch hidden"]:
-    """The mean of the frozen backbone's last states of a row's real tokens: one more pass, without gradient.
+def encoding_mean(x: Instance, until: int | None = None) -> Float[Tensor, "batch hidden"]:
+    """The mean of the frozen backbone's states of a row's real tokens: one more pass, without gradient.
+
+    They are the last ones, or those before the layer `until`: then the layers above are not run.
 
     The states are those of the input alone, without any prompt, and without dropout. Of an encoder-decoder the encoder
     is asked, so no label can be seen.
     """
-    return _mean(x.once(encoding), x)
+    return _mean(x.once(encoding, until), x)
 
 
-def encoding(x: Instance) -> Float[Tensor, "batch tokens hidden"]:
-    """The frozen backbone's last states of the bare input, made once a pass."""
-    return x.encode(x)
+def encoding(x: Instance, until: int | None = None) -> Float[Tensor, "batch tokens hidden"]:
+    """The frozen backbone's states of the bare input, the last ones or those before a layer, made once a pass."""
+    return x.encode(x, until)
 
 
 def _mean(states: Float[Tensor, "batch tokens dim"], x: Instance) -> Float[Tensor, "batch dim"]:

@@ -11,9 +11,10 @@ import torch
 from einops import rearrange
 from torch import nn
 
+from promptuary.choices import encoding
 from promptuary.errors import BackboneError, SettingError
 from promptuary.placements import Placement, Split, bare
-from promptuary.values import Call, Instance, KeyValue, Part, Prompt, Shape
+from promptuary.values import Call, Entry, Instance, KeyValue, Part, Prompt, Shape
 
 
 class Injection(nn.Module, ABC):
@@ -82,7 +83,37 @@ class HiddenStates(Placed):
         # What stands at the embedding level is overwritten before the first layer; zeros hold the place.
         room = Prompt(p.values.new_zeros(*p.keep.shape, self.dim), p.keep)
         states = rearrange(p.values, "b p (layers hidden) -> layers b p hidden", layers=self.layers)
-        return Call(self.placement(room, x), keep=p.keep > 0, states=states)
+        return Call(self.placement(room, x), keep=p.keep > 0, states=dict(enumerate(states)))
+
+
+class Late(Placed):
+    """Soft tokens join the row before layer `layer`; below, the text is by itself and needs no gradient.
+
+    Late prompt tuning (Liu et al. 2022, section 4). The layers below run once for the text alone, and whoever makes
+    the soft tokens of its states there (`choices.encoding_mean` with the same layer) shares that pass. The row has no
+    position for them where positions are added to embeddings; where they belong to the attention, the layers above
+    count the row as it then is.
+
+    Raises:
+        SettingError: for a layer that is not between two others.
+        BackboneError: on a causal model, whose continuations would have to pass the layers below too.
+    """
+
+    def __init__(self, shape: Shape, layer: int, placement: Placement | None = None) -> None:
+        super().__init__(placement)
+        if not shape.encodes:
+            raise BackboneError(
+                f"{shape.family!r} is causal: soft tokens that join at a later layer are for models with an encoder. "
+                "Use 'prompt-tuning' or 'p-tuning-v2'."
+            )
+        if not 0 < layer < shape.layers:
+            raise SettingError(f"Late(layer={layer}) on {shape.layers} layers: expected 1 to {shape.layers - 1}.")
+        self.layer, self.dim, self.width = layer, shape.dim, shape.hidden
+
+    def forward(self, p: Prompt, x: Instance) -> Call:
+        room = Prompt(p.values.new_zeros(*p.keep.shape, self.dim), p.keep)
+        entry = Entry(self.layer, x.once(encoding, self.layer))
+        return Call(self.placement(room, x), keep=p.keep > 0, states={self.layer: p.values}, entry=entry)
 
 
 class KeyValues(Injection):

@@ -105,8 +105,8 @@ class SoftPrompted(nn.Module):
         return self.instance(batch.ids, batch.mask, batch.types, batch.task, batch.fields, step)
 
     @torch.no_grad()
-    def _encode(self, x: Instance) -> Float[Tensor, "batch tokens hidden"]:
-        return self.backbone.run(Call(bare(x))).hidden
+    def _encode(self, x: Instance, until: int | None) -> Float[Tensor, "batch tokens hidden"]:
+        return self.backbone.run(Call(bare(x), until=until)).hidden
 
     def call(self, x: Instance) -> Call:
         """What the backbone is called with: the prompt made from `x`, laid out with `x`."""

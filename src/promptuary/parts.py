@@ -18,7 +18,7 @@ from promptuary.generators import (
     Weighted,
 )
 from promptuary.initial import Initial, matched, normal, uniform
-from promptuary.injections import Embeddings, HiddenStates, Injection, KeyValues
+from promptuary.injections import Embeddings, HiddenStates, Injection, KeyValues, Late
 from promptuary.lookups import Dense, Hashed, Lookup, LowRank, Table, Window
 from promptuary.placements import Adaptive, Placement, Slots, Split
 from promptuary.pooling import ConvMax, MaskedMean, Recurrent, Unfolded
@@ -46,6 +46,7 @@ __all__ = [
     "Initial",
     "Injection",
     "KeyValues",
+    "Late",
     "Lookup",
     "LowRank",
     "Mapped",

@@ -77,7 +77,7 @@ class Shape:
         return sum(a.width for a in self.attention if a.part in parts)
 
 
-def _no_encoder(x: "Instance") -> Tensor:
+def _no_encoder(x: "Instance", until: int | None) -> Tensor:
     raise AssertionError("an Instance of SoftPrompted.instance knows its backbone; this one was made by hand")
 
 
@@ -110,7 +110,8 @@ class Instance(Once):
         fields: which text of the row a token belongs to: 1 the first, 2 the second, 0 none (templates, special
             tokens); `None` where nobody said.
         step: the number of the optimizer's step, from 1, while training; else 0.
-        encode: the frozen backbone's last states of an input alone, `[batch, tokens, hidden]`, without gradient.
+        encode: the frozen backbone's states of an input alone, `[batch, tokens, hidden]`, without gradient: the last
+            ones, or those before the layer of that number.
         losses: what parts add to the loss of this pass while training (an entropy bonus).
     """
 
@@ -121,7 +122,7 @@ class Instance(Once):
     task: Int[Tensor, " batch"]
     fields: Int[Tensor, "batch tokens"] | None = None
     step: int = 0
-    encode: Callable[["Instance"], Tensor] = field(default=_no_encoder, repr=False)
+    encode: Callable[["Instance", int | None], Tensor] = field(default=_no_encoder, repr=False)
     losses: list[Tensor] = field(default_factory=list, repr=False)
 
 
@@ -164,6 +165,14 @@ class KeyValue:
 
 
 @dataclass(frozen=True, eq=False)
+class Entry:
+    """Where a row enters the model: its own tokens' states before `layer`. The layers below are not run."""
+
+    layer: int
+    states: Float[Tensor, "batch tokens hidden"]
+
+
+@dataclass(frozen=True, eq=False)
 class Call:
     """What enters the backbone.
 
@@ -171,15 +180,19 @@ class Call:
         layout: the row of embeddings.
         keys_values: soft keys and values by index into `Shape.attention`.
         keep: presence of the soft tokens of `keys_values` or `states`, for all layers; `None` where there are none.
-        states: hidden states that overwrite the columns `layout.prompts` before each layer, or `None`.
+        states: hidden states by layer, which overwrite the columns `layout.prompts` before it.
         start: the position of the first column (soft keys and values taken from real tokens stand before it).
+        entry: where the row enters, if not as embeddings at the first layer. until: the layer before which the model
+            stops, whose input is the result; `None` runs it all. Both are about the tower that reads the layout.
     """
 
     layout: Layout
     keys_values: Mapping[int, KeyValue] = field(default_factory=dict)
     keep: Bool[Tensor, "batch prompt"] | None = None
-    states: Float[Tensor, "layers batch prompt hidden"] | None = None
+    states: Mapping[int, Float[Tensor, "batch prompt hidden"]] = field(default_factory=dict)
     start: int = 0
+    entry: Entry | None = None
+    until: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

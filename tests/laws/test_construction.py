@@ -12,7 +12,7 @@ from promptuary.backbones.load import wrap
 from promptuary.errors import BackboneError, SettingError
 from promptuary.generators import Free, Generator
 from promptuary.initial import normal
-from promptuary.injections import Embeddings, HiddenStates, Injection, KeyValues
+from promptuary.injections import Embeddings, HiddenStates, Injection, KeyValues, Late
 from promptuary.methods import METHODS, method
 from promptuary.model import SoftPrompted
 from promptuary.placements import Slots, Split
@@ -37,10 +37,11 @@ def test_a_method_is_built_or_refuses_and_names_methods_that_are_built(family: s
     assert all((family, m) not in REFUSED for m in named)
 
 
-def test_only_keys_and_values_are_refused_and_only_where_there_is_no_hook() -> None:
+def test_keys_and_values_are_refused_where_there_is_no_hook_and_late_prompts_where_the_model_is_causal() -> None:
     for family, name in REFUSED:
-        assert family not in HOOKED
-        assert isinstance(parts("bert", name)[1], KeyValues)
+        injection = parts("bert", name)[1]
+        hookless = family not in HOOKED and isinstance(injection, KeyValues)
+        assert hookless or (FAMILIES[family].kind == "decoder" and isinstance(injection, Late))
 
 
 def long(name: str, length: int) -> tuple[Generator, Injection]:
@@ -77,7 +78,7 @@ def test_a_split_beyond_the_prompt_is_refused(injection: type[Embeddings] | type
 ENCODERS: dict[str, list[dict[str, Any]]] = {
     "p-tuning": [{"encoder": "lstm"}, {"encoder": "mlp"}],
     "prefix-tuning": [{}],
-    **{m: [{}] for m in METHODS if m.split("-")[0] in ("ipt", "dp", "idpg", "ipl", "smop")},
+    **{m: [{}] for m in METHODS if m.split("-")[0] in ("ipt", "dp", "idpg", "ipl", "smop", "lpt")},
 }
 
 

@@ -33,7 +33,7 @@ def test_embeddings_take_the_width_of_the_embedding_table_and_room_in_the_row() 
     assert (made.width, made.occupies(5)) == (3, 5)
     call: Call = made(Prompt(torch.ones(1, 2, 3), torch.ones(1, 2)), instance())
     assert call.layout.embeds[0, :, 0].tolist() == [1, 1, 0, 0]
-    assert (dict(call.keys_values), call.states, call.keep, call.start) == ({}, None, None, 0)
+    assert (dict(call.keys_values), call.states, call.keep, call.start) == ({}, {}, None, 0)
 
 
 def test_hidden_states_take_all_layers_and_room_in_the_row() -> None:

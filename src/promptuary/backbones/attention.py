@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, wraps
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -28,6 +28,8 @@ from promptuary.backbones.packing import packed_mask
 from promptuary.values import Attention, Call, KeyValue, Part
 
 NAME = "promptuary"
+PASSED = "promptuary_passed"  # an argument of layers that only hand on: the first one's result, once it is there
+ALONE: list[Any] = [None]  # where layers hand on nothing but their states
 
 # Grouped queries have more heads than keys and values; a mask is a boolean or what is added to the scores.
 Query = Float[Tensor, "rows asking queries key"]
@@ -106,6 +108,11 @@ class Promise:
 
     call: Call
     visits: dict[int, int] = field(default_factory=dict)  # for modules that serve several layers (ALBERT)
+    beside: list[Any] = field(default_factory=list)  # what the first layer hands on beside its states (T5: a bias)
+
+    def passes(self, visit: "Visit") -> bool:
+        """Whether a layer lies below the one at which the row enters."""
+        return visit.main and self.call.entry is not None and visit.layer < self.call.entry.layer
 
     @cached_property
     def whole(self) -> bool:
@@ -170,6 +177,14 @@ def _rows(given: Shaped[Tensor, "batch *rest"], rows: int) -> Shaped[Tensor, "ro
 Notes = list[tuple[int, nn.Module, Tensor, Tensor]]
 
 
+class Reached(Exception):  # noqa: N818, no error: how a model is left in the middle
+    """The model came to the layer at which it was to stop."""
+
+    def __init__(self, states: Tensor) -> None:
+        super().__init__()
+        self.states = states
+
+
 class _Place(threading.local):
     promise: Promise | None = None
     notes: Notes | None = None
@@ -220,8 +235,16 @@ class Attachment:
         part_of = {layer: part for stack, part in stacks for layer in _layers_of(stack)}
         for layer in part_of:
             layer.register_forward_pre_hook(self._before, with_kwargs=True)
+            layer.forward = _passable(layer.forward)
         order: list[nn.Module] = []
         watchers = [layer.register_forward_pre_hook(lambda m, _: order.append(m)) for layer in part_of]
+        self._several: set[nn.Module] = set()  # layers that hand on more than their states
+
+        def watch(layer: nn.Module, _: object, out: object) -> None:
+            if isinstance(out, tuple):
+                self._several.add(layer)
+
+        watchers += [layer.register_forward_hook(watch) for layer in part_of]
         with torch.no_grad(), self.recording() as notes:
             trial()
         for watcher in watchers:
@@ -259,8 +282,10 @@ class Attachment:
         visits = self.layers[layer]
         visit = visits[promise.visit(layer, len(visits))]
         call = promise.call
-        if call.states is not None and visit.main:
-            args, kwargs = _overwrite(args, kwargs, call, visit.layer)
+        if promise.passes(visit):
+            return args, {**kwargs, PASSED: promise.beside if layer in self._several else ALONE}
+        if visit.main:
+            args, kwargs = _entered(args, kwargs, call, visit.layer)
         promised = {m: call.keys_values[i] for m, i in visit.attention.items() if i in call.keys_values}
         if promised:
             kwargs = {**kwargs, NAME: Prefix(promised, promise)}
@@ -268,7 +293,8 @@ class Attachment:
 
     def carrying(self, call: Call) -> "_Carrying":
         """A context in which the model's layers get the soft keys, values and states of `call`."""
-        return _Carrying(self._place, Promise(call) if call.keys_values or call.states is not None else None)
+        bare = not call.keys_values and not call.states and call.entry is None and call.until is None
+        return _Carrying(self._place, None if bare else Promise(call))
 
     def recording(self) -> "_Recording":
         """A context in which every attention call notes its keys and values."""
@@ -308,21 +334,57 @@ def _layers_of(stack: nn.Module) -> list[nn.Module]:
     return [m for m in stack.modules() if kind is not None and isinstance(m, kind)]
 
 
-def _overwrite(
+def _passable(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A layer's forward that hands its input on where the row enters the model further up."""
+
+    @wraps(forward)
+    def passable(*args: Any, promptuary_passed: list[Any] | None = None, **kwargs: Any) -> Any:
+        if promptuary_passed is None:
+            return forward(*args, **kwargs)
+        hidden = args[0] if args else kwargs["hidden_states"]
+        if not promptuary_passed:  # the first layer may make what all others need: it runs, and its states are dropped
+            with torch.no_grad():
+                promptuary_passed.append(forward(*args, **kwargs))
+        made = promptuary_passed[0]
+        return (hidden, *made[1:]) if isinstance(made, tuple) else hidden
+
+    return passable
+
+
+def _entered(
     args: tuple[Any, ...], kwargs: dict[str, Any], call: Call, layer: int
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Put this layer's soft rows into the hidden states, at the columns the layout gave them."""
-    assert call.states is not None
+    """A layer's hidden states with what the call says of them: the text's own at its entry, then the soft rows.
+
+    Raises:
+        Reached: before the layer at which the model is to stop.
+    """
+    given = args[0] if args else kwargs["hidden_states"]
+    hidden = given
+    if layer == call.until:
+        raise Reached(given)
+    if call.entry is not None and layer == call.entry.layer:
+        columns = repeat(call.layout.tokens, "b t -> b t h", h=given.shape[2])
+        hidden = torch.zeros_like(given).scatter(1, columns, call.entry.states.to(given.dtype))
+    if layer in call.states:
+        hidden = _overwritten(hidden, call, call.states[layer])
+    if hidden is given:
+        return args, kwargs
+    return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+
+
+def _overwritten(
+    hidden: Float[Tensor, "rows length hidden"], call: Call, states: Float[Tensor, "batch prompt hidden"]
+) -> Float[Tensor, "rows length hidden"]:
+    """Hidden states with soft rows at the columns that the layout gave them."""
     assert call.keep is not None
-    hidden = args[0] if args else kwargs["hidden_states"]
     rows, length, width = hidden.shape
     if length < call.layout.mask.shape[1]:
-        return args, kwargs  # a cached step: its prompt rows are in the cache
+        return hidden  # a cached step: its prompt rows are in the cache
     # Absent slots go into one more column, which is taken off again: theirs in the layout may belong to another item.
     columns = repeat(_rows(call.layout.prompts.where(call.keep, length), rows), "b p -> b p h", h=width)
-    soft = _rows(call.states[layer], rows).to(hidden.dtype)
+    soft = _rows(states, rows).to(hidden.dtype)
     if call.layout.placed is not None:  # at its column each soft token has the share 1: a choice hears its gradient
         prompts = repeat(call.layout.prompts, "b p -> b p q", q=call.layout.prompts.shape[1])
         soft = _rows(call.layout.placed.gather(1, prompts), rows).to(hidden.dtype) @ soft
-    hidden = F.pad(hidden, (0, 0, 0, 1)).scatter(1, columns, soft)[:, :length].contiguous()
-    return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+    return F.pad(hidden, (0, 0, 0, 1)).scatter(1, columns, soft)[:, :length].contiguous()

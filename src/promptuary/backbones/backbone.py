@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from promptuary.backbones.attention import Attachment
+from promptuary.backbones.attention import Attachment, Reached
 from promptuary.backbones.generation import Generation
 from promptuary.backbones.head import head_of
 from promptuary.errors import BackboneError
@@ -268,15 +268,21 @@ def call_with(module: nn.Module, **arguments: Any) -> Any:
 def run_stack(
     stack: nn.Module, layout: Layout, *, dtype: torch.dtype, **more: Any
 ) -> Float[Tensor, "batch length output"]:
-    """A tower's last hidden states on a layout. Positions are the model's own rule: the row has no gaps."""
-    out = call_with(
-        stack,
-        inputs_embeds=layout.embeds.to(dtype),
-        attention_mask=layout.mask.long(),
-        use_cache=False,
-        return_dict=True,
-        **more,
-    )
+    """A tower's last hidden states on a layout, or those where the call stops it.
+
+    Positions are the model's own rule: the row has no gaps.
+    """
+    try:
+        out = call_with(
+            stack,
+            inputs_embeds=layout.embeds.to(dtype),
+            attention_mask=layout.mask.long(),
+            use_cache=False,
+            return_dict=True,
+            **more,
+        )
+    except Reached as reached:
+        return reached.states
     states: Tensor = out.last_hidden_state
     return states
 

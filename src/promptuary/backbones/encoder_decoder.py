@@ -73,4 +73,4 @@ def _each(call: Call, times: int) -> Call:
         for i, kv in call.keys_values.items()
     }
     keep = None if call.keep is None else call.keep.repeat_interleave(times, 0)
-    return Call(call.layout, keys_values, keep, None, call.start)
+    return Call(call.layout, keys_values, keep, start=call.start)
