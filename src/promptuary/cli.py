@@ -155,7 +155,10 @@ def tune(
         list[int] | None, typer.Option(help="Of everything random; several of them are several runs (default 0).")
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="A method's setting or a recipe's field: NAME=VALUE.")
+        list[str] | None,
+        typer.Option(
+            "--set", help="A method's setting, a recipe's field, or a part's rate: NAME=VALUE, rates.PART=VALUE."
+        ),
     ] = None,
     save_every: Annotated[int | None, typer.Option(help="Steps between saved states (default 50).")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew where --out holds a run already.")] = False,
@@ -169,7 +172,7 @@ def tune(
     from promptuary.material import gather
     from promptuary.specs import Run, parse_settings, read_run
 
-    own, fields = parse_settings(settings or [])
+    own, fields, rates = parse_settings(settings or [])
     overrides = _given(
         backbone=backbone, task=task, train=train, validation=validation, text=text, text_pair=text_pair, label=label,
         method=method, init=init, preset=preset, readout=readout, template=template, pool=pool, max_length=max_length,
@@ -177,6 +180,7 @@ def tune(
         out=None if folder is None else str(folder),
         settings=own | _given(length=length) or None,
         recipe=fields | _given(epochs=epochs, rate=rate, batch=batch, precision=precision) or None,
+        rates=rates or None,
     )  # fmt: skip
     run = Run(**overrides) if config is None else read_run(config, overrides)
     material = gather(run)  # what is wrong with the run or its rows is told before torch is imported

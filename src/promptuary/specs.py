@@ -13,6 +13,9 @@ length = 16
 
 [recipe]          # any field of Recipe
 epochs = 20
+
+[rates]           # learning rates of single parts, by their place or name
+choice = 0.003
 """
 
 import tomllib
@@ -56,7 +59,8 @@ class Run(BaseModel):
         init: `auto`, `random`, `vocabulary`, `labels`, `words:SOME WORDS`, `file:PATH`, `prompt:FOLDER`,
             `activations` (keys and values of real tokens; for prompts that enter as keys and values).
         preset: a published set-up of the method by name (`promptuary methods`): recipe, settings, and what else of
-            this run it names. Whatever is stated beside it wins. recipe: single fields to change.
+            this run it names. Whatever is stated beside it wins. recipe: single fields to change. rates: learning
+            rates of parts of the prompt or the read-out by place or name (`promptuary.train.groups`), never scaled.
         readout: `classifier` (a trained head), `verbalizer` (label words), `text` (the label is written out), or
             `auto`: a classifier on encoders and where there is no prompt, a verbalizer on causal models, text on
             encoder-decoders.
@@ -87,6 +91,7 @@ class Run(BaseModel):
     init: str = "auto"
     preset: str | None = None
     recipe: dict[str, Any] = {}
+    rates: dict[str, Annotated[float, Field(ge=0.0, allow_inf_nan=False)]] = {}
     readout: ReadoutName = "auto"
     pool: Pool = "auto"
     words: dict[str, str | list[str]] = {}
@@ -208,13 +213,13 @@ def read_run(path: Path, overrides: Mapping[str, Any] | None = None) -> Run:
         raise SettingError(f"{path}: {error.strerror}. Expected a TOML file that describes a run.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingError(f"{path} is not TOML: {error}.") from error
-    tables = {"run", "method", "recipe"}
+    tables = {"run", "method", "recipe", "rates"}
     for name, table in document.items():
         if name not in tables:
             raise SettingError(f"{path}: no table [{name}]. {nearest(name, tables)}")
         if not isinstance(table, dict):
             raise SettingError(f"{path}: {name} is {table!r}. Expected a table [{name}] with settings below it.")
-    below = {"settings": document.get("method"), "recipe": document.get("recipe")}
+    below = {"settings": document.get("method"), **{name: document.get(name) for name in ("recipe", "rates")}}
     values = merged(document.get("run", {}), {name: table for name, table in below.items() if table})
     return Run(**merged(values, overrides or {}))
 
@@ -228,27 +233,31 @@ def merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str,
     return result
 
 
-def parse_settings(pairs: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`["length=5", "rate=0.1"]` as settings of a method and fields of the recipe: TOML values, else text.
+def parse_settings(pairs: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """`["length=5", "rate=0.1", "rates.choice=0.003"]` as settings of a method, fields of the recipe, rates of parts.
+
+    Values are TOML, else text.
 
     Raises:
         SettingError: for a pair without `=`; for a name that no method and no recipe has, with the nearest.
     """
     own: dict[str, Any] = {}
     recipe: dict[str, Any] = {}
+    rates: dict[str, Any] = {}
     known = {name for m in METHODS.values() for name in m.settings()}
     for pair in pairs:
         name, equals, text = (part.strip() for part in pair.partition("="))
         if not equals or not name:
             raise SettingError(f"{pair!r}: expected NAME=VALUE.")
-        if name not in FIELDS and name not in known:
+        part = name.removeprefix("rates.")
+        if part == name and name not in FIELDS and name not in known:
             raise SettingError(f"No method and no recipe has a setting {name!r}. {nearest(name, {*FIELDS, *known})}")
         try:
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             value = text
-        (recipe if name in FIELDS else own)[name] = value
-    return own, recipe
+        (rates if part != name else recipe if name in FIELDS else own)[part] = value
+    return own, recipe, rates
 
 
 def _typed(values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:

@@ -27,7 +27,7 @@ from promptuary.material import Material, gather
 from promptuary.methods import method
 from promptuary.model import SoftPrompted
 from promptuary.specs import Run
-from promptuary.train import record, state
+from promptuary.train import groups, record, state
 from promptuary.train.evaluation import arithmetic
 from promptuary.train.fit import Result, fit
 from promptuary.train.progress import Progress, Silent, Terminal
@@ -146,12 +146,14 @@ def _one(
     train = Loader(ground.examples, recipe.batch, pad=pad, seed=seed, shuffle=True)
     held = Loader(ground.held, 2 * recipe.batch, pad=pad, seed=seed)
 
+    rates = {**groups.known(method(run.method).rates, model, readout), **run.rates}
+
     def fitted() -> Result:
         progress: Progress = Silent() if console is None else Terminal(f"{run.method}, seed {seed}")
         return fit(
             model, readout, train, held, recipe,
             seed=seed, folder=folder, settings=_identity(run, ground), metric=run.metric, names=wording.task.labels,
-            progress=progress, save_every=run.save_every, rates=method(run.method).rates,
+            progress=progress, save_every=run.save_every, rates=rates,
             measure=reading.measure(model, readout, wording, ground.rows, ground.held, metric=run.metric),
         )  # fmt: skip
 
@@ -193,7 +195,7 @@ def _kept(run: Run, recipe: Recipe, ground: _Ground, result: Result) -> dict[str
     data = {"train": run.train, "validation": run.validation, "holdout": run.holdout, "digest": ground.digest}
     return {
         **ground.reading.model_dump(mode="json"), "task": ground.wording.task.to_json(),
-        "precision": recipe.precision, "recipe": asdict(recipe), "init": ground.init, "data": data,
+        "precision": recipe.precision, "recipe": asdict(recipe), "rates": run.rates, "init": ground.init, "data": data,
         "scores": dict(result.scores), "best_step": result.best_step, "steps": result.steps,
         "seconds": result.seconds, "alarms": [a.sentence for a in result.alarms], **record.surroundings(),
     }  # fmt: skip

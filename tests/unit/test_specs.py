@@ -156,10 +156,12 @@ def test_every_method_takes_its_own_defaults_and_nothing_else(name: str) -> None
 
 def test_pairs_become_settings_and_fields() -> None:
     pairs = ["length=5", "parts=['encoder']", "rate = 1e-3", "encoder=mlp", "optimizer=adafactor", "template=true"]
-    own, recipe = parse_settings(pairs)
+    pairs += ["rates.choice=3e-3", "rates.prompt.generator = 1"]
+    own, recipe, rates = parse_settings(pairs)
     assert own == {"length": 5, "parts": ["encoder"], "encoder": "mlp", "template": True}
     assert recipe == {"rate": 1e-3, "optimizer": "adafactor"}
-    assert parse_settings([]) == ({}, {})
+    assert rates == {"choice": 3e-3, "prompt.generator": 1}
+    assert parse_settings([]) == ({}, {}, {})
 
 
 def test_no_name_is_both_a_setting_and_a_field() -> None:

@@ -11,7 +11,7 @@ from promptuary.backbones.load import load
 from promptuary.data.loader import Loader
 from promptuary.data.source import rows
 from promptuary.data.wording import Wording
-from promptuary.errors import CheckpointError
+from promptuary.errors import CheckpointError, SettingError
 from promptuary.train.fit import Result
 from promptuary.train.stepper import Stepper
 from promptuary.tuned import open_prompt
@@ -138,3 +138,20 @@ def test_a_prompt_scores_as_it_did_when_it_was_selected(shelf: Shelf, tmp_path: 
         assert [found[row] for row in batch.rows.tolist()] == expected.tolist()
     again = open_prompt(tmp_path, backbone=backbone)
     assert again.predict_texts(["I like it"]) == outcome.tuned.predict_texts(["I like it"])
+
+
+def test_a_part_has_the_rate_that_the_run_gives_it(shelf: Shelf, tmp_path: Path) -> None:
+    def choice(name: str, **changes: Any) -> torch.Tensor:
+        made = tune(described(shelf, tmp_path / name, method="dp-position", **changes))[0]
+        return made.tuned.model.injection.placement.choice.bias.detach()
+
+    still = choice("still", rates={"choice": 0.0})
+    assert torch.equal(still, torch.nn.functional.one_hot(torch.tensor([len(still[0]) - 1]), len(still[0])).float())
+    assert not torch.equal(choice("moved"), still)
+
+
+def test_settings_may_leave_out_the_part_that_a_method_has_a_rate_for(shelf: Shelf, tmp_path: Path) -> None:
+    control = tune(described(shelf, tmp_path / "fixed", method="dp-position", settings={"position": 2}))[0]
+    assert control.tuned.model.injection.placement.before == 2
+    with pytest.raises(SettingError, match="no trained tensor is under 'choice'"):
+        tune(described(shelf, tmp_path / "no", method="prompt-tuning", rates={"choice": 0.1}))

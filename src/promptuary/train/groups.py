@@ -50,6 +50,12 @@ def rate_table(model: SoftPrompted, recipe: Recipe, rates: Mapping[str, float]) 
     return {"prompt": recipe.rate * scale, "readout": recipe.head_rate, **rates}
 
 
+def known(rates: Mapping[str, float], model: SoftPrompted, readout: nn.Module) -> dict[str, float]:
+    """Those of a method's rates whose part is there: settings can leave a part out."""
+    named = trained(model, readout)
+    return {part: rate for part, rate in rates.items() if any(_under(part, name) for name in named)}
+
+
 def groups(
     model: SoftPrompted, readout: nn.Module, recipe: Recipe, rates: Mapping[str, float] | None = None
 ) -> list[dict[str, Any]]:
@@ -68,7 +74,7 @@ def groups(
             raise SettingError(f"rates: no trained tensor is under {prefix!r}. {nearest(prefix, named)}")
     made: dict[tuple[str, float], dict[str, Any]] = {}
     for name, p in named.items():
-        prefix = max((known for known in table if _under(known, name)), key=lambda known: _reach(known, name))
+        prefix = max((part for part in table if _under(part, name)), key=lambda part: _reach(part, name))
         decay = recipe.decay if p.dim() > 1 else 0.0
         group = made.setdefault((prefix, decay), _group(prefix, table[prefix], decay))
         group["params"].append(p)
