@@ -35,9 +35,10 @@ from promptuary.readouts import ClassReadout, Readout
 from promptuary.readouts.classifier import mean
 from promptuary.readouts.readout import head, in_float32
 from promptuary.specs import Run
+from promptuary.train import groups
 from promptuary.train.recipe import Recipe
 from promptuary.values import Call, Output, Part, Targets
-from tasks import PROBLEMS, Ground
+from tasks import Ground, Problem
 
 NAME = "minilm"
 READING = MappingProxyType({"readout": "classifier", "pool": "mean"})  # of promptuary's methods: `auto` on this model
@@ -91,16 +92,15 @@ class Contender:
         default: float = getattr(self.recipe, self.rate)
         return self.candidates or ((default / 3, default, default * 3) if search else (default,))
 
-    def at(self, task: str, rate: float) -> Recipe:
+    def at(self, problem: Problem, rate: float) -> Recipe:
         """The recipe on a task at a rate: the same epochs, batch and precision for every contender, and all of them."""
-        budget = {"epochs": PROBLEMS[task].epochs, "steps": 0, "patience": 0, "batch": 32, "precision": "bf16"}
+        budget = {"epochs": problem.epochs, "steps": 0, "patience": 0, "batch": problem.batch, "precision": "bf16"}
         return replace(self.recipe, **dict.fromkeys((self.rate, *self.also), rate), **budget)  # type: ignore[arg-type]
 
-    def described(self, task: str, rate: float) -> dict[str, Any]:
+    def described(self, problem: Problem, rate: float) -> dict[str, Any]:
         """Everything that makes a number comparable, in plain values; a result made otherwise is not shown."""
-        problem = asdict(PROBLEMS[task])
-        recipe = {} if self.make is None else asdict(self.at(task, rate))
-        return {"recipe": recipe, "settings": dict(self.settings), "problem": problem, "backbone": NAME}
+        recipe = {} if self.make is None else asdict(self.at(problem, rate))
+        return {"recipe": recipe, "settings": dict(self.settings), "problem": asdict(problem), "backbone": NAME}
 
     def missing(self) -> str | None:
         """What must be installed first, or `None`."""
@@ -224,7 +224,8 @@ def _ours(name: str) -> Make:
         readout = reading.reader(real, ground.wording, seed=seed)
         init = start(settings["init"], real, ground.wording, ground.train, own)
         model = prompted(real, name, own, init=init, seed=seed, dropout=recipe.dropout)
-        return Made(model, readout, {}, lambda: _saved(model, readout, name, own, seed), audit=True)
+        rates = groups.known(method(name).rates, model, readout)
+        return Made(model, readout, rates, lambda: _saved(model, readout, name, own, seed), audit=True)
 
     return make
 
@@ -281,24 +282,28 @@ def _quiet() -> Iterator[None]:
         logging.getLogger("peft").setLevel(peft)
 
 
-def _own(name: str, **more: Any) -> Contender:
+def own(name: str, settings: Mapping[str, Any] | None = None, **more: Any) -> Contender:
+    """One of promptuary's methods with its own recipe, and with other settings where some are given."""
     chosen = method(name)
-    return Contender(_ours(name), chosen.recipe, {**chosen.settings(), "init": chosen.init, **READING}, **more)
+    known = {**chosen.settings(), **(settings or {}), "init": chosen.init, **READING}
+    return Contender(_ours(name), chosen.recipe, known, **more)
 
 
 def _theirs(kind: str, length: int, recipe: Recipe, *also: str) -> Contender:
     return Contender(_peft, recipe, {"kind": kind, "length": length}, also=also, needs="peft")
 
 
+MAJORITY = Contender(None, FINE_TUNING, {})
+TUNED = Contender(_fine_tuning, FINE_TUNING, {}, candidates=(2e-5, 5e-5, 1e-4, 2e-4, 5e-4))
 _PROMPT, _PREFIX = method("prompt-tuning"), method("p-tuning-v2")
 
 CONTENDERS: Mapping[str, Contender] = MappingProxyType(
     {
-        "majority": Contender(None, FINE_TUNING, {}),
-        "frozen": _own("frozen", rate="head_rate"),
-        "prompt-tuning": _own("prompt-tuning"),
-        "p-tuning-v2": _own("p-tuning-v2"),
-        "fine-tuning": Contender(_fine_tuning, FINE_TUNING, {}, candidates=(2e-5, 5e-5, 1e-4, 2e-4, 5e-4)),
+        "majority": MAJORITY,
+        "frozen": own("frozen", rate="head_rate"),
+        "prompt-tuning": own("prompt-tuning"),
+        "p-tuning-v2": own("p-tuning-v2"),
+        "fine-tuning": TUNED,
         "peft-prompt": _theirs("PromptTuningConfig", 10, NOTEBOOK, "head_rate"),
         "peft-prompt-ours": _theirs("PromptTuningConfig", _PROMPT.settings()["length"], _PROMPT.recipe),
         "peft-prefix": _theirs("PrefixTuningConfig", 20, replace(NOTEBOOK, rate=1e-2, head_rate=1e-2), "head_rate"),

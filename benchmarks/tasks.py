@@ -1,4 +1,4 @@
-"""The public tasks that `learning.py` learns: where their rows lie, how they are split, what every method may spend.
+"""The public tasks that the studies learn: where their rows lie, how they are split, what every method may spend.
 
 Data is found through the environment variable `PROMPTUARY_DATA`: a folder with `<task>/<split>.jsonl` (or `.jsonl.gz`).
 A step or a rate is selected on rows that are never reported: on `validation` where a test split is reported, else on a
@@ -6,10 +6,12 @@ stratified slice of the training rows, the same one for every method and seed.
 """
 
 import os
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import ClassVar
 
 from promptuary.backbones.backbone import Backbone
 from promptuary.data import source
@@ -43,6 +45,39 @@ class Problem:
     report: str = "test"
     max_length: int = 128
     shown: tuple[str, ...] = ("accuracy",)
+
+    batch: ClassVar[int] = 32  # rows a step
+    template: ClassVar[str | None] = None
+
+    @property
+    def drawn(self) -> bool:
+        """Whether each seed has training rows of its own."""
+        return False
+
+
+@dataclass(frozen=True)
+class Sampled(Problem):
+    """A task with fewer rows.
+
+    Arguments:
+        folder: where its rows lie.
+        rows: at most so many training rows, stratified, the same for all seeds.
+        each: instead, so many training rows of each class, and as many others to select with, drawn for each seed.
+        reported: at most so many rows of the reported split, the same for all seeds.
+        batch: rows a step.
+        template: how a row is written, if not as one or two texts.
+    """
+
+    folder: str = ""
+    rows: int = 0
+    each: int = 0
+    reported: int = 0
+    batch: int = 32  # type: ignore[misc]
+    template: str | None = None  # type: ignore[misc]
+
+    @property
+    def drawn(self) -> bool:
+        return self.each > 0
 
 
 PROBLEMS: Mapping[str, Problem] = MappingProxyType(
@@ -99,25 +134,34 @@ def folder() -> Path:
     return Path(named)
 
 
-def read(name: str, backbone: Backbone, place: Path, limit: int | None = None) -> Ground:
+def read(
+    name: str, problem: Problem, backbone: Backbone, place: Path, limit: int | None = None, seed: int = 0
+) -> Ground:
     """Read, split and encode a task.
 
     Arguments:
         limit: use so many rows of each split only.
+        seed: of the rows that are drawn, where they are.
 
     Raises:
         DataError: for a file that is missing or broken.
     """
-    problem = PROBLEMS[name]
-    rows = _rows(place / name, problem.train)
+    home = place / (problem.folder if isinstance(problem, Sampled) else name)
+    rows = _rows(home, problem.train)
     task = classification(rows, name=name, text=problem.text, text_pair=problem.text_pair)
     if isinstance(problem.selection, float):
         train, selection = hold_out(rows, "label", problem.selection)
     else:
-        train, selection = rows, _rows(place / name, problem.selection)
-    report = _rows(place / name, problem.report)
+        train, selection = rows, _rows(home, problem.selection)
+    report = _rows(home, problem.report)
+    if isinstance(problem, Sampled):
+        train, selection, report = _sampled(problem, train, selection, report, seed)
     train, selection, report = train[:limit], selection[:limit], report[:limit]
-    wording = Wording(backbone.tokenizer, task, max_length=problem.max_length, room=backbone.shape.positions)
+    columns = sorted(set(train[0].fields) - {"label"})
+    wording = Wording(
+        backbone.tokenizer, task, template=problem.template, columns=columns if problem.template else (),
+        max_length=problem.max_length, room=backbone.shape.positions,
+    )  # fmt: skip
     examples = wording.encode(train)
     known = {task.texts(row) for row in train}
     counts = {
@@ -129,6 +173,23 @@ def read(name: str, backbone: Backbone, place: Path, limit: int | None = None) -
     }
     held, reported = wording.encode(selection), wording.encode(report)
     return Ground(name, problem, task, wording, examples, held, reported, counts)
+
+
+def _sampled(
+    problem: Sampled, train: list[Row], selection: list[Row], report: list[Row], seed: int
+) -> tuple[list[Row], list[Row], list[Row]]:
+    if problem.each:
+        source, pools = random.Random(seed), dict[str, list[Row]]()
+        for row in train:
+            pools.setdefault(str(row.fields["label"]), []).append(row)
+        drawn = [source.sample(pool, min(2 * problem.each, len(pool) // 2 * 2)) for _, pool in sorted(pools.items())]
+        train = [row for rows in drawn for row in rows[: len(rows) // 2]]
+        selection = [row for rows in drawn for row in rows[len(rows) // 2 :]]
+    elif problem.rows < len(train):
+        train = hold_out(train, "label", problem.rows / len(train))[1]
+    if problem.reported and problem.reported < len(report):
+        report = hold_out(report, "label", problem.reported / len(report))[1]
+    return train, selection, report
 
 
 def _rows(place: Path, split: str) -> list[Row]:

