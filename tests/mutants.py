@@ -36,6 +36,8 @@ FITTED = ("tests/unit/train/test_fit.py",)
 TUNED = ("tests/unit/test_tuning.py",)
 CHOSEN = ("tests/laws/test_choices.py",)
 READ = ("tests/laws/test_reading.py",)
+LATE = ("tests/laws/test_late.py",)
+ON_A_CPU = ("tests/laws/test_cpu_attention.py",)
 READOUTS = ("tests/unit/test_readouts.py", *CHOSEN)
 
 
@@ -319,6 +321,22 @@ MUTANTS = (
     Mutant("pooling.py", "places > last, 0.0", "places > last + 9, 0.0", LOOKED_UP),
     Mutant("pooling.py", "[states[-2], states[-1]]", "[states[-1], states[-2]]", LOOKED_UP),
     Mutant("transforms.py", "at : at + width] * self.scale", "at : at + width]", (*DECIDED, *LOOKED_UP)),
+    # soft tokens that join in the middle
+    Mutant(
+        "backbones/attention.py", "visit.layer < self.call.entry.layer", "visit.layer <= self.call.entry.layer", LATE
+    ),
+    Mutant("backbones/attention.py", "layer == call.entry.layer:", "layer == call.entry.layer + 1:", LATE),
+    Mutant("backbones/attention.py", "if layer == call.until:", "if layer == 2:", LATE),
+    Mutant("backbones/attention.py", "(hidden, *made[1:]) if isinstance", "(hidden, *[None] * 2) if isinstance", LATE),
+    Mutant("injections.py", "x.once(encoding, self.layer)", "encoding(x, self.layer)", LATE),
+    Mutant("injections.py", "if not 0 < layer < shape.layers", "if not 0 <= layer < shape.layers", LATE),
+    # attention with gradients in bfloat16 on a CPU
+    Mutant("backbones/cpu_attention.py", "mask.repeat(1, 1, each, 1)", "mask.repeat_interleave(each, 2)", ON_A_CPU),
+    Mutant("backbones/cpu_attention.py", "b (h g) q k -> b h (g q) k", "b (g h) q k -> b h (g q) k", ON_A_CPU),
+    Mutant("backbones/cpu_attention.py", "scores.mul_(ctx.scale)", "scores.mul_(1.0)", ON_A_CPU),
+    Mutant("backbones/cpu_attention.py", "scores.mul_(scale) if", "scores if", ON_A_CPU),
+    Mutant("backbones/cpu_attention.py", "alpha=scale)", "alpha=1.0)", ON_A_CPU),
+    Mutant("backbones/cpu_attention.py", "kept[number]\n", "kept[0]\n", ON_A_CPU),
 )
 
 

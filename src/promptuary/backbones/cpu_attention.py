@@ -47,9 +47,8 @@ def attention(
         elif each > 1:
             mask = mask.repeat(1, 1, each, 1)
     grouped = rearrange(query, "b (h g) q d -> b h (g q) d", h=heads)
-    with torch.autocast("cpu", enabled=False):  # it would take the softmax's result out of the type of the rest
-        factor = query.shape[-1] ** -0.5 if scale is None else scale
-        out = _Blocks.apply(grouped, key, value, mask, factor)  # type: ignore[no-untyped-call]
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    out = _Blocks.apply(grouped, key, value, mask, factor)  # type: ignore[no-untyped-call]
     return rearrange(cast("Tensor", out), "b h (g q) d -> b (h g) q d", g=each)
 
 
