@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from promptuary import checkpoint
 from promptuary.assembly import prompted, start
+from promptuary.backbones import attention
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.generation import Generation
 from promptuary.backbones.load import SHORT_NAMES, load
@@ -41,6 +42,7 @@ from promptuary.values import Call, Output, Part, Targets
 from tasks import Ground, Problem
 
 NAME = "minilm"
+ATTENTION = attention.NAME  # the same kernels for all: what is compared is what is learned
 READING = MappingProxyType({"readout": "classifier", "pool": "mean"})  # of promptuary's methods: `auto` on this model
 # PEFT's own notebooks on sequence classification (examples/sequence_classification, MRPC): AdamW at one rate for prompt
 # and head, linear with 6 % of warm-up, batches of 32, no clipping. PEFT itself has no default rate or length.
@@ -163,7 +165,7 @@ class FineTuned(ClassReadout):
         from transformers import AutoModel
 
         with _quiet():
-            self.model = AutoModel.from_pretrained(_path(), dtype=torch.float32)
+            self.model = AutoModel.from_pretrained(_path(), dtype=torch.float32, attn_implementation=ATTENTION)
         self.model.pooler = None  # it would be trained by nothing: the mean of the states is read
         self.model.requires_grad_(True)
         self.head = head(classes, self.model.config.hidden_size, seed=seed)
@@ -193,7 +195,7 @@ class Peft(ClassReadout):
         with _quiet(), torch.random.fork_rng():
             torch.manual_seed(seed)  # PEFT and transformers draw prompt and head from the global generator
             inner = AutoModelForSequenceClassification.from_pretrained(
-                _path(), num_labels=classes, dtype=torch.bfloat16
+                _path(), num_labels=classes, dtype=torch.bfloat16, attn_implementation=ATTENTION
             )
             self.model: Any = peft.get_peft_model(
                 inner, getattr(peft, kind)(task_type="SEQ_CLS", num_virtual_tokens=length)

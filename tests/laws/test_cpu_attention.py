@@ -82,3 +82,33 @@ def test_it_is_for_gradients_in_bfloat16_alone() -> None:
     with torch.no_grad():
         assert not cpu_attention.pays(query, wanted, value)
     assert not cpu_attention.pays(query.float(), wanted, value)
+
+
+@pytest.mark.parametrize("kept", [0, 1 << 23])
+def test_what_is_dropped_is_dropped_in_both_passes(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_attention, "BLOCK", 224)
+    monkeypatch.setattr(cpu_attention, "KEPT", kept)
+    query, key, _, _ = tensors(5, 4, 2, 4, 7)
+    unit = torch.eye(7).bfloat16().expand(5, 2, 7, 7).clone()  # with these values the result is the weights themselves
+    ours = [t.requires_grad_() for t in (query, key, unit)]
+    found = cpu_attention.attention(*ours, None, 0.3, dropout=0.25)
+    back = torch.randn(found.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
+    found.backward(back)
+    left = found.detach() != 0
+    assert 0.1 < 1 - left.double().mean() < 0.4
+    exact = [t.detach().double().requires_grad_() for t in ours]
+    expected = oracle(*exact[:2], torch.eye(7).double().expand(5, 2, 7, 7), torch.zeros(1).double(), 0.3) * left / 0.75
+    expected.backward(back.double())
+    assert (expected - found.double()).abs().max() < 4 * ROUNDING
+    for a, b in zip(exact[:2], ours[:2], strict=True):
+        assert (a.grad - b.grad.double()).abs().max() < 4 * ROUNDING * a.grad.abs().max()
+    each = expected.detach().reshape(5, 2, 8, 7).mT @ back.double().reshape(5, 2, 8, 7)
+    assert (each - unit.grad.double()).abs().max() < 4 * ROUNDING * each.abs().max()
+
+
+def test_so_many_are_dropped_and_the_mean_stays() -> None:
+    stays, factor = cpu_attention._left(torch.zeros(64, 64, 4, 63), 0.1)
+    assert abs(1 - stays.double().mean() - 0.1) < 0.002
+    assert abs(factor - 1 / 0.9) < 1e-4
+    halves = stays.double().mean((0, 1, 2))
+    assert (halves - 0.9).abs().max() < 0.02, "every column is as likely"

@@ -81,9 +81,10 @@ def prompted_attention(
         return done
     if position_bias is not None:
         rest["position_bias"] = position_bias
-    if not rest.get("dropout") and cpu_attention.pays(query, key, value):
+    if cpu_attention.pays(query, key, value):
         mask = _whole(module, query, key, attention_mask, position_bias)
-        return cpu_attention.attention(query, key, value, mask, rest.get("scaling")).transpose(1, 2), None
+        out = cpu_attention.attention(query, key, value, mask, rest.get("scaling"), rest.get("dropout") or 0.0)
+        return out.transpose(1, 2), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, **rest)
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 BLOCK = 1 << 20  # scores of a block of rows: its 2 MB stay in the cache of a core
@@ -31,12 +31,14 @@ def attention(
     value: Float[Tensor, "rows heads own value"],
     mask: Shaped[Tensor, "#rows #queries #asking own"] | None,
     scale: float | None,
+    dropout: float = 0.0,
 ) -> Float[Tensor, "rows queries asking value"]:
     """Softmax attention; scores and weights are rounded to bfloat16, the softmax itself is in float32.
 
     Arguments:
         mask: what is seen, or what is added to the scores; no gradient reaches it.
         scale: of the scores; `None` is one over the root of the key's width.
+        dropout: share of the weights that are dropped, to the nearest of 65,536 parts.
     """
     heads, each = key.shape[1], query.shape[1] // key.shape[1]
     if mask is not None:
@@ -48,7 +50,7 @@ def attention(
             mask = mask.repeat(1, 1, each, 1)
     grouped = rearrange(query, "b (h g) q d -> b h (g q) d", h=heads)
     factor = query.shape[-1] ** -0.5 if scale is None else scale
-    out = _Blocks.apply(grouped, key, value, mask, factor)  # type: ignore[no-untyped-call]
+    out = _Blocks.apply(grouped, key, value, mask, factor, dropout)  # type: ignore[no-untyped-call]
     return rearrange(cast("Tensor", out), "b h (g q) d -> b (h g) q d", g=each)
 
 
@@ -64,18 +66,39 @@ def _weights(query: Grouped, key: Tensor, mask: Scores | None, scale: float) -> 
     return scores.softmax(-1)
 
 
+Left = tuple[Bool[Tensor, "rows heads asking own"], float]  # what is not dropped, and what makes up for the rest
+
+
+def _left(weights: Scores, dropout: float) -> Left:
+    """A draw of what stays: sixteen random bits for each weight, which is several times faster than a real number."""
+    parts = min(round(dropout * 2**16), 2**16 - 1)
+    bits = torch.empty(-(-weights.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    stays = bits.view(torch.int16)[: weights.numel()].view(weights.shape) >= parts - 2**15
+    return stays, 2**16 / (2**16 - parts)
+
+
+def _thinned(values: Scores, left: Left) -> Scores:
+    stays, factor = left
+    return (values * stays).mul_(factor)
+
+
 class _Blocks(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Grouped, key: Tensor, value: Tensor, mask: Scores | None, scale: float) -> Tensor:
+    def forward(
+        ctx: Any, query: Grouped, key: Tensor, value: Tensor, mask: Scores | None, scale: float, dropout: float
+    ) -> Tensor:
         scores = query.shape[1] * query.shape[2] * key.shape[2]
         ctx.scale, ctx.rows = scale, max(1, BLOCK // scores)
         keep = query.shape[0] * scores <= KEPT
-        kept, out = [], []
+        kept, out, left = [], [], []
         for block in _blocks(query.shape[0], ctx.rows):
             weights = _weights(query[block], key[block], None if mask is None else mask[block], scale)
-            out.append(weights @ value[block])
+            if dropout:
+                left.append(_left(weights, dropout))
+            out.append((_thinned(weights, left[-1]) if dropout else weights) @ value[block])
             if keep:
                 kept.append(weights)
+        ctx.left = left
         ctx.save_for_backward(query, key, value, mask, *kept)
         return torch.cat(out)
 
@@ -91,17 +114,20 @@ class _Blocks(torch.autograd.Function):
                 if kept
                 else _weights(query[block], key[block], None if mask is None else mask[block], ctx.scale)
             )
+            left = ctx.left[number] if ctx.left else None
             if to_value:
-                found[2].append(weights.mT @ out)
+                found[2].append((weights if left is None else _thinned(weights, left)).mT @ out)
             if to_query or to_key:
+                scores = out @ value[block].mT
+                scores = scores if left is None else _thinned(scores, left)
                 # The derivative of the softmax, as PyTorch itself computes it.
-                scores = torch._softmax_backward_data(out @ value[block].mT, weights, -1, weights.dtype)
+                scores = torch._softmax_backward_data(scores, weights, -1, weights.dtype)
                 scores.mul_(ctx.scale)
                 if to_query:
                     found[0].append(scores @ key[block])
                 if to_key:
                     found[1].append(scores.mT @ query[block])
-        return *(torch.cat(parts) if parts else None for parts in found), None, None
+        return *(torch.cat(parts) if parts else None for parts in found), None, None, None
 
 
 def _blocks(rows: int, size: int) -> list[slice]:
