@@ -186,6 +186,19 @@ class Choice(nn.Module):
         with torch.no_grad():
             return self._logits(x).softmax(-1)
 
+    def uncertainty(self, x: Instance) -> Float[Tensor, " batch"]:
+        """The entropy in nats of each row's distribution over the options: 0 is decided, log(options) all alike.
+
+        It is that of the softmax of the logits, whatever the mode and the temperature. No gradient, nothing drawn; in
+        a pass that decided already, it costs nothing to speak of.
+        """
+        return _entropies(x.once(self._logits).detach().float())
+
+    @property
+    def trained(self) -> bool:
+        """Whether it learns; one that does not is drawn uniformly while training."""
+        return self.bias.requires_grad
+
     def _logits(self, x: Instance) -> Float[Tensor, "batch options"]:
         batch = len(x.ids)
         logits = self.bias[x.task] if len(self.bias) > 1 else self.bias.expand(batch, -1)
@@ -195,9 +208,9 @@ class Choice(nn.Module):
         return logits if self.activation is None else self.activation(logits)
 
     def _decide(self, x: Instance) -> Float[Tensor, "batch options"]:
-        logits = self._logits(x)
+        logits = x.once(self._logits)
         if self.training and self.entropy:
-            x.losses.append(-self.entropy * _entropy(logits))
+            x.losses.append(-self.entropy * _entropies(logits).mean())
         if not self.training:
             return self._settled(logits)
         temperature = self.temperature(x.step)
@@ -229,6 +242,6 @@ def _straight_through(
     return value + (weights - weights.detach())
 
 
-def _entropy(logits: Float[Tensor, "batch options"]) -> Float[Tensor, ""]:
+def _entropies(logits: Float[Tensor, "batch options"]) -> Float[Tensor, " batch"]:
     logs = logits.log_softmax(-1)
-    return -(logs.exp() * logs).sum(-1).mean()
+    return -(logs.exp() * logs).sum(-1)

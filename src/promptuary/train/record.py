@@ -3,8 +3,12 @@
     {"event": "config", "seed": 0, "recipe": {...}, "settings": {...}, "versions": {...}, "hardware": {...}}
     {"event": "step", "step": 1, "loss": 0.69, "norm": 0.4, "rates": {"prompt": 0.01}}
     {"event": "scores", "step": 8, "accuracy": 0.75, "macro_f1": 0.74, "loss": 0.6, "best": true}
+    {"event": "choices", "step": 8, "rows": 64, "entropy": {"generator.choice": 1.2}, "share": {...}}
     {"event": "alarm", "step": 80, "name": "still", "sentence": "..."}
     {"event": "end", "step": 80, "seconds": 12.3, "rows": 2560, "best_step": 64}
+
+`choices` stands beside the scores of prompts that choose: the mean entropy of each choice over the rows since the last
+such line, in nats and as a share of log(options).
 
 Lines are only ever added, except when a run goes on from a saved state: events after that state are dropped, since
 they happen again.
