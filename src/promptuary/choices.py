@@ -11,9 +11,10 @@ scale does not depend on the backbone.
 """
 
 import math
+from abc import ABC
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from einops import rearrange
@@ -233,6 +234,19 @@ class Choice(nn.Module):
         shared = self.weight is None and not self.rows
         drawn = torch.rand_like(logits[:1] if shared else logits)
         return -(-drawn.clamp(min=1e-20).log()).clamp(min=1e-20).log()
+
+
+class Chooses(ABC):
+    """A part that acts on a choice, and says what an option means to it.
+
+    Arguments:
+        decides: what is chosen, in words, followed by what an option's number counts.
+        first: the number of the first option.
+    """
+
+    choice: Choice
+    decides: ClassVar[str]
+    first: int = 0
 
 
 def _straight_through(
