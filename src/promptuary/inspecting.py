@@ -73,9 +73,18 @@ class Inspected:
             return "all"
         return "label" if bool((self.label >= 0).any()) else "predicted"
 
+    @property
+    def by(self) -> Int[Tensor, " rows"] | None:
+        """The class that `grouped_by` means of each row, -1 where it is not known; `None` for tasks without classes."""
+        return {"label": self.label, "predicted": self.predicted, "all": None}[self.grouped_by]
+
+    def grouped(self) -> Int[Tensor, " rows"]:
+        """The number of each row's group among `groups`."""
+        return torch.stack([own for _, own in self.groups()]).int().argmax(0)
+
     def groups(self) -> list[tuple[str, Bool[Tensor, " rows"]]]:
         """The rows of each class that has some, by `grouped_by`; every row is in one group."""
-        by = {"label": self.label, "predicted": self.predicted, "all": None}[self.grouped_by]
+        by = self.by
         if by is None:
             return [("all rows", torch.ones_like(self.lengths, dtype=torch.bool))]
         named = [(name, by == index) for index, name in enumerate(self.classes)]

@@ -109,6 +109,18 @@ class Record:
             ) from error
 
 
+def read(path: Path) -> list[Event]:
+    """The events of a record: its whole lines up to the first that is none; nothing where there is no file."""
+    events: list[Event] = []
+    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            break
+        events.append(event)
+    return events
+
+
 @dataclass(frozen=True)
 class Spread:
     """Mean and standard deviation (of a sample; 0 for one seed) of one score over seeds."""
