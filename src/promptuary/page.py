@@ -16,7 +16,7 @@ from promptuary import drawing
 from promptuary.drawing import COLOURS, FORMS, OTHERS
 from promptuary.errors import DataError, SettingError, nearest
 from promptuary.files import whole
-from promptuary.picture import GROUPED, commonest
+from promptuary.picture import GROUPED, commonest, percent
 
 if TYPE_CHECKING:
     from promptuary.inspecting import Inspected
@@ -186,7 +186,7 @@ def _vectors(data: Mapping[str, Any], planes: "Sequence[tuple[str, Plane, list[i
         for key, found in data["separation"].items()
     ]
     by_class = [
-        (name, *(_percent(found["by_class"][c]) for found in data["separation"].values()))
+        (name, *(percent(found["by_class"][c]) for found in data["separation"].values()))
         for c, name in enumerate(data["classes"])
     ]
     return (
@@ -251,10 +251,6 @@ def _of(shown: Sequence[int], data: Mapping[str, Any]) -> str:
 
 def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.0%}"
 
 
 def _figure(told: str, draw: Callable[..., Any], *given: Any) -> str:

@@ -28,7 +28,8 @@ def draw(described: dict[str, Any], console: Console) -> None:
     console.print(table)
     if "nearest" not in described:
         if described["soft_tokens"] and described["enters"] == "Embeddings":
-            console.print("The prompt is made or chosen for each input: --data FILE shows its nearest words by class.")
+            if "data" not in described:
+                console.print("The prompt is made or chosen for each input: --data FILE shows its nearest words.")
         elif described["soft_tokens"]:
             console.print(
                 "Keys, values and hidden states have no nearest words: they do not live among word embeddings."
@@ -53,6 +54,7 @@ def draw(described: dict[str, Any], console: Console) -> None:
 def draw_rows(data: dict[str, Any], console: Console) -> None:
     """Draw what a prompt did with rows (`show.describe_rows`), and how its choices went while it was tuned."""
     sizes = ", ".join(f"{name} {n:,}" for name, n in zip(data["classes"], data["rows_by_class"], strict=True))
+    sizes = sizes if len(data["classes"]) <= LINES else f"{len(data['classes'])} classes"
     scored = "" if data["accuracy"] is None else f"; accuracy {data['accuracy']:.4f}"
     console.print(f"\n{data['rows']:,} rows of {data['source']} ({GROUPED[data['grouped_by']]}): {sizes}{scored}")
     for name, choice in data["choices"].items():
@@ -71,9 +73,10 @@ def draw_rows(data: dict[str, Any], console: Console) -> None:
         console.print(f"A random vector's nearest word has a cosine of {data['control_cosine']:.2f}.")
 
 
-# Tables have a column for each of so many classes, the commonest ones.
-COLUMNS = 5
-BAR = 12
+# Tables have a column, or a line, for each of so many classes, the commonest ones.
+COLUMNS = 4
+LINES = 12
+BAR = 8
 GROUPED = {"label": "by their labels", "predicted": "by what the prompt predicts", "all": "the task has no classes"}
 
 
@@ -142,21 +145,26 @@ def _draw_separation(data: dict[str, Any], console: Console) -> None:
     if data["separation"] is None:
         console.print("The prompt's vectors are the same for every row, or the rows are of one class.")
         return
-    names = {"prompts": "the prompt's vectors", "inputs": "the mean of the input's embeddings"}
-    shown = commonest(data["rows_by_class"], COLUMNS)
+    found, shown = data["separation"], commonest(data["rows_by_class"], LINES)
     table = Table(
-        "nearest neighbour is of the same class", "all rows", *(data["classes"][c] for c in shown), "shuffled labels",
+        "nearest neighbour of the same class", "by the prompt's vectors", "by the mean of the input's embeddings",
         title=f"how far the vectors of {data['sampled']:,} rows tell the classes apart",
     )  # fmt: skip
-    for key, found in data["separation"].items():
-        own = [found["by_class"][c] for c in shown]
-        by_class = ("-" if share is None else f"{share:.0%}" for share in own)
-        table.add_row(names[key], f"{found['accuracy']:.1%}", *by_class, f"{found['shuffled']:.1%}")
+    for c in shown:
+        table.add_row(data["classes"][c], *(percent(each["by_class"][c]) for each in found.values()))
+    table.add_section()
+    table.add_row("all rows", *(f"{each['accuracy']:.1%}" for each in found.values()))
+    table.add_row("control: shuffled labels", *(f"{each['shuffled']:.1%}" for each in found.values()))
     console.print(table)
+    _told_left_out(shown, data, console)
     console.print(
-        "What is not clearly above the last column is chance; "
-        "what is not above the second line was in the input already."
+        "What is not clearly above the control is chance; what is not above the second column was in the input already."
     )
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage; a dash where there is none."""
+    return "-" if share is None else f"{share:.0%}"
 
 
 def _short(value: Any) -> str:

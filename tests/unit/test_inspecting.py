@@ -85,9 +85,9 @@ def test_what_is_counted_is_what_a_loop_over_the_rows_counts(shelf: Shelf, name:
     assert (len(taken) > 1) == (name != "dp-bank")  # whose choice is the task's
 
 
-@pytest.mark.parametrize("name", TYPICAL)
+@pytest.mark.parametrize("name", [*TYPICAL, "dp-length-instance", "ipt"])
 def test_every_method_can_be_inspected_and_its_vectors_are_those_of_its_rows(shelf: Shelf, name: str) -> None:
-    tuned, given = open_prompt(shelf.prompt("bert", name)), some(7)
+    tuned, given = stirred(open_prompt(shelf.prompt("bert", name))), some(7)
     found = inspect(tuned, given, batch=3)
     length, injection = tuned.model.generator.length, type(tuned.model.injection).__name__
     in_row = length > 0 and injection != "KeyValues"
@@ -156,6 +156,7 @@ def test_marks_of_a_template_are_no_tokens() -> None:
     assert laid(Slots(), [[-1, -1, 5, 6, -1]], [[1, 1, 1]]) == [2]
     assert laid(Slots(), [[-1, 5, -1, 6, 7, 8]], [[1, 1]]) == [2]
     assert laid(Slots(), [[5, 6, 7, -1, -1, 8]], [[1, 1]]) == [0]
+    assert laid(Slots(), [[5, -1, -1, -1, -1, 6, 7]], [[1, 1, 1, 1]]) == [4]
 
 
 def test_a_task_without_classes_is_inspected_too(tmp_path: Any) -> None:

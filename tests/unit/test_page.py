@@ -183,7 +183,7 @@ def test_many_classes_are_drawn_by_the_commonest(shelf: Shelf, tmp_path: Path) -
     data, out = lines(tmp_path / "d.jsonl", rows), tmp_path / "out"
     done(*shelf.options("bert", "dp-vector", out), "--train", data, "--validation", data)
     printed = done("show", out, "--data", data, "--html", tmp_path / "page.html")
-    assert "The 5 commonest classes; --json has the other 7 too." in printed
+    assert "The 4 commonest classes; --json has the other 8 too." in printed
     page = Whole((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert "other classes" in page.text
     assert len(shown(out, data)["data"]["choices"]["generator.choice"]["weights"]) == 12
@@ -238,7 +238,7 @@ def test_a_user_s_settings_of_matplotlib_stay_and_change_nothing(shelf: Shelf, t
 
     prompt = shelf.prompt("bert", "dp-vector")
     done("show", prompt, "--data", shelf.dev, "--html", tmp_path / "a.html")
-    with matplotlib.rc_context({"font.size": 31.0, "svg.fonttype": "path"}):
+    with matplotlib.rc_context({"font.size": 31.0, "svg.fonttype": "path", "lines.linewidth": 7.0, "axes.grid": True}):
         before = dict(matplotlib.rcParams)
         done("show", prompt, "--data", shelf.dev, "--html", tmp_path / "b.html")
         assert dict(matplotlib.rcParams) == before
