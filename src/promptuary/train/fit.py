@@ -310,7 +310,7 @@ class _Run:
             majority = None if notes["majority"] is None else Alarm(**notes["majority"])
             self.best = _Best(**notes["best"], tensors=saved.under("best"), majority=majority)
         s.watch = Watch.from_notes(notes["watch"])
-        s.entropies.resume(notes["choices"])
+        s.entropies.resume(notes.get("choices", s.entropies.notes()))  # states of earlier versions have none
         state.restore(s.named, saved.under("parameter"))
         state.restore_optimizer(s.optimizer, s.named, saved.under("optimizer"))
         state.restore_random(saved.under("random"), s.device)
