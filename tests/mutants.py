@@ -34,6 +34,11 @@ GENERATED = ("tests/laws/test_generation.py",)
 AVERAGED = ("tests/laws/test_averages.py",)
 FITTED = ("tests/unit/train/test_fit.py",)
 TUNED = ("tests/unit/test_tuning.py",)
+NOTED = ("tests/unit/train/test_entropies.py",)
+ALARMED = ("tests/unit/train/test_alarms.py",)
+INSPECTED = ("tests/unit/test_inspecting.py",)
+PROJECTED = ("tests/unit/test_projecting.py",)
+SHOWN = ("tests/unit/test_page.py",)
 CHOSEN = ("tests/laws/test_choices.py",)
 READ = ("tests/laws/test_reading.py",)
 LATE = ("tests/laws/test_late.py",)
@@ -309,6 +314,30 @@ MUTANTS = (
     Mutant("choices.py", "states.detach().float() * weights", "states.float()", DECIDED),
     Mutant("choices.py", "rand_like(logits[:1] if shared else logits)", "rand_like(logits)", DECIDED),
     Mutant("choices.py", "step * (step + 1) / 2", "step", DECIDED),
+    Mutant("choices.py", "-(logs.exp() * logs).sum(-1)", "-logs.mean(-1)", NOTED),
+    Mutant("train/entropies.py", "self.rows += len(x.ids)", "self.rows += 1", NOTED),
+    Mutant("train/entropies.py", "self.rows, self.sums = 0, {}", "self.rows = 0", NOTED),
+    Mutant("train/entropies.py", 'self.rows, self.sums = notes["rows"], dict(notes["sums"])', "pass", NOTED),
+    Mutant("train/entropies.py", "if choice.options > 1", "if choice.options > 0", NOTED),
+    Mutant("train/alarms.py", "if 4 * event", "if 1 * event", ALARMED),
+    Mutant("train/alarms.py", "if name in trained and share", "if share", ALARMED),
+    # what a prompt does with rows
+    Mutant("inspecting.py", "place = torch.cat(order).argsort()", "place = torch.cat(order)", INSPECTED),
+    Mutant("inspecting.py", "2 * ahead.sum(2) < real.sum(2)", "ahead.sum(2) < real.sum(2)", INSPECTED),
+    Mutant("inspecting.py", "real = rearrange(x.mask & (x.ids >= 0)", "real = rearrange(x.mask", INSPECTED),
+    Mutant("inspecting.py", "weights = rearrange((p.keep > 0)", "weights = rearrange((p.keep > -1)", INSPECTED),
+    Mutant(
+        "inspecting.py", 'picked = whole["sampled rows"].argsort()', 'picked = whole["sampled rows"] * 0', INSPECTED
+    ),
+    Mutant("projecting.py", ".fill_diagonal_(torch.inf)", "", PROJECTED),
+    Mutant("projecting.py", "(nearest & same).sum(1) / nearest.sum(1)", "(nearest & same).any(1).float()", PROJECTED),
+    Mutant("projecting.py", "centred = (vectors - vectors.mean(0))", "centred = vectors", PROJECTED),
+    Mutant("show.py", "decided.entropy[own].mean()", "decided.entropy.mean()", SHOWN),
+    Mutant("show.py", "labels = seen.grouped()[seen.sampled][known]", "labels = seen.grouped()[seen.sampled]", SHOWN),
+    Mutant("page.py", "sections=_apart(", "sections=(", SHOWN),
+    Mutant("page.py", "<td>{escape(cell)}</td>", "<td>{cell}</td>", SHOWN),
+    Mutant("page.py", "<h2>{escape(title)}</h2>", "<h2>{title}</h2>", SHOWN),
+    Mutant("drawing.py", "matplotlib.rcdefaults()", "pass", SHOWN),
     Mutant("placements.py", ">= prompt - rearrange(options", "> prompt - rearrange(options", DECIDED),
     Mutant("placements.py", "scatter_add(2, index, shares)", "scatter_add(2, index, shares.detach())", DECIDED),
     Mutant("generators.py", "p.keep * (gates.detach() > 0.5)", "p.keep", DECIDED),

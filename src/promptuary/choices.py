@@ -11,9 +11,10 @@ scale does not depend on the backbone.
 """
 
 import math
+from abc import ABC
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from einops import rearrange
@@ -188,6 +189,19 @@ class Choice(nn.Module):
         with torch.no_grad():
             return self._logits(x).softmax(-1)
 
+    def uncertainty(self, x: Instance) -> Float[Tensor, " batch"]:
+        """The entropy in nats of each row's distribution over the options: 0 is decided, log(options) all alike.
+
+        It is that of the softmax of the logits, whatever the mode and the temperature. No gradient, nothing drawn; in
+        a pass that decided already, it costs nothing to speak of.
+        """
+        return _entropies(x.once(self._logits).detach().float())
+
+    @property
+    def trained(self) -> bool:
+        """Whether it learns; one that does not is drawn uniformly while training."""
+        return self.bias.requires_grad
+
     def _logits(self, x: Instance) -> Float[Tensor, "batch options"]:
         batch = len(x.ids)
         logits = self.bias[x.task] if len(self.bias) > 1 else self.bias.expand(batch, -1)
@@ -197,9 +211,9 @@ class Choice(nn.Module):
         return logits if self.activation is None else self.activation(logits)
 
     def _decide(self, x: Instance) -> Float[Tensor, "batch options"]:
-        logits = self._logits(x)
+        logits = x.once(self._logits)
         if self.training and self.entropy:
-            x.losses.append(-self.entropy * _entropy(logits))
+            x.losses.append(-self.entropy * _entropies(logits).mean())
         if not self.training:
             return self._settled(logits)
         temperature = self.temperature(x.step)
@@ -224,6 +238,19 @@ class Choice(nn.Module):
         return -(-drawn.clamp(min=1e-20).log()).clamp(min=1e-20).log()
 
 
+class Chooses(ABC):
+    """A part that acts on a choice, and says what an option means to it.
+
+    Arguments:
+        decides: what is chosen, in words, followed by what an option's number counts.
+        first: the number of the first option.
+    """
+
+    choice: Choice
+    decides: ClassVar[str]
+    first: int = 0
+
+
 def _straight_through(
     value: Float[Tensor, "batch options"], weights: Float[Tensor, "batch options"]
 ) -> Float[Tensor, "batch options"]:
@@ -231,6 +258,6 @@ def _straight_through(
     return value + (weights - weights.detach())
 
 
-def _entropy(logits: Float[Tensor, "batch options"]) -> Float[Tensor, ""]:
+def _entropies(logits: Float[Tensor, "batch options"]) -> Float[Tensor, " batch"]:
     logs = logits.log_softmax(-1)
-    return -(logs.exp() * logs).sum(-1).mean()
+    return -(logs.exp() * logs).sum(-1)

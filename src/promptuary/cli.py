@@ -286,21 +286,59 @@ def predict(
 def show(
     folder: Folder,
     backbone: Backbone = None,
+    device: Device = None,
     words: Annotated[int, typer.Option(min=1, help="Nearest vocabulary items for each soft token.")] = 5,
+    data: Annotated[
+        str | None, typer.Option(help="Rows, with or without labels: also show what the prompt does with them.")
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option("--html", help="With --data: also write a page with pictures there.")
+    ] = None,
+    projection: Annotated[str, typer.Option(help="Of the page's picture of vectors: pca or tsne.")] = "pca",
+    sample: Annotated[
+        int, typer.Option(min=1, help="With --data: compare the vectors of at most so many rows.")
+    ] = 1000,
+    batch: Annotated[int, typer.Option(min=1, help="Rows a pass.")] = 64,
     as_json: AsJson = False,
 ) -> None:
-    """Show how a prompt was made and what it is near to.
+    """Show how a prompt was made and what it does.
 
-    Its settings, scores and scale, and the words nearest to its soft tokens.
+    Its settings, scores and scale, and the words nearest to its soft tokens; with --data what it chooses for each row,
+    by class.
     """
-    from promptuary.picture import draw
-    from promptuary.show import describe
+    from promptuary.data.source import rows
+    from promptuary.errors import SettingError
+    from promptuary.page import check_page
 
-    description = describe(_opened(folder, backbone, None), words=words)
+    if page is not None:
+        if data is None:
+            raise SettingError(f"--html {page} draws what a prompt does with rows. Name them: --data FILE.")
+        check_page(page, projection)
+    given = None if data is None else rows(data)
+    tuned = _opened(folder, backbone, device)
+
+    from promptuary.picture import draw, draw_rows
+    from promptuary.show import describe, describe_rows
+
+    described = describe(tuned, words=words)
+    if given is not None:
+        from promptuary.inspecting import inspect
+        from promptuary.page import write_page
+        from promptuary.train import record
+
+        seen = inspect(tuned, given, batch=batch, sample=sample)
+        noted = [event for event in record.read(folder / record.NAME) if event["event"] == "choices"]
+        described["data"] = {"source": data, **describe_rows(tuned, seen, words=words), "training": noted}
+        if page is not None:
+            write_page(page, described, seen, projection=projection)
     if as_json:
-        print(json.dumps(description, ensure_ascii=False))
+        print(json.dumps(described, ensure_ascii=False))
         return
-    draw(description, out)
+    draw(described, out)
+    if given is not None:
+        draw_rows(described["data"], out)
+    if page is not None:
+        out.print(f"\nThe pictures are in {page}.")
 
 
 @app.command()

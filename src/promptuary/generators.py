@@ -12,7 +12,7 @@ import torch
 from einops import rearrange
 from torch import nn
 
-from promptuary.choices import Choice, Query
+from promptuary.choices import Choice, Chooses, Query
 from promptuary.errors import SettingError
 from promptuary.initial import Initial
 from promptuary.transforms import Transform, present
@@ -161,7 +161,7 @@ class Concatenated(Joint):
         return Prompt(torch.cat([p.values for p in prompts], 1), torch.cat([p.keep for p in prompts], 1))
 
 
-class Pool(Generator):
+class Pool(Chooses, Generator):
     """The prompts of several generators, weighted by a choice (dynamic prompting's adaptive vectors, Yang et al. 2023).
 
     A slot's presence is that of the most present prompt that has any weight.
@@ -169,6 +169,8 @@ class Pool(Generator):
     Raises:
         SettingError: when lengths or widths differ, or the choice has another number of options.
     """
+
+    decides = "the weights of the pool's prompts, by number"
 
     def __init__(self, choice: Choice, *generators: Generator) -> None:
         super().__init__()
@@ -192,12 +194,14 @@ class Pool(Generator):
         return present(mixed, (keep * used).amax(1))
 
 
-class Weighted(Generator):
+class Weighted(Chooses, Generator):
     """Each soft token of a prompt times its weight by a choice, times the number of soft tokens.
 
     Equal weights leave the prompt as it is. With a soft choice by the input this is instance-dependent relevance
     (IPL, Jin et al. 2022).
     """
+
+    decides = "the weights of the soft tokens, by number"
 
     def __init__(self, inner: Generator, choice: Choice) -> None:
         super().__init__()
@@ -215,7 +219,7 @@ class Weighted(Generator):
         return Prompt(p.values * weights, p.keep)
 
 
-class Shortened(Generator):
+class Shortened(Chooses, Generator):
     """The first soft tokens of a prompt, as many as a choice says; the others are absent (dynamic prompting's length).
 
     Option i keeps `least + i` soft tokens. An absent slot is masked and stands in no row, so a prompt of k soft tokens
@@ -225,6 +229,8 @@ class Shortened(Generator):
         SettingError: when the choice has another number of options than there are lengths.
     """
 
+    decides = "the length, in soft tokens"
+
     def __init__(self, inner: Generator, choice: Choice, *, least: int = 1) -> None:
         super().__init__()
         if not 0 <= least <= inner.length or choice.options != inner.length - least + 1:
@@ -232,7 +238,7 @@ class Shortened(Generator):
                 f"Shortened(least={least}) of {inner.length} soft tokens: expected a least length of 0 to "
                 f"{inner.length} and a choice of {inner.length - least + 1} options, got {choice.options}."
             )
-        self.inner, self.choice, self.least = inner, choice, least
+        self.inner, self.choice, self.least, self.first = inner, choice, least, least
         self.length, self.width = inner.length, inner.width
 
     def forward(self, x: Instance) -> Prompt:

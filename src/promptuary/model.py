@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from promptuary.backbones.backbone import Backbone
+from promptuary.choices import Choice
 from promptuary.data.batch import Batch
 from promptuary.errors import SettingError
 from promptuary.generators import Generator
@@ -64,6 +65,11 @@ class SoftPrompted(nn.Module):
     def marks(self) -> int:
         """How many places for soft tokens the text must mark (`Slots`); 0 where the prompt places itself."""
         return self.injection.marks(self.generator.length)
+
+    @property
+    def choices(self) -> dict[str, Choice]:
+        """Every choice of the prompt once, by its place in the model (`generator.choice`)."""
+        return {name: part for name, part in self.named_modules() if isinstance(part, Choice)}
 
     def out_of_sight(self, tokens: int) -> int:
         """How many trailing tokens of an input of `tokens` tokens no soft token before the input can reach.

@@ -15,7 +15,7 @@ from einops import rearrange
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from promptuary.choices import Choice
+from promptuary.choices import Choice, Chooses
 from promptuary.errors import SettingError
 from promptuary.values import Instance, Layout, Prompt
 
@@ -112,7 +112,7 @@ class Split(Placement):
             )
 
 
-class Adaptive(Placement):
+class Adaptive(Chooses, Placement):
     """Split by a choice: option a has a soft tokens before the input and the others behind it (dynamic prompting).
 
     Forward the row is exactly that of `Split(a)` for the option taken. While training the gradient of the choice flows
@@ -128,6 +128,8 @@ class Adaptive(Placement):
     Raises:
         SettingError: for negative numbers or an unknown order.
     """
+
+    decides = "the position, in soft tokens before the input"
 
     def __init__(
         self, choice: Choice, *, head: int = 0, tail: int = 0, order: Literal["split", "rotate"] = "split"

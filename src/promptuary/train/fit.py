@@ -199,6 +199,7 @@ class _Run:
             state.restore(self.stepper.named, self.best.tensors)
         best_step = self.step if self.best is None else self.best.step
         if self.record.events[-1]["event"] != "end":
+            self._tell_choices()  # the steps behind the last scoring; all of them without validation rows
             self._look_back()
             self.seconds = time.perf_counter() - self.started
             self.record.add("end", step=self.step, best_step=best_step, rows=self.rows, seconds=self.seconds)
@@ -236,7 +237,13 @@ class _Run:
             tensors = {name: p.detach().cpu().clone() for name, p in self.stepper.named.items()}
             self.best = _Best(self.step, scores, tensors, alarms.majority(found.pairs, self.names))
         self.record.add("scores", step=self.step, **scores, best=better)
+        self._tell_choices()
         self.progress.scored(self.step, scores, self.metric, better)
+
+    def _tell_choices(self) -> None:
+        noted = self.stepper.entropies.read()
+        if noted is not None:
+            self.record.add("choices", step=self.step, **noted)
 
     def _look_back(self) -> None:
         """Raise alarms about the whole run, and about the prompt it ends with."""
@@ -247,7 +254,10 @@ class _Run:
         with arithmetic(s.device, s.recipe.precision):
             unread = alarms.unread(s.model, s.readout, probe)
         s.close()
+        noted = [event for event in self.record.events if event["event"] == "choices"]
+        trained = {name for name, choice in s.model.choices.items() if choice.trained}
         found = [*s.watch.alarms(), unread, alarms.saturated(s.model, probe), alarms.still(losses)]
+        found += alarms.settled(noted, trained)
         found.append(alarms.ineffective(s.model, s.readout, probe))
         found.append(None if self.best is None else self.best.majority)
         self.found = [alarm for alarm in found if alarm is not None]
@@ -278,6 +288,7 @@ class _Run:
             **{name: getattr(self, name) for name in _NOTED},
             "events": len(self.record.events),
             "watch": s.watch.notes(),
+            "choices": s.entropies.notes(),
             "alarms": [asdict(alarm) for alarm in self.found],
             "best": None if best is None else {"step": best.step, "scores": best.scores},
             "majority": None if best is None or best.majority is None else asdict(best.majority),
@@ -299,6 +310,7 @@ class _Run:
             majority = None if notes["majority"] is None else Alarm(**notes["majority"])
             self.best = _Best(**notes["best"], tensors=saved.under("best"), majority=majority)
         s.watch = Watch.from_notes(notes["watch"])
+        s.entropies.resume(notes.get("choices", s.entropies.notes()))  # states of earlier versions have none
         state.restore(s.named, saved.under("parameter"))
         state.restore_optimizer(s.optimizer, s.named, saved.under("optimizer"))
         state.restore_random(saved.under("random"), s.device)

@@ -3,8 +3,12 @@
     {"event": "config", "seed": 0, "recipe": {...}, "settings": {...}, "versions": {...}, "hardware": {...}}
     {"event": "step", "step": 1, "loss": 0.69, "norm": 0.4, "rates": {"prompt": 0.01}}
     {"event": "scores", "step": 8, "accuracy": 0.75, "macro_f1": 0.74, "loss": 0.6, "best": true}
+    {"event": "choices", "step": 8, "rows": 64, "entropy": {"generator.choice": 1.2}, "share": {...}}
     {"event": "alarm", "step": 80, "name": "still", "sentence": "..."}
     {"event": "end", "step": 80, "seconds": 12.3, "rows": 2560, "best_step": 64}
+
+`choices` stands beside the scores of prompts that choose: the mean entropy of each choice over the rows since the last
+such line, in nats and as a share of log(options).
 
 Lines are only ever added, except when a run goes on from a saved state: events after that state are dropped, since
 they happen again.
@@ -103,6 +107,18 @@ class Record:
                 f"{self.path}: could not be flushed to the disk ({error.strerror or error}). Make room and run the "
                 "same command again: it goes on from the last saved state."
             ) from error
+
+
+def read(path: Path) -> list[Event]:
+    """The events of a record: its whole lines up to the first that is none; nothing where there is no file."""
+    events: list[Event] = []
+    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            break
+        events.append(event)
+    return events
 
 
 @dataclass(frozen=True)

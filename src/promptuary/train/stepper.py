@@ -14,6 +14,7 @@ from promptuary.model import SoftPrompted
 from promptuary.readouts import Readout
 from promptuary.train import groups, schedule
 from promptuary.train.alarms import Watch
+from promptuary.train.entropies import Entropies
 from promptuary.train.evaluation import arithmetic, training
 from promptuary.train.recipe import Recipe
 
@@ -68,6 +69,7 @@ class Stepper:
         self.named = groups.trained(model, readout)
         self.optimizer = groups.optimizer(recipe, groups.groups(model, readout, recipe, rates))
         self.watch = Watch.of(self.named, model.backbone.shape.deviation)
+        self.entropies = Entropies(model.choices)
         self.number = 0
 
     def step(self, number: int, batches: Sequence[Batch]) -> Step:
@@ -119,6 +121,7 @@ class Stepper:
         with arithmetic(self.device, self.recipe.precision):
             x = self.model.instance_of(batch, step=self.number)
             loss = self.readout.loss(self.model(x, self.readout.targets(batch)), batch).float()
+            self.entropies.note(x)
             return loss + sum(x.losses)
 
     def _diverged(self, number: int, loss: float, norm: float, rates: Mapping[str, float]) -> DivergedError:

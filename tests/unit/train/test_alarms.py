@@ -1,6 +1,7 @@
 """Alarms fire on what is wrong and stay silent on what is not."""
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +15,9 @@ from promptuary.readouts import Prediction, Readout
 from promptuary.train import alarms
 from promptuary.train.alarms import Watch
 from promptuary.train.evaluation import Pairs
+from promptuary.train.fit import fit
 from promptuary.values import Instance, Output, Prompt, Targets
-from tests.unit.train.toy import Head, Toy, parts
+from tests.unit.train.toy import Head, Toy, parts, recipe
 
 
 def pairs(true: list[int], said: list[int]) -> Pairs:
@@ -136,6 +138,57 @@ def test_a_network_whose_units_sit_at_their_bounds_is_saturated(factor: float, f
     found = alarms.saturated(model, Toy().batch(0))
     assert (found is not None) == fires
     assert found is None or f"{float(units):.0%} of the units" in found.sentence
+
+
+def noted(*shares: float, rows: int = 8) -> list[dict[str, Any]]:
+    """What the record says of one choice, four steps apart."""
+    return [
+        {"event": "choices", "step": 4 * i, "rows": rows, "entropy": {"choice": share}, "share": {"choice": share}}
+        for i, share in enumerate(shares, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shares", "fires"),
+    [
+        ((0.9, 0.8, 0.7, 0.6), False),
+        ((0.9, 0.5, 0.02, 0.0), False),  # it has learnt what to choose
+        ((0.04, 0.0, 0.0, 0.0), True),
+        ((0.4, 0.03, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0), True),
+        ((0.4, 0.06, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0), False),
+        ((0.04,), True),  # the mean of the whole run
+        ((0.2,), False),
+        ((), False),
+    ],
+)
+def test_a_trained_choice_without_entropy_at_a_quarter_of_the_run_is_settled(
+    shares: tuple[float, ...], fires: bool
+) -> None:
+    assert bool(alarms.settled(noted(*shares), {"choice"})) == fires
+    assert alarms.settled(noted(*shares), set()) == []
+
+
+def test_a_settled_choice_is_told_with_its_numbers() -> None:
+    (found,) = alarms.settled(noted(0.4, 0.03, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0), {"choice"})
+    assert found.name == "settled"
+    assert found.sentence.startswith("choice was decided too early: up to step 8 of 32 it had 3.0% of the largest")
+
+
+@pytest.mark.parametrize("name", ["dp-position-instance", "dp-vector", "dp-length-instance"])
+@pytest.mark.parametrize(("rate", "fires"), [(1e-2, False), (0.3, True)])
+def test_a_run_at_the_published_rate_of_choices_is_alarmed_and_one_at_ours_is_not(
+    name: str, rate: float, fires: bool
+) -> None:
+    result = fit(*parts("bert", name), Toy(), Toy(count=1, seed=9), recipe(epochs=8), rates={"choice": rate})
+    assert ("settled" in [alarm.name for alarm in result.alarms]) == fires
+
+
+def test_a_choice_that_does_not_learn_is_never_settled() -> None:
+    model, readout = parts("bert", "dp-position", position="random")
+    with torch.no_grad():
+        next(iter(model.choices.values())).bias[:, 1] = 1e3
+    result = fit(model, readout, Toy(), Toy(count=1, seed=9), recipe(epochs=4))
+    assert "settled" not in [alarm.name for alarm in result.alarms]
 
 
 def asked(family: str, chosen: list[str], head: type[Head]) -> tuple[SoftPrompted, Readout]:
