@@ -18,7 +18,17 @@ from promptuary.data.example import Example
 from promptuary.data.task import Task
 from promptuary.data.wording import frequent
 from promptuary.errors import SettingError
-from promptuary.initial import Initial, from_activations, from_file, from_labels, from_vocabulary, from_words
+from promptuary.initial import (
+    Initial,
+    from_activations,
+    from_embeddings,
+    from_file,
+    from_labels,
+    from_vocabulary,
+    from_words,
+    uniform,
+    zeros,
+)
 from promptuary.kinds import Kind
 from promptuary.methods import method
 from promptuary.model import SoftPrompted
@@ -26,7 +36,10 @@ from promptuary.readouts import Readout
 from promptuary.train.evaluation import unmoved_randomness
 from promptuary.values import Shape
 
-INITS = ("auto", "random", "vocabulary", "labels", "words:...", "file:...", "prompt:...", "activations")
+INITS = (
+    "auto", "random", "uniform", "zeros", "vocabulary", "labels", "words:...", "file:...", "prompt:...", "activations",
+    "embeddings",
+)  # fmt: skip
 
 
 def make_wording(backbone: Backbone, task: Task, model: SoftPrompted, reading: Kind) -> Encoder:
@@ -65,6 +78,10 @@ def start(
     kind, _, rest = init.partition(":")
     if kind in ("auto", "random") and not rest:
         return None
+    if kind in ("uniform", "zeros") and not rest:
+        return uniform() if kind == "uniform" else zeros()
+    if kind == "embeddings" and not rest:
+        return from_embeddings(backbone.table)
     if kind in ("file", "prompt") and rest:
         if kind == "prompt":
             check_backbone(read_manifest(Path(rest)), backbone, Path(rest))

@@ -120,8 +120,8 @@ def tune(
     init: Annotated[
         str | None,
         typer.Option(
-            help="Where the prompt starts: random, vocabulary, labels, words:SOME WORDS, file:PATH, prompt:FOLDER, "
-            "activations (default auto: the method's)."
+            help="Where the prompt starts: random, uniform, zeros, vocabulary, labels, words:SOME WORDS, file:PATH, "
+            "prompt:FOLDER, activations, embeddings (default auto: the method's)."
         ),
     ] = None,
     preset: Annotated[
@@ -202,14 +202,15 @@ def _print_results(results: "list[Outcome]", run: "Run") -> None:
     from promptuary.train.record import spread
 
     table = Table(title=f"{results[0].tuned.manifest.method} on {results[0].tuned.manifest.backbone}")
-    for column in ("seed", f"{run.metric}, validation", "trainable numbers", "on disk", "seconds"):
+    counted = ("trainable numbers", "got a gradient", "bear on one row")
+    for column in ("seed", f"{run.metric}, validation", *counted, "on disk", "seconds"):
         table.add_column(column, justify="right")
     for r in results:
         s = r.summary()
         table.add_row(
             str(s["seed"]),
             f"{s['score']:.4f}",
-            f"{s['trainable']:,}",
+            *(f"{number:,}" for number in s["counts"].values()),
             f"{s['bytes'] / 1024:.1f} KiB",
             f"{s['seconds']:.1f}",
         )

@@ -16,6 +16,7 @@ def draw(described: dict[str, Any], console: Console) -> None:
         "labels",
         "readout",
         "scores",
+        "counts",
         "seconds",
         "soft_tokens",
         "numbers_per_token",

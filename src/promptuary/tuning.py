@@ -46,7 +46,6 @@ class Outcome:
 
     def summary(self) -> dict[str, Any]:
         """The run in plain values: scores on the validation rows, sizes, seconds, alarms."""
-        trained = [p for m in (self.tuned.model, self.tuned.readout) for p in m.parameters() if p.requires_grad]
         return {
             "seed": self.seed,
             "folder": str(self.folder),
@@ -54,7 +53,8 @@ class Outcome:
             "scores": dict(self.result.scores),
             "best_step": self.result.best_step,
             "steps": self.result.steps,
-            "trainable": sum(p.numel() for p in trained),
+            "trainable": self.result.counts.nominal,
+            "counts": vars(self.result.counts),
             "bytes": (self.folder / checkpoint.PROMPT).stat().st_size,
             "seconds": self.result.seconds,
             "alarms": [a.sentence for a in self.result.alarms],
@@ -195,7 +195,8 @@ def _kept(run: Run, recipe: Recipe, ground: _Ground, result: Result) -> dict[str
         **ground.reading.model_dump(mode="json"), "task": ground.wording.task.to_json(),
         "precision": recipe.precision, "recipe": asdict(recipe), "init": ground.init, "data": data,
         "scores": dict(result.scores), "best_step": result.best_step, "steps": result.steps,
-        "seconds": result.seconds, "alarms": [a.sentence for a in result.alarms], **record.surroundings(),
+        "counts": vars(result.counts), "seconds": result.seconds, "alarms": [a.sentence for a in result.alarms],
+        **record.surroundings(),
     }  # fmt: skip
 
 

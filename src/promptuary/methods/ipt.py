@@ -20,7 +20,7 @@ from promptuary.methods.method import Method, Preset, some
 from promptuary.train.recipe import Recipe
 
 if TYPE_CHECKING:
-    from promptuary.parts import Built, Initial, Shape, Table, Transform
+    from promptuary.parts import Built, Initial, Mapped, Shape, Table, Transform
 
 PAPER = (
     "Jiang, Xu, Xu, Ma, Yang, Zhao 2022: Instance-wise Prompt Tuning for Pretrained Language Models (arXiv 2206.01958)"
@@ -43,6 +43,7 @@ def ipt(
     pad: Literal["mask", "row", "task"] = "mask",
     rank: int = 0,
     buckets: int = 0,
+    lazy: bool = False,
     layers: Sequence[int] = (0,),
     scale: float = 0.05,
     init: "Initial | None" = None,
@@ -50,48 +51,73 @@ def ipt(
 ) -> "Built":
     """A prompt of `length` soft tokens, made from a window of `tokens` tokens (by default as many).
 
-    `rank` or `buckets` above 0 make the table one of low rank, or hashed.
+    `rank` or `buckets` above 0 make the table one of low rank, or hashed; `lazy` leaves the rows alone that a step does
+    not read. `init` is the table's start; a task's own prompt starts at random beside it, learned vectors of empty
+    slots (`pad`) at 0.
     """
+    from promptuary import parts
+
+    if combine not in ("replace", "concatenate", "add"):
+        raise SettingError(f"combine={combine!r}: expected 'replace', 'concatenate' or 'add'.")
+    if variant not in ("prompt", "prefix"):
+        raise SettingError(f"variant={variant!r}: expected 'prompt' or 'prefix'.")
+    into = parts.KeyValues(shape) if variant == "prefix" else None
+    at = None if into is None else parts.AtLayers([a.width for _, a in into.attention], layers, scale=scale)
+    made = reader(
+        shape, shape.dim if at is None else at.width, length=length, encoder=encoder, tokens=tokens, side=side,
+        stride=stride, field=field, pad=pad, rank=rank, buckets=buckets, lazy=lazy, init=init, seed=seed,
+    )  # fmt: skip
+    if into is not None and at is not None:
+        return parts.Summed(parts.Free(length, into.width, parts.normal(1.0), seed=seed), parts.Mapped(made, at)), into
+    if combine == "replace":
+        return made, parts.Embeddings(shape)
+    own = parts.Free(length, shape.dim, parts.matched(shape.deviation), seed=seed)
+    return (parts.Concatenated if combine == "concatenate" else parts.Summed)(own, made), parts.Embeddings(shape)
+
+
+def reader(
+    shape: "Shape",
+    width: int,
+    *,
+    length: int,
+    encoder: Encoder,
+    tokens: int | None,
+    side: Literal["left", "right"],
+    stride: int,
+    field: int | None,
+    pad: Literal["mask", "row", "task"],
+    rank: int,
+    buckets: int,
+    lazy: bool,
+    init: "Initial | None",
+    seed: int,
+) -> "Mapped":
+    """What reads a row's tokens and writes soft tokens of `width` numbers; the settings are those of `ipt`."""
     from promptuary import parts
 
     some(length)
     size = length if tokens is None else tokens
     if encoder not in ("lookup", "cnn", "mlp", "lstm"):
         raise SettingError(f"encoder={encoder!r}: expected 'lookup', 'cnn', 'mlp' or 'lstm'.")
-    if combine not in ("replace", "concatenate", "add"):
-        raise SettingError(f"combine={combine!r}: expected 'replace', 'concatenate' or 'add'.")
-    if variant not in ("prompt", "prefix"):
-        raise SettingError(f"variant={variant!r}: expected 'prompt' or 'prefix'.")
     if encoder == "lookup" and size != length:
         raise SettingError(f"tokens={tokens}: a look-up makes one soft token of each token. Leave it out, or {length}.")
-    start = init or parts.matched(shape.deviation)
-    into = parts.KeyValues(shape) if variant == "prefix" else None
-    at = None if into is None else parts.AtLayers([a.width for _, a in into.attention], layers, scale=scale)
-    width = shape.dim if at is None else at.width
-    lookup = parts.Lookup(
-        parts.Window(size, side=side, stride=stride, field=field),
-        table(shape.vocabulary, width, rank, buckets, start, seed),
-        pad=pad, init=start, seed=seed,
-    )  # fmt: skip
+    found = table(shape.vocabulary, width, rank, buckets, init or parts.matched(shape.deviation), lazy, seed)
+    lookup = parts.Lookup(parts.Window(size, side=side, stride=stride, field=field), found, pad=pad)
     with parts.seeded(seed):
-        made = parts.Mapped(lookup, *encoders(encoder, width, length))
-    if into is not None and at is not None:
-        return parts.Summed(parts.Free(length, into.width, parts.normal(1.0), seed=seed), parts.Mapped(made, at)), into
-    if combine == "replace":
-        return made, parts.Embeddings(shape)
-    own = parts.Free(length, shape.dim, start, seed=seed)
-    return (parts.Concatenated if combine == "concatenate" else parts.Summed)(own, made), parts.Embeddings(shape)
+        return parts.Mapped(lookup, *encoders(encoder, width, length))
 
 
-def table(size: int, width: int, rank: int, buckets: int, init: "Initial", seed: int) -> "Table":
+def table(size: int, width: int, rank: int, buckets: int, init: "Initial", lazy: bool, seed: int) -> "Table":
     """The table of a vocabulary: of low rank, hashed, or a row for each token."""
     from promptuary.parts import Dense, Hashed, LowRank
 
     if rank and buckets:
         raise SettingError(f"rank={rank}, buckets={buckets}: expected one of them, the other 0.")
     if rank:
-        return LowRank(size, width, rank, init, seed=seed)
-    return Hashed(size, width, buckets, init, seed=seed) if buckets else Dense(size, width, init, seed=seed)
+        return LowRank(size, width, rank, init, lazy=lazy, seed=seed)
+    if buckets:
+        return Hashed(size, width, buckets, init, lazy=lazy, seed=seed)
+    return Dense(size, width, init, lazy=lazy, seed=seed)
 
 
 def encoders(encoder: Encoder, width: int, length: int) -> "tuple[Transform, ...]":
@@ -116,7 +142,7 @@ PUBLISHED = Preset(
     "2,000 steps and decays over 200,000, which its runs never reach",
     Recipe(rate=0.03, scaled=False, head_rate=0.03, decay=0.0, batch=32, accumulation=2, epochs=100, clip=1.0),
     settings={"length": 100},
-    run={"dropout": True, "max_length": 384},
+    run={"init": "uniform", "dropout": True, "max_length": 384},
 )
 
 METHODS = (

@@ -4,7 +4,7 @@
     {"event": "step", "step": 1, "loss": 0.69, "norm": 0.4, "rates": {"prompt": 0.01}}
     {"event": "scores", "step": 8, "accuracy": 0.75, "macro_f1": 0.74, "loss": 0.6, "best": true}
     {"event": "alarm", "step": 80, "name": "still", "sentence": "..."}
-    {"event": "end", "step": 80, "seconds": 12.3, "rows": 2560, "best_step": 64}
+    {"event": "end", "step": 80, "best_step": 64, "rows": 2560, "counts": {"nominal": 770, ...}, "seconds": 12.3}
 
 Lines are only ever added, except when a run goes on from a saved state: events after that state are dropped, since
 they happen again.
