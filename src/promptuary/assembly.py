@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from promptuary import pretrained
 from promptuary.backbones.backbone import Backbone
 from promptuary.checkpoint import check_backbone, read_manifest
 from promptuary.data.encoder import Encoder
@@ -120,7 +121,13 @@ def prompted(
     Arguments:
         readout: what will read the output: the prompt has no soft keys and values where it would not hear them.
             `None` hears all that the backbone has.
+
+    Raises:
+        SettingError: as the method does.
+        CheckpointError: for a generator that was pre-trained for another tokenizer, or with other settings.
     """
+    if settings.get("pretrained") is not None:
+        pretrained.check_tokenizer(Path(settings["pretrained"]), backbone.tokenizer, backbone.name)
     starts = {} if init is None else {"init": init}
     generator, injection = method(name).parts(_heard(backbone, readout), seed=seed, **starts, **settings)
     return SoftPrompted(backbone, generator, injection, dropout=dropout)

@@ -48,6 +48,19 @@ def draw(described: dict[str, Any], console: Console) -> None:
     )
 
 
+def draw_generator(described: dict[str, Any], console: Console) -> None:
+    """Draw the description of a pre-trained generator (`promptuary.pretrained`)."""
+    table = Table(show_header=False, title=f"generator of {described['generator']}")
+    for name, value in described.items():
+        if name not in ("generator", "tensors"):
+            table.add_row(name, _short(value))
+    console.print(table)
+    tensors = Table("tensor", "shape", "deviation")
+    for name, found in described["tensors"].items():
+        tensors.add_row(name, " x ".join(map(str, found["shape"])), _short(found["deviation"]))
+    console.print(tensors)
+
+
 def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"

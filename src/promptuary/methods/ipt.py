@@ -13,6 +13,7 @@ own prompt (published: replaced).
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from promptuary.errors import SettingError
@@ -20,7 +21,7 @@ from promptuary.methods.method import Method, Preset, some
 from promptuary.train.recipe import Recipe
 
 if TYPE_CHECKING:
-    from promptuary.parts import Built, Initial, Mapped, Shape, Table, Transform
+    from promptuary.parts import Built, Initial, Shape, Table, Transform
 
 PAPER = (
     "Jiang, Xu, Xu, Ma, Yang, Zhao 2022: Instance-wise Prompt Tuning for Pretrained Language Models (arXiv 2206.01958)"
@@ -46,6 +47,7 @@ def ipt(
     lazy: bool = False,
     layers: Sequence[int] = (0,),
     scale: float = 0.05,
+    pretrained: str | None = None,
     init: "Initial | None" = None,
     seed: int = 0,
 ) -> "Built":
@@ -53,58 +55,46 @@ def ipt(
 
     `rank` or `buckets` above 0 make the table one of low rank, or hashed; `lazy` leaves the rows alone that a step does
     not read. `init` is the table's start; a task's own prompt starts at random beside it, learned vectors of empty
-    slots (`pad`) at 0.
+    slots (`pad`) at 0. `pretrained` is the folder of a generator that was trained before (`promptuary.pretraining`):
+    table and encoder start as it ended.
     """
-    from promptuary import parts
-
-    if combine not in ("replace", "concatenate", "add"):
-        raise SettingError(f"combine={combine!r}: expected 'replace', 'concatenate' or 'add'.")
-    if variant not in ("prompt", "prefix"):
-        raise SettingError(f"variant={variant!r}: expected 'prompt' or 'prefix'.")
-    into = parts.KeyValues(shape) if variant == "prefix" else None
-    at = None if into is None else parts.AtLayers([a.width for _, a in into.attention], layers, scale=scale)
-    made = reader(
-        shape, shape.dim if at is None else at.width, length=length, encoder=encoder, tokens=tokens, side=side,
-        stride=stride, field=field, pad=pad, rank=rank, buckets=buckets, lazy=lazy, init=init, seed=seed,
-    )  # fmt: skip
-    if into is not None and at is not None:
-        return parts.Summed(parts.Free(length, into.width, parts.normal(1.0), seed=seed), parts.Mapped(made, at)), into
-    if combine == "replace":
-        return made, parts.Embeddings(shape)
-    own = parts.Free(length, shape.dim, parts.matched(shape.deviation), seed=seed)
-    return (parts.Concatenated if combine == "concatenate" else parts.Summed)(own, made), parts.Embeddings(shape)
-
-
-def reader(
-    shape: "Shape",
-    width: int,
-    *,
-    length: int,
-    encoder: Encoder,
-    tokens: int | None,
-    side: Literal["left", "right"],
-    stride: int,
-    field: int | None,
-    pad: Literal["mask", "row", "task"],
-    rank: int,
-    buckets: int,
-    lazy: bool,
-    init: "Initial | None",
-    seed: int,
-) -> "Mapped":
-    """What reads a row's tokens and writes soft tokens of `width` numbers; the settings are those of `ipt`."""
     from promptuary import parts
 
     some(length)
     size = length if tokens is None else tokens
     if encoder not in ("lookup", "cnn", "mlp", "lstm"):
         raise SettingError(f"encoder={encoder!r}: expected 'lookup', 'cnn', 'mlp' or 'lstm'.")
+    if combine not in ("replace", "concatenate", "add"):
+        raise SettingError(f"combine={combine!r}: expected 'replace', 'concatenate' or 'add'.")
+    if variant not in ("prompt", "prefix"):
+        raise SettingError(f"variant={variant!r}: expected 'prompt' or 'prefix'.")
     if encoder == "lookup" and size != length:
         raise SettingError(f"tokens={tokens}: a look-up makes one soft token of each token. Leave it out, or {length}.")
-    found = table(shape.vocabulary, width, rank, buckets, init or parts.matched(shape.deviation), lazy, seed)
-    lookup = parts.Lookup(parts.Window(size, side=side, stride=stride, field=field), found, pad=pad)
+    if pretrained is not None and init is not None:
+        raise SettingError(
+            f"pretrained={pretrained!r} says where the table starts, and so does init. Write init='auto'."
+        )
+    into = parts.KeyValues(shape) if variant == "prefix" else None
+    at = None if into is None else parts.AtLayers([a.width for _, a in into.attention], layers, scale=scale)
+    width = shape.dim if at is None else at.width
+    start = init or parts.matched(shape.deviation)
+    lookup = parts.Lookup(
+        parts.Window(size, side=side, stride=stride, field=field),
+        table(shape.vocabulary, width, rank, buckets, start, lazy, seed),
+        pad=pad,
+    )
     with parts.seeded(seed):
-        return parts.Mapped(lookup, *encoders(encoder, width, length))
+        made = parts.Mapped(lookup, *encoders(encoder, width, length))
+    if pretrained is not None:
+        from promptuary.pretrained import begin
+
+        begin(made, Path(pretrained), {"encoder": encoder, "length": length, "rank": rank, "buckets": buckets})
+    if into is not None and at is not None:
+        return parts.Summed(parts.Free(length, into.width, parts.normal(1.0), seed=seed), parts.Mapped(made, at)), into
+    if combine == "replace":
+        return made, parts.Embeddings(shape)
+    own = parts.Free(length, shape.dim, parts.matched(shape.deviation), seed=seed)
+    return (parts.Concatenated if combine == "concatenate" else parts.Summed)(own, made), parts.Embeddings(shape)
 
 
 def table(size: int, width: int, rank: int, buckets: int, init: "Initial", lazy: bool, seed: int) -> "Table":
