@@ -58,8 +58,8 @@ class Idle(Backbone):
         batch, tokens = call.layout.tokens.shape
         if call.states is None or call.keep is None:
             return Output(torch.zeros(batch, tokens, self.shape.output, device=self.device), None, self.logits)
-        weights = rearrange(call.keep, "b p -> b p 1").float()
-        mean = (call.states[0] * weights).sum(1) / weights.sum(1).clamp(min=1)
+        count = rearrange(call.keep.sum(1), "b -> b 1")  # absent soft tokens are zeros
+        mean = call.states[0].sum(1) / count.clamp(min=1)
         return Output(rearrange(mean, "b w -> b 1 w").expand(-1, tokens, -1), None, self.logits)
 
     def generate(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:
