@@ -32,7 +32,7 @@ out, err = (
     Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True) for stderr in (False, True)
 )
 
-COUNTED = ("trainable numbers", "got a gradient", "bear on one row")
+COUNTED = ("trained numbers", "touched", "active")  # see promptuary.counts
 
 Data = Annotated[
     str, typer.Option(help="A .jsonl/.csv/.tsv/.parquet file, sample:NAME/SPLIT, or a data set's name:split.")
@@ -206,7 +206,7 @@ def _print_results(results: "list[Outcome]", run: "Run") -> None:
 
     table = Table(title=f"{results[0].tuned.manifest.method} on {results[0].tuned.manifest.backbone}")
     for column in ("seed", f"{run.metric}, validation", *COUNTED, "on disk", "seconds"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     for r in results:
         s = r.summary()
         table.add_row(
@@ -260,9 +260,9 @@ def pretrain(
     folder: Annotated[Path | None, typer.Option("--out", help="Where the generator goes.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train what makes instance-wise prompts (ipt) on labelled texts, without the frozen model.
+    """Train the generator of an instance-wise prompt by itself.
 
-    `tune --set pretrained=FOLDER` starts from it. The same command again goes on where an interrupted one stopped.
+    It learns from labelled texts, without the frozen model; `tune --set pretrained=FOLDER` starts from it. The same command again goes on where an interrupted one stopped.
     """
     from promptuary.material import gather
     from promptuary.specs import Run, parse_settings, read_run
@@ -286,7 +286,9 @@ def pretrain(
     if as_json:
         print(json.dumps(summary))
         return
-    table = Table(f"{run.metric}, validation", *COUNTED, "on disk", "seconds", title=f"generator of {run.method}")
+    table = Table(title=f"generator of {run.method}")
+    for column in (f"{run.metric}, validation", *COUNTED, "on disk", "seconds"):
+        table.add_column(column, justify="right", overflow="fold")
     sizes = (f"{number:,}" for number in summary["counts"].values())
     table.add_row(f"{summary['score']:.4f}", *sizes, f"{summary['bytes'] / 1024:.1f} KiB", f"{summary['seconds']:.1f}")
     out.print(table)

@@ -9,7 +9,7 @@ trained on other data before (`promptuary.pretraining`).
 Differences from the published code, each of which it has as a defect or not at all: the read-out is trained; padding is
 never read; sizes follow the backbone; the window can be any text of the row; encoders read any number of tokens; the
 table starts at the scale of the backbone's (`init`, the paper: U(-0.5, 0.5)); `combine` says what became of the task's
-own prompt (published: replaced).
+own prompt (published: replaced). `docs/reproduce/ipt.md` lists all of them, with the switch back where there is one.
 """
 
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ def ipt(
         raise SettingError(f"tokens={tokens}: a look-up makes one soft token of each token. Leave it out, or {length}.")
     if pretrained is not None and init is not None:
         raise SettingError(
-            f"pretrained={pretrained!r} says where the table starts, and so does init. Write init='auto'."
+            f"pretrained={pretrained!r} says where the table starts, and so does init. Write --init auto."
         )
     into = parts.KeyValues(shape) if variant == "prefix" else None
     at = None if into is None else parts.AtLayers([a.width for _, a in into.attention], layers, scale=scale)
@@ -132,7 +132,7 @@ PUBLISHED = Preset(
     "2,000 steps and decays over 200,000, which its runs never reach",
     Recipe(rate=0.03, scaled=False, head_rate=0.03, decay=0.0, batch=32, accumulation=2, epochs=100, clip=1.0),
     settings={"length": 100},
-    run={"init": "uniform", "dropout": True, "max_length": 384},
+    run={"init": "uniform", "readout": "classifier", "pool": "first", "dropout": True, "max_length": 384},
 )
 
 METHODS = (
