@@ -262,7 +262,8 @@ def pretrain(
 ) -> None:
     """Train the generator of an instance-wise prompt by itself.
 
-    It learns from labelled texts, without the frozen model; `tune --set pretrained=FOLDER` starts from it. The same command again goes on where an interrupted one stopped.
+    It learns from labelled texts, without the frozen model; `tune --set pretrained=FOLDER` starts from it. The same
+    command again goes on where an interrupted one stopped.
     """
     from promptuary.material import gather
     from promptuary.specs import Run, parse_settings, read_run

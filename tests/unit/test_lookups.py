@@ -116,6 +116,15 @@ def test_a_table_for_fewer_tokens_than_the_backbone_has_is_refused_at_constructi
         SoftPrompted(b, Lookup(Window(2), Dense(98, 32, normal(1.0))), Embeddings(b.shape))
 
 
+@pytest.mark.parametrize("pad", ["mask", "row"])
+def test_no_number_is_read_back_from_an_accelerator(pad: str) -> None:
+    """Reading one would wait for all that was asked of it. The device `meta` has no numbers to read."""
+    lookup = Lookup(Window(3, stride=2), Dense(30, 6, normal(1.0)), pad=pad).to("meta").train()  # type: ignore[arg-type]
+    given = {name: value.to("meta") for name, value in vars(instance()).items() if isinstance(value, torch.Tensor)}
+    lookup(Instance(**given)).values.sum().backward()
+    assert lookup.table.weight.grad is not None
+
+
 def test_a_vector_that_got_no_gradient_is_not_remembered() -> None:
     lookup = Lookup(Window(3), Dense(30, 6, normal(1.0))).train()
     lookup(instance()).values[0].sum().backward()
