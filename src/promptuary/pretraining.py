@@ -5,9 +5,9 @@ is thrown away. Of the backbone only the tokenizer and the sizes are used. What 
 (`pretrained=FOLDER`) for any task, on any backbone with that tokenizer and width.
 
 Differences from the published code: the table is trained (there it is in no optimizer, and what is saved of it is
-noise); the texts are the user's (the published 13 classes of sources have no licence); padding is never read; the layer
-sees the mean soft token, so that its size does not grow with the prompt (there each network has a layer of its own); one
-optimizer and rate for all networks, those of the method's recipe.
+noise); the texts are the user's (the published 13 classes of sources have no licence); padding is never read; the
+layer sees the mean soft token, so that its size does not grow with the prompt (there each network has a layer of its
+own); one optimizer and rate for all networks, those of the method's recipe.
 """
 
 from dataclasses import asdict, dataclass
