@@ -2,14 +2,14 @@
 
 Every contender ends as a model and a read-out that `promptuary.train.fit.fit` trains: one loop, one loader, one
 schedule. Fine-tuning and PEFT are read-outs that own a whole model of transformers; before them stands a prompt of
-length 0 on a backbone that does nothing (`Idle`), so that no second model is run.
+length 0 on a backbone that does nothing (`backbones/idle.py`), so that no second model is run.
 """
 
 import importlib.util
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,18 +17,18 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn import functional as F
 
 from promptuary import checkpoint
 from promptuary.assembly import prompted, start
 from promptuary.backbones import attention
 from promptuary.backbones.backbone import Backbone
-from promptuary.backbones.generation import Generation
+from promptuary.backbones.idle import Idle
 from promptuary.backbones.load import SHORT_NAMES, load
 from promptuary.data.batch import Batch
-from promptuary.errors import BackboneError, SettingError
+from promptuary.errors import SettingError
 from promptuary.kinds import Classification
 from promptuary.methods import method
 from promptuary.model import SoftPrompted
@@ -38,7 +38,7 @@ from promptuary.readouts.readout import head, in_float32
 from promptuary.specs import Run
 from promptuary.train import groups
 from promptuary.train.recipe import Recipe
-from promptuary.values import Call, Output, Part, Targets
+from promptuary.values import Output
 from tasks import Ground, Problem
 
 NAME = "minilm"
@@ -116,42 +116,6 @@ def backbone() -> Backbone:
         BackboneError: where its package is not installed.
     """
     return load(NAME, dtype=torch.bfloat16)
-
-
-class Idle(Backbone):
-    """A backbone that does nothing, for a read-out with a model of its own: its states are zeros of width 1."""
-
-    def __init__(self, real: Backbone) -> None:
-        # Not Backbone.__init__: there is no model to freeze, measure or probe.
-        self.model: Any = nn.Linear(1, 1, device=real.device).requires_grad_(False)  # its device is the read-out's
-        self.name, self.has_head = "idle", False
-        self.shape = replace(real.shape, dim=1, hidden=1, output=1, attention=())
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return torch.float32
-
-    def digest(self) -> str:
-        return self.name
-
-    def fingerprint(self) -> str:
-        return self.name
-
-    @staticmethod
-    def towers(model: object) -> Sequence[tuple[nn.Module, Part]]:
-        return []
-
-    def embed(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens dim"]:
-        return torch.zeros(*ids.shape, 1, device=ids.device)
-
-    def run(self, call: Call, targets: Targets | None = None) -> Output:
-        return Output(call.layout.embeds, None, self.logits)
-
-    def generate(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:
-        raise BackboneError("The idle backbone generates nothing.")
-
-    def _read(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens output"]:
-        return self.embed(ids)
 
 
 class FineTuned(ClassReadout):
@@ -244,7 +208,7 @@ def _peft(ground: Ground, real: Backbone, recipe: Recipe, settings: Mapping[str,
 
 
 def _idle(real: Backbone, seed: int) -> SoftPrompted:
-    return prompted(Idle(real), "frozen", {}, init=None, seed=seed)
+    return prompted(Idle(real.shape, real.device), "frozen", {}, init=None, seed=seed)
 
 
 def _saved(model: SoftPrompted, readout: Readout, name: str, settings: Mapping[str, Any], seed: int) -> int:

@@ -43,6 +43,9 @@ CHOSEN = ("tests/laws/test_choices.py",)
 READ = ("tests/laws/test_reading.py",)
 LATE = ("tests/laws/test_late.py",)
 ON_A_CPU = ("tests/laws/test_cpu_attention.py",)
+LAZY = ("tests/laws/test_lazy.py",)
+COUNTED = ("tests/laws/test_counts.py",)
+PRETRAINED = ("tests/unit/test_pretrain.py",)
 READOUTS = ("tests/unit/test_readouts.py", *CHOSEN)
 
 
@@ -299,8 +302,27 @@ MUTANTS = (
     Mutant("tuned.py", "measure=measure, precision=self.precision)", "measure=measure)", TUNED),
     Mutant("tuned.py", "with torch.no_grad(), arithmetic(self.backbone.device, self.precision):", "if True:", TUNED),
     Mutant("tuning.py", "with arithmetic(backbone.device, recipe.precision):", "if True:", TUNED),
-    Mutant("tuning.py", '        digest.update(b"set")', "        pass", TUNED),
-    Mutant("tuning.py", "        if not overwrite:\n            raise\n", "        raise\n", TUNED),
+    Mutant("data/example.py", '        made.update(b"set")', "        pass", TUNED),
+    Mutant("places.py", "        if not overwrite:\n            raise\n", "        raise\n", TUNED),
+    # tables of a vocabulary, and what is trained before any prompt
+    Mutant("initial.py", "vectors[:, -rank:]", "vectors[:, :rank]", MADE),
+    Mutant("lookups.py", "ids.masked_fill(~gradient.any(2), self.table.size)", "ids", (*LOOKED_UP, *COUNTED)),
+    Mutant("lookups.py", "if self.training and found.requires_grad:", "if found.requires_grad:", LOOKED_UP),
+    Mutant("generators.py", "sum(sizes[: len(sizes) - taken])", "0", COUNTED),
+    Mutant("counts.py", "sum(g.idle() for g in made)", "0", COUNTED),
+    Mutant("counts.py", "- unheard", "", COUNTED),
+    Mutant("train/lazy.py", "some = gradient.values().any(1)", "some = gradient.values().any(1) | True", LAZY),
+    Mutant("train/lazy.py", 'p[rows] * (1 - rate * group["weight_decay"])', "p[rows]", LAZY),
+    Mutant("train/lazy.py", 'steps = state["step"][rows] + 1', 'steps = state["step"][rows] * 0 + 1', LAZY),
+    Mutant("train/lazy.py", "            p.grad = None  #", "            pass  #", LAZY),
+    Mutant("train/lazy.py", "        stand.grad = rows  #", "        stand.grad = rows.clone()  #", LAZY),
+    Mutant("train/fit.py", "dict(s.model.named_buffers())", "{}", LAZY),
+    Mutant("pretrained.py", "if fingerprint(tokenizer) != found.tokenizer:", "if False:", PRETRAINED),
+    Mutant("pretrained.py", 'if not name.endswith("touched")]', "]", PRETRAINED),
+    Mutant("pretrained.py", 'wanted.remove("inner.fill")', "wanted = wanted[:1]", PRETRAINED),
+    Mutant("tuned.py", "if name not in STARTS}", "}", PRETRAINED),
+    Mutant("tuning.py", "if setting in STARTS and value is not None else value", "if False else value", PRETRAINED),
+    Mutant("backbones/idle.py", "call.keep.sum(1)", "(call.keep | True).sum(1)", PRETRAINED),
     # what is read
     Mutant("readouts/readout.py", 'frozenset({"encoder"} if shape.encodes else {"decoder"})', "shape.parts", READ),
     Mutant("readouts/verbalizers.py", "out.once(self.beginnings.logits)", "self.beginnings.logits(out)", READOUTS),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from promptuary.backbones.load import available, load, wrap
     from promptuary.methods import METHODS
     from promptuary.model import SoftPrompted
+    from promptuary.pretraining import Pretraining, pretrain
     from promptuary.specs import Run
     from promptuary.tuned import Answer, Tuned, open_prompt
     from promptuary.tuning import Outcome, tune
@@ -20,12 +21,14 @@ _HOMES = {
     "METHODS": "promptuary.methods",
     "Answer": "promptuary.tuned",
     "Outcome": "promptuary.tuning",
+    "Pretraining": "promptuary.pretraining",
     "Run": "promptuary.specs",
     "SoftPrompted": "promptuary.model",
     "Tuned": "promptuary.tuned",
     "available": "promptuary.backbones.load",
     "load": "promptuary.backbones.load",
     "open_prompt": "promptuary.tuned",
+    "pretrain": "promptuary.pretraining",
     "tune": "promptuary.tuning",
     "wrap": "promptuary.backbones.load",
 }
@@ -34,12 +37,14 @@ __all__ = [
     "METHODS",
     "Answer",
     "Outcome",
+    "Pretraining",
     "Run",
     "SoftPrompted",
     "Tuned",
     "available",
     "load",
     "open_prompt",
+    "pretrain",
     "tune",
     "wrap",
 ]

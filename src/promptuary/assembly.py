@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from promptuary import pretrained
 from promptuary.backbones.backbone import Backbone
 from promptuary.checkpoint import check_backbone, read_manifest
 from promptuary.data.encoder import Encoder
@@ -18,7 +19,17 @@ from promptuary.data.example import Example
 from promptuary.data.task import Task
 from promptuary.data.wording import frequent
 from promptuary.errors import SettingError
-from promptuary.initial import Initial, from_activations, from_file, from_labels, from_vocabulary, from_words
+from promptuary.initial import (
+    Initial,
+    from_activations,
+    from_embeddings,
+    from_file,
+    from_labels,
+    from_vocabulary,
+    from_words,
+    uniform,
+    zeros,
+)
 from promptuary.kinds import Kind
 from promptuary.methods import method
 from promptuary.model import SoftPrompted
@@ -26,7 +37,10 @@ from promptuary.readouts import Readout
 from promptuary.train.evaluation import unmoved_randomness
 from promptuary.values import Shape
 
-INITS = ("auto", "random", "vocabulary", "labels", "words:...", "file:...", "prompt:...", "activations")
+INITS = (
+    "auto", "random", "uniform", "zeros", "vocabulary", "labels", "words:...", "file:...", "prompt:...", "activations",
+    "embeddings",
+)  # fmt: skip
 
 
 def make_wording(backbone: Backbone, task: Task, model: SoftPrompted, reading: Kind) -> Encoder:
@@ -65,6 +79,10 @@ def start(
     kind, _, rest = init.partition(":")
     if kind in ("auto", "random") and not rest:
         return None
+    if kind in ("uniform", "zeros") and not rest:
+        return uniform() if kind == "uniform" else zeros()
+    if kind == "embeddings" and not rest:
+        return from_embeddings(backbone.table)
     if kind in ("file", "prompt") and rest:
         if kind == "prompt":
             check_backbone(read_manifest(Path(rest)), backbone, Path(rest))
@@ -103,7 +121,13 @@ def prompted(
     Arguments:
         readout: what will read the output: the prompt has no soft keys and values where it would not hear them.
             `None` hears all that the backbone has.
+
+    Raises:
+        SettingError: as the method does.
+        CheckpointError: for a generator that was pre-trained for another tokenizer, or with other settings.
     """
+    if settings.get("pretrained") is not None:
+        pretrained.check_tokenizer(Path(settings["pretrained"]), backbone.tokenizer, backbone.name)
     starts = {} if init is None else {"init": init}
     generator, injection = method(name).parts(_heard(backbone, readout), seed=seed, **starts, **settings)
     return SoftPrompted(backbone, generator, injection, dropout=dropout)

@@ -81,7 +81,7 @@ def save_prompt(
         training = parts if not isinstance(generator, Free) else {}
     else:
         tensors, training = {**parts, **made}, {}
-    files = {PROMPT: _pack(tensors)} | ({TRAINING: _pack(training)} if training else {})
+    files = {PROMPT: pack(tensors)} | ({TRAINING: pack(training)} if training else {})
     whole = Manifest(
         **manifest,
         form="flat" if table is not None else "parts",
@@ -125,17 +125,7 @@ def read_tensors(folder: Path, manifest: Manifest, name: str = PROMPT) -> dict[s
     Raises:
         CheckpointError: when the file is missing, cut short or changed.
     """
-    path = folder / name
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing. Copy the whole folder, or tune the prompt again.")
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != manifest.hashes.get(name):
-        raise CheckpointError(
-            f"{path} is cut short or was changed: its {len(data)} bytes do not have the hash that the manifest states. "
-            "Copy it again, or tune the prompt again."
-        )
-    tensors: dict[str, Tensor] = load(data)
-    return tensors
+    return unpack(folder / name, manifest.hashes.get(name), "tune the prompt again")
 
 
 def check_backbone(manifest: Manifest, backbone: Backbone, folder: Path) -> None:
@@ -181,9 +171,28 @@ def restore(
     return generator
 
 
-def _pack(tensors: Mapping[str, Tensor]) -> bytes:
+def pack(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors as the bytes of a safetensors file."""
     packed: bytes = save({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()})
     return packed
+
+
+def unpack(path: Path, expected: str | None, again: str) -> dict[str, Tensor]:
+    """The tensors that `pack` wrote to a file whose hash is `expected`; `again` is what to do where it is not.
+
+    Raises:
+        CheckpointError: when the file is missing, cut short or changed.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing. Copy the whole folder, or {again}.")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != expected:
+        raise CheckpointError(
+            f"{path} is cut short or was changed: its {len(data)} bytes do not have the hash that the manifest states. "
+            f"Copy it again, or {again}."
+        )
+    tensors: dict[str, Tensor] = load(data)
+    return tensors
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

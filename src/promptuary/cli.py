@@ -32,6 +32,8 @@ out, err = (
     Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True) for stderr in (False, True)
 )
 
+COUNTED = ("trained numbers", "touched", "active")  # see promptuary.counts
+
 Data = Annotated[
     str, typer.Option(help="A .jsonl/.csv/.tsv/.parquet file, sample:NAME/SPLIT, or a data set's name:split.")
 ]
@@ -41,6 +43,7 @@ Backbone = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="Where the frozen model runs: cpu, cuda, cuda:1 (default auto).")]
 Folder = Annotated[Path, typer.Argument(help="The folder that `tune --out` wrote.")]
+Shown = Annotated[Path, typer.Argument(help="The folder that `tune --out` or `pretrain --out` wrote.")]
 
 
 def main() -> None:
@@ -120,8 +123,8 @@ def tune(
     init: Annotated[
         str | None,
         typer.Option(
-            help="Where the prompt starts: random, vocabulary, labels, words:SOME WORDS, file:PATH, prompt:FOLDER, "
-            "activations (default auto: the method's)."
+            help="Where the prompt starts: random, uniform, zeros, vocabulary, labels, words:SOME WORDS, file:PATH, "
+            "prompt:FOLDER, activations, embeddings (default auto: the method's)."
         ),
     ] = None,
     preset: Annotated[
@@ -206,14 +209,14 @@ def _print_results(results: "list[Outcome]", run: "Run") -> None:
     from promptuary.train.record import spread
 
     table = Table(title=f"{results[0].tuned.manifest.method} on {results[0].tuned.manifest.backbone}")
-    for column in ("seed", f"{run.metric}, validation", "trainable numbers", "on disk", "seconds"):
-        table.add_column(column, justify="right")
+    for column in ("seed", f"{run.metric}, validation", *COUNTED, "on disk", "seconds"):
+        table.add_column(column, justify="right", overflow="fold")
     for r in results:
         s = r.summary()
         table.add_row(
             str(s["seed"]),
             f"{s['score']:.4f}",
-            f"{s['trainable']:,}",
+            *(f"{number:,}" for number in s["counts"].values()),
             f"{s['bytes'] / 1024:.1f} KiB",
             f"{s['seconds']:.1f}",
         )
@@ -225,6 +228,79 @@ def _print_results(results: "list[Outcome]", run: "Run") -> None:
     out.print(f"\nSaved in {run.out}. Next:")
     for command in ("evaluate {} --data FILE", "predict {} --input FILE --output FILE", "show {}"):
         out.print("  promptuary " + command.format(where))
+
+
+@app.command()
+@_told
+def pretrain(
+    config: Annotated[Path | None, typer.Argument(help="A TOML file that describes the run, as for `tune`.")] = None,
+    train: Annotated[str | None, typer.Option(help="Labelled texts of any task, as for `tune`.")] = None,
+    validation: Annotated[
+        str | None, typer.Option(help="Validation rows; without them a tenth of train is held out.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Whose tokenizer and width the generator is for (default minilm).")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="Column of the text (default text).")] = None,
+    text_pair: Annotated[str | None, typer.Option(help="Column of a second text (default none).")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of the class (default label).")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="ipt, ipt-cnn, ipt-mlp, ipt-lstm or ipt-prefix (default ipt).")
+    ] = None,
+    length: Annotated[int | None, typer.Option(help="Soft tokens (default: the method's).")] = None,
+    init: Annotated[str | None, typer.Option(help="Where the table starts, as for `tune`.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training rows (default: the method's).")] = None,
+    rate: Annotated[float | None, typer.Option(help="Learning rate (default: the method's).")] = None,
+    batch: Annotated[int | None, typer.Option(help="Rows a step (default: the method's).")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Cut longer texts to this many tokens.")] = None,
+    metric: Annotated[str | None, typer.Option(help="What chooses the best checkpoint (default accuracy).")] = None,
+    device: Device = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random (default 0).")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A method's setting or a recipe's field: NAME=VALUE.")
+    ] = None,
+    save_every: Annotated[int | None, typer.Option(help="Steps between saved states (default 50).")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew where --out holds a run already.")] = False,
+    folder: Annotated[Path | None, typer.Option("--out", help="Where the generator goes.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train the generator of an instance-wise prompt by itself.
+
+    It learns from labelled texts, without the frozen model; `tune --set pretrained=FOLDER` starts from it. The same
+    command again goes on where an interrupted one stopped.
+    """
+    from promptuary.material import gather
+    from promptuary.specs import Run, parse_settings, read_run
+
+    own, fields, rates = parse_settings(settings or [])
+    overrides = _given(
+        backbone=backbone, train=train, validation=validation, text=text, text_pair=text_pair, label=label, init=init,
+        max_length=max_length, metric=metric, device=device, save_every=save_every,
+        method=method or ("ipt" if config is None else None), seeds=None if seed is None else [seed],
+        out=None if folder is None else str(folder),
+        settings=own | _given(length=length) or None,
+        recipe=fields | _given(epochs=epochs, rate=rate, batch=batch) or None,
+        rates=rates or None,
+    )  # fmt: skip
+    run = Run(**overrides) if config is None else read_run(config, overrides)
+    material = gather(run)
+
+    from promptuary import pretraining
+
+    done = pretraining.pretrain(run, material=material, overwrite=overwrite, console=None if as_json else err)
+    summary = done.summary()
+    if as_json:
+        print(json.dumps(summary))
+        return
+    table = Table(title=f"generator of {run.method}")
+    for column in (f"{run.metric}, validation", *COUNTED, "on disk", "seconds"):
+        table.add_column(column, justify="right", overflow="fold")
+    sizes = (f"{number:,}" for number in summary["counts"].values())
+    table.add_row(f"{summary['score']:.4f}", *sizes, f"{summary['bytes'] / 1024:.1f} KiB", f"{summary['seconds']:.1f}")
+    out.print(table)
+    out.print(f"\nSaved in {done.folder}. Next:")
+    out.print(f"  promptuary tune --method {run.method} --set pretrained={done.folder} --train FILE --out FOLDER")
+    out.print(f"  promptuary show {done.folder}")
 
 
 @app.command()
@@ -284,7 +360,7 @@ def predict(
 @app.command()
 @_told
 def show(
-    folder: Folder,
+    folder: Shown,
     backbone: Backbone = None,
     device: Device = None,
     words: Annotated[int, typer.Option(min=1, help="Nearest vocabulary items for each soft token.")] = 5,
@@ -315,6 +391,14 @@ def show(
             raise SettingError(f"--html {page} draws what a prompt does with rows. Name them: --data FILE.")
         check_page(page, projection)
     given = None if data is None else rows(data)
+
+    from promptuary import pretrained
+
+    if pretrained.is_in(folder):
+        if data is not None:
+            raise SettingError(f"{folder} holds a generator, which does nothing with rows by itself. Leave --data out.")
+        _show_generator(folder, as_json)
+        return
     tuned = _opened(folder, backbone, device)
 
     from promptuary.picture import draw, draw_rows
@@ -339,6 +423,17 @@ def show(
         draw_rows(described["data"], out)
     if page is not None:
         out.print(f"\nThe pictures are in {page}.")
+
+
+def _show_generator(folder: Path, as_json: bool) -> None:
+    from promptuary import pretrained
+    from promptuary.picture import draw_generator
+
+    described = pretrained.describe(folder)
+    if as_json:
+        print(json.dumps(described, ensure_ascii=False))
+        return
+    draw_generator(described, out)
 
 
 @app.command()

@@ -25,6 +25,7 @@ class Generator(nn.Module, ABC):
     length: int
     width: int
     reads_fields: bool = False  # whether `Instance.fields` is asked for
+    vocabulary: int | None = None  # how many token ids it knows, where it reads them
 
     @abstractmethod
     def forward(self, x: Instance) -> Prompt:
@@ -33,6 +34,14 @@ class Generator(nn.Module, ABC):
     def fixed(self) -> Prompt | None:
         """The soft tokens as one row, where they do not depend on the input; else `None`."""
         return None
+
+    def idle(self) -> int:
+        """How many of its own trained numbers (not of generators inside) one row's soft tokens never depend on."""
+        return 0
+
+    def untouched(self) -> int:
+        """How many of its own trained numbers, in tensors that got a gradient, never got one themselves."""
+        return 0
 
 
 def shared(one: Prompt, x: Instance) -> Prompt:
@@ -192,6 +201,11 @@ class Pool(Chooses, Generator):
         # A sum of products, not a matrix product: a row is the same to the last bit in any batch.
         mixed = (rearrange(weights, "b k -> b k 1 1") * values).sum(1)
         return present(mixed, (keep * used).amax(1))
+
+    def idle(self) -> int:
+        taken = {"hard": 1, "top": self.choice.top}.get(self.choice.mode, self.choice.options)
+        sizes = sorted(sum(p.numel() for p in g.parameters() if p.requires_grad) for g in self.generators)
+        return sum(sizes[: len(sizes) - taken])
 
 
 class Weighted(Chooses, Generator):

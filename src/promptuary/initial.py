@@ -8,6 +8,7 @@ random start to the backbone's own table.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -49,6 +50,11 @@ def matched(deviation: float) -> Initial:
     """Uniform with the given standard deviation: a random start on the scale of the embedding table."""
     bound = deviation * math.sqrt(3.0)
     return uniform(-bound, bound)
+
+
+def zeros() -> Initial:
+    """Zeros: what is added to something else is nothing at first (a network behind it still has its biases)."""
+    return lambda length, width, seed: torch.zeros(length, width)
 
 
 def from_vocabulary(read: Read, frequent: Int[Tensor, " ids"]) -> Initial:
@@ -135,14 +141,13 @@ def from_file(path: Path | str) -> Initial:
             "or one that is named 'prompt'."
         )
 
-    def make(length: int, width: int, seed: torch.Generator) -> Float[Tensor, "{length} {width}"]:
-        if matrices[0].shape[1] != width:
-            raise SettingError(
-                f"from_file({str(path)!r}): its matrix has width {matrices[0].shape[1]}, this prompt needs {width}."
-            )
-        return from_prompt(matrices[0])(length, width, seed)
+    def complaint(length: int, width: int) -> str:
+        found = tuple(matrices[0].shape)
+        if found[1] != width:
+            return f"from_file({str(path)!r}): its matrix has width {found[1]}, this prompt needs {width}."
+        return _other(found, length, width)
 
-    return make
+    return Copied(matrices[0], complaint)
 
 
 def from_prompt(values: Float[Tensor, "rows width"]) -> Initial:
@@ -151,16 +156,81 @@ def from_prompt(values: Float[Tensor, "rows width"]) -> Initial:
     Raises:
         SettingError: when length or width differ.
     """
+    return Copied(values, lambda length, width: _other(tuple(values.shape), length, width))
 
-    def make(length: int, width: int, seed: torch.Generator) -> Float[Tensor, "{length} {width}"]:
+
+def from_embeddings(table: Float[Tensor, "vocabulary dim"]) -> Initial:
+    """A copy of the backbone's whole embedding table: a start for look-up tables at the input (IPT).
+
+    Arguments:
+        table: `backbone.table`, as the layers see it.
+
+    Raises:
+        SettingError: for what has not a row of `dim` numbers for each token: a prompt, a hashed table, keys and values.
+    """
+    rows, dim = table.shape
+    return Copied(
+        table,
+        lambda length, width: (
+            f"from_embeddings: the embedding table has {rows} rows of {dim} numbers, what starts here {length} of "
+            f"{width}. It starts look-up tables with a row for each token, at the input (ipt, with or without rank; "
+            "not with buckets, not as a prefix); prompts start by 'vocabulary'."
+        ),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Copied:
+    """A start that is a given matrix: as it is, or, for a product of two, the nearest matrix of that rank.
+
+    Arguments:
+        values: the matrix.
+        complaint: what to say where a matrix of another (length, width) is asked for.
+    """
+
+    values: Float[Tensor, "rows width"]
+    complaint: Callable[[int, int], str]
+
+    def __call__(self, length: int, width: int, seed: torch.Generator) -> Float[Tensor, "{length} {width}"]:
+        values = self.values
         if tuple(values.shape) != (length, width):
-            raise SettingError(
-                f"from_prompt: the other prompt is {tuple(values.shape)}, this one {(length, width)} "
-                f"(length, width). Set length={values.shape[0]}, or start from another prompt."
-            )
+            raise SettingError(self.complaint(length, width))
         return values.detach().float().cpu().clone()
 
-    return make
+
+Factors = tuple[Float[Tensor, "length rank"], Float[Tensor, "rank width"]]
+
+
+def factors(init: Initial, length: int, width: int, rank: int, seed: torch.Generator) -> Factors:
+    """Two matrices whose product starts as `init` says: at its deviation, or, where it is a copy, nearest to it.
+
+    The nearest one of a rank is the truncated singular value decomposition: its squared error is the sum of the squares
+    of the singular values that are left out (Eckart and Young 1936). The first factor has a size near 1 either way.
+
+    Raises:
+        SettingError: for a rank that the matrix to be copied cannot have.
+    """
+    if not isinstance(init, Copied):
+        codes = torch.randn(length, rank, generator=seed)
+        return codes, init(rank, width, seed).float() / rank**0.5
+    if rank > min(length, width):
+        raise SettingError(
+            f"rank={rank}: a copy of {length} rows of {width} numbers has a rank of {min(length, width)}."
+        )
+    values = init(length, width, seed).double()
+    # By the small side's products: a vocabulary has far more rows than columns.
+    _, vectors = torch.linalg.eigh(values.T @ values)  # ascending
+    basis = vectors[:, -rank:].T
+    codes = values @ basis.T
+    scale = codes.square().mean().sqrt().clamp(min=1e-12)
+    return (codes / scale).float(), (basis * scale).float()
+
+
+def _other(found: tuple[int, ...], length: int, width: int) -> str:
+    return (
+        f"from_prompt: the other prompt is {found}, this one {(length, width)} (length, width). Set length={found[0]}, "
+        "or start from another prompt."
+    )
 
 
 def _fitting(rows: Float[Tensor, "ids dim"], width: int, who: str) -> Float[Tensor, "ids {width}"]:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from promptuary.errors import SettingError
 from promptuary.generators import Generator
-from promptuary.initial import Initial
+from promptuary.initial import Initial, factors
 from promptuary.transforms import present
 from promptuary.values import Instance, Prompt
 
@@ -65,7 +65,10 @@ class Window:
 
 
 class Table(nn.Module, ABC):
-    """A vector of `width` numbers for each of `size` token ids."""
+    """A vector of `width` numbers for each of `size` token ids.
+
+    A `lazy` table has sparse gradients: a step reads and moves the rows of its own tokens alone (`train/lazy.py`).
+    """
 
     size: int
     width: int
@@ -76,41 +79,56 @@ class Table(nn.Module, ABC):
 
     @abstractmethod
     def used(self, rows: int) -> int:
-        """How many numbers of the table so many different ids depend on."""
+        """How many numbers of the table so many different ids depend on, at most."""
+
+    @abstractmethod
+    def reached(self, ids: Int[Tensor, " ids"]) -> int:
+        """How many numbers of the table these different ids depend on."""
 
 
 class Dense(Table):
     """A row of its own for each id: `size * width` numbers, started by `init`."""
 
-    def __init__(self, size: int, width: int, init: Initial, *, seed: int = 0) -> None:
+    def __init__(self, size: int, width: int, init: Initial, *, lazy: bool = False, seed: int = 0) -> None:
         super().__init__()
-        self.size, self.width = size, width
+        self.size, self.width, self.lazy = size, width, lazy
         self.weight = nn.Parameter(init(size, width, torch.Generator().manual_seed(seed)).float())
 
     def forward(self, ids: Int[Tensor, "batch slots"]) -> Float[Tensor, "batch slots width"]:
-        return F.embedding(ids, self.weight)
+        return F.embedding(ids, self.weight, sparse=self.lazy)
 
     def used(self, rows: int) -> int:
         return min(rows, self.size) * self.width
 
+    def reached(self, ids: Int[Tensor, " ids"]) -> int:
+        return self.used(len(ids))
+
 
 class LowRank(Table):
-    """The product of `size * rank` and `rank * width` numbers; the product starts at the deviation of `init`."""
+    """The product of `size * rank` and `rank * width` numbers; it starts at the deviation of `init`.
 
-    def __init__(self, size: int, width: int, rank: int, init: Initial, *, seed: int = 0) -> None:
+    Where `init` is a copy of a matrix, it starts at the nearest product of that rank (`initial.factors`).
+
+    Raises:
+        SettingError: for a rank below 1, or above that of the matrix it starts from.
+    """
+
+    def __init__(self, size: int, width: int, rank: int, init: Initial, *, lazy: bool = False, seed: int = 0) -> None:
         super().__init__()
         if rank < 1:
             raise SettingError(f"LowRank(rank={rank}): expected 1 or more.")
-        self.size, self.width, self.rank = size, width, rank
-        source = torch.Generator().manual_seed(seed)
-        self.codes = nn.Parameter(torch.randn(size, rank, generator=source))
-        self.basis = nn.Parameter(init(rank, width, source).float() / rank**0.5)
+        self.size, self.width, self.rank, self.lazy = size, width, rank, lazy
+        codes, basis = factors(init, size, width, rank, torch.Generator().manual_seed(seed))
+        self.codes, self.basis = nn.Parameter(codes), nn.Parameter(basis)
 
     def forward(self, ids: Int[Tensor, "batch slots"]) -> Float[Tensor, "batch slots width"]:
-        return F.embedding(ids, self.codes) @ self.basis
+        return F.embedding(ids, self.codes, sparse=self.lazy) @ self.basis
 
     def used(self, rows: int) -> int:
-        return min(rows, self.size) * self.rank + self.basis.numel()
+        return min(rows, self.size) * self.rank + self.basis.numel() * (rows > 0)
+
+    def reached(self, ids: Int[Tensor, " ids"]) -> int:
+        return self.used(len(ids))
 
 
 class Hashed(Table):
@@ -118,23 +136,30 @@ class Hashed(Table):
 
     multipliers: Tensor
 
-    def __init__(self, size: int, width: int, buckets: int, init: Initial, *, hashes: int = 2, seed: int = 0) -> None:
+    def __init__(
+        self, size: int, width: int, buckets: int, init: Initial, *, hashes: int = 2, lazy: bool = False, seed: int = 0
+    ) -> None:
         super().__init__()
         if buckets < 1 or hashes < 1:
             raise SettingError(f"Hashed(buckets={buckets}, hashes={hashes}): expected 1 or more of both.")
-        self.size, self.width, self.buckets = size, width, buckets
+        self.size, self.width, self.buckets, self.lazy = size, width, buckets, lazy
         source = torch.Generator().manual_seed(seed)
         self.weight = nn.Parameter(init(buckets, width, source).float())
         # Odd multipliers below 2^31 and ids below 2^32 stay exact in 64 bits.
         self.register_buffer("multipliers", torch.randint(2**30, (hashes, 2), generator=source) * 2 + 1)
 
     def forward(self, ids: Int[Tensor, "batch slots"]) -> Float[Tensor, "batch slots width"]:
-        hashed = rearrange(ids, "b s -> b s 1") * self.multipliers[:, 0] + self.multipliers[:, 1]
-        rows = (hashed % 2_147_483_647) % self.buckets
-        return F.embedding(rows, self.weight).mean(2)
+        return F.embedding(self._rows(ids), self.weight, sparse=self.lazy).mean(2)
 
     def used(self, rows: int) -> int:
         return min(rows * len(self.multipliers), self.buckets) * self.width
+
+    def reached(self, ids: Int[Tensor, " ids"]) -> int:
+        return len(torch.unique(self._rows(rearrange(ids, "i -> 1 i")))) * self.width
+
+    def _rows(self, ids: Int[Tensor, "batch slots"]) -> Int[Tensor, "batch slots hashes"]:
+        hashed = rearrange(ids, "b s -> b s 1") * self.multipliers[:, 0] + self.multipliers[:, 1]
+        return (hashed % 2_147_483_647) % self.buckets
 
 
 class Lookup(Generator):
@@ -145,10 +170,11 @@ class Lookup(Generator):
             all, `task` a learned vector for each slot. The learned ones start as `init` says.
 
     Raises:
-        SettingError: for an unknown `pad`; in `forward`, for a token id that the table does not have.
+        SettingError: for an unknown `pad`; in `forward` on a CPU, for a token id that the table does not have
+            (`SoftPrompted` compares the sizes of table and backbone on any device).
     """
 
-    touched: Tensor
+    touched: Tensor  # [size]: the ids whose vectors ever got a gradient
 
     def __init__(
         self,
@@ -165,6 +191,7 @@ class Lookup(Generator):
             raise SettingError(f"Lookup(pad={pad!r}): expected 'mask', 'row' or 'task'.")
         self.window, self.table = window, table
         self.length, self.width, self.reads_fields = window.size, table.width, window.field is not None
+        self.vocabulary = table.size
         start = torch.zeros(fills[pad], table.width)
         if fills[pad] and init is not None:
             start = init(fills[pad], table.width, torch.Generator().manual_seed(seed)).float()
@@ -173,23 +200,33 @@ class Lookup(Generator):
 
     def forward(self, x: Instance) -> Prompt:
         ids, real = self.window(x)
-        if int(ids.max()) >= self.table.size:
-            raise SettingError(
-                f"Lookup: the input has token {int(ids.max())}, the table has {self.table.size} rows. It was made for "
-                "another tokenizer: use the one it was made with, or tune a new prompt."
-            )
-        if self.training:
-            self.touched[ids[real]] = True
-        values = present(self.table(ids), real.float()).values
+        if ids.device.type == "cpu":  # elsewhere reading a number back would wait for all that was asked before
+            self._check(int(ids.max()))
+        found: Tensor = self.table(ids)
+        if self.training and found.requires_grad:
+            found.register_hook(lambda gradient: self._touch(ids, gradient))  # type: ignore[no-untyped-call]
+        values = present(found, real.float()).values
         if not len(self.fill):
             return Prompt(values, real.float())
         empty = rearrange(~real, "b p -> b p 1")
         return Prompt(values + self.fill * empty, torch.ones_like(values[..., 0]))
 
     def idle(self) -> int:
-        """How many of the table's numbers one input cannot reach: all but those of its own tokens."""
         return sum(p.numel() for p in self.table.parameters()) - self.table.used(self.length)
 
     def untouched(self) -> int:
-        """How many of the table's numbers no training input reached."""
-        return sum(p.numel() for p in self.table.parameters()) - self.table.used(int(self.touched.sum()))
+        return sum(p.numel() for p in self.table.parameters()) - self.table.reached(self.touched.nonzero()[:, 0])
+
+    def _check(self, largest: int) -> None:
+        if largest >= self.table.size:
+            raise SettingError(
+                f"Lookup: the input has token {largest}, the table has {self.table.size} rows. It was made for "
+                "another tokenizer: use the one it was made with, or tune a new prompt."
+            )
+
+    def _touch(self, ids: Int[Tensor, "batch slots"], gradient: Float[Tensor, "batch slots width"]) -> None:
+        # What got none is sent behind the end: a mask as an index would read numbers back.
+        rows = ids.masked_fill(~gradient.any(2), self.table.size)
+        touched = self.touched.new_zeros(self.table.size + 1)
+        touched[rows] = True
+        self.touched |= touched[:-1]

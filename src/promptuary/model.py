@@ -24,7 +24,7 @@ class SoftPrompted(nn.Module):
 
     Raises:
         SettingError: when the generator's soft tokens have another width than the injection takes, cannot be
-            placed, or leave no room for an input.
+            placed, or leave no room for an input; when it knows fewer token ids than the backbone.
     """
 
     def __init__(self, backbone: Backbone, generator: Generator, injection: Injection, *, dropout: float = 0.0) -> None:
@@ -35,6 +35,12 @@ class SoftPrompted(nn.Module):
                 f"{backbone.name!r} takes {injection.width}. Build the generator with width={injection.width}."
             )
         injection.accepts(generator.length)
+        for known in (g.vocabulary for g in generator.modules() if isinstance(g, Generator)):
+            if known is not None and known < backbone.shape.vocabulary:
+                raise SettingError(
+                    f"The generator knows {known} token ids, {backbone.name!r} has {backbone.shape.vocabulary}: it was "
+                    f"made for another tokenizer. Build its table with {backbone.shape.vocabulary} rows."
+                )
         if not 0.0 <= dropout < 1.0:
             raise SettingError(f"dropout={dropout}: expected a share from 0 up to 1.")
         self._backbone = (backbone,)  # in a tuple: out of reach of module traversal

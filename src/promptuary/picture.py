@@ -17,6 +17,7 @@ def draw(described: dict[str, Any], console: Console) -> None:
         "labels",
         "readout",
         "scores",
+        "counts",
         "seconds",
         "soft_tokens",
         "numbers_per_token",
@@ -165,6 +166,19 @@ def _draw_separation(data: dict[str, Any], console: Console) -> None:
 def percent(share: float | None) -> str:
     """A share as a percentage; a dash where there is none."""
     return "-" if share is None else f"{share:.0%}"
+
+
+def draw_generator(described: dict[str, Any], console: Console) -> None:
+    """Draw the description of a pre-trained generator (`promptuary.pretrained`)."""
+    table = Table(show_header=False, title=f"generator of {described['generator']}")
+    for name, value in described.items():
+        if name not in ("generator", "tensors"):
+            table.add_row(name, _short(value))
+    console.print(table)
+    tensors = Table("tensor", "shape", "deviation")
+    for name, found in described["tensors"].items():
+        tensors.add_row(name, " x ".join(map(str, found["shape"])), _short(found["deviation"]))
+    console.print(tensors)
 
 
 def _short(value: Any) -> str:

@@ -37,6 +37,7 @@ def describe(tuned: Tuned, *, words: int = 5) -> dict[str, Any]:
         "labels": list(tuned.task.labels),
         "readout": run.get("readout", type(tuned.readout).__name__),
         "scores": run.get("scores"),
+        "counts": run.get("counts"),
         "seconds": run.get("seconds"),
         "alarms": run.get("alarms"),
         "soft_tokens": tuned.model.generator.length,

@@ -24,6 +24,7 @@ from promptuary.data.task import Task
 from promptuary.errors import BackboneError, CheckpointError, DataError
 from promptuary.kinds import KINDS, Kind
 from promptuary.kinds.classification import Answer
+from promptuary.methods.method import STARTS
 from promptuary.model import SoftPrompted
 from promptuary.readouts import Readout
 from promptuary.specs import complaint
@@ -155,7 +156,8 @@ def open_prompt(
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         backbone = _loaded(backbone, manifest, place, dtype, device)
     checkpoint.check_backbone(manifest, backbone, place)
-    built = partial(prompted, backbone, manifest.method, manifest.settings, init=None, seed=manifest.seed)
+    settings = {name: value for name, value in manifest.settings.items() if name not in STARTS}
+    built = partial(prompted, backbone, manifest.method, settings, init=None, seed=manifest.seed)
     wording = make_wording(backbone, task, built(), reading)
     readout = reading.reader(backbone, wording)
     model = built(readout=readout)

@@ -1,9 +1,7 @@
 """The main job: labelled text and a frozen model in, a tuned prompt out."""
 
-import hashlib
-import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,23 +9,23 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from promptuary import checkpoint
+from promptuary import checkpoint, places, pretrained
 from promptuary.assembly import check_given, make_wording, prompted, start
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.load import load
 from promptuary.data.encoder import Encoder
-from promptuary.data.example import Example
+from promptuary.data.example import Example, digest
 from promptuary.data.loader import Loader
 from promptuary.data.source import Row
 from promptuary.data.template import marks
-from promptuary.errors import CheckpointError, SettingError
 from promptuary.initial import Initial
 from promptuary.kinds import KINDS, Kind
 from promptuary.material import Material, gather
 from promptuary.methods import method
+from promptuary.methods.method import STARTS
 from promptuary.model import SoftPrompted
 from promptuary.specs import Run
-from promptuary.train import groups, record, state
+from promptuary.train import groups, record
 from promptuary.train.evaluation import arithmetic
 from promptuary.train.fit import Result, fit
 from promptuary.train.progress import Progress, Silent, Terminal
@@ -46,7 +44,6 @@ class Outcome:
 
     def summary(self) -> dict[str, Any]:
         """The run in plain values: scores on the validation rows, sizes, seconds, alarms."""
-        trained = [p for m in (self.tuned.model, self.tuned.readout) for p in m.parameters() if p.requires_grad]
         return {
             "seed": self.seed,
             "folder": str(self.folder),
@@ -54,7 +51,8 @@ class Outcome:
             "scores": dict(self.result.scores),
             "best_step": self.result.best_step,
             "steps": self.result.steps,
-            "trainable": sum(p.numel() for p in trained),
+            "trainable": self.result.counts.nominal,
+            "counts": vars(self.result.counts),
             "bytes": (self.folder / checkpoint.PROMPT).stat().st_size,
             "seconds": self.result.seconds,
             "alarms": [a.sentence for a in self.result.alarms],
@@ -105,9 +103,9 @@ def tune(
     material = gather(run) if material is None else material
     recipe = run.full_recipe()
     out = Path(run.out)
-    places = {seed: out if len(run.seeds) == 1 else out / f"seed-{seed}" for seed in run.seeds}
-    for place in places.values():
-        _check_place(place, overwrite)
+    folders = {seed: out if len(run.seeds) == 1 else out / f"seed-{seed}" for seed in run.seeds}
+    for folder in folders.values():
+        places.check(folder, overwrite)
     if backbone is None:
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         backbone = load(run.backbone, dtype=dtype, dropout=run.dropout, device=run.device)
@@ -115,7 +113,7 @@ def tune(
         check_given(backbone, device=run.device, precision=recipe.precision, dropout=run.dropout)
     run = _with_marks(run)
     ground = _ground(run, backbone, material, console)
-    return [_one(run, recipe, backbone, ground, seed, place, console, overwrite) for seed, place in places.items()]
+    return [_one(run, recipe, backbone, ground, seed, place, console, overwrite) for seed, place in folders.items()]
 
 
 def _ground(run: Run, backbone: Backbone, material: Material, console: Console | None) -> _Ground:
@@ -130,7 +128,7 @@ def _ground(run: Run, backbone: Backbone, material: Material, console: Console |
     first = start(init, backbone, wording, examples, run.settings, readout=reader)
     _told_cut(examples, console, run)
     _told_hidden(trial, examples)
-    return _Ground(reading, wording, validation, examples, held, init, first, _digest(examples, held))
+    return _Ground(reading, wording, validation, examples, held, init, first, digest(examples, held))
 
 
 def _one(
@@ -157,15 +155,7 @@ def _one(
             measure=reading.measure(model, readout, wording, ground.rows, ground.held, metric=run.metric),
         )  # fmt: skip
 
-    if overwrite and not (folder / state.NAME).exists():
-        _clear(folder)
-    try:
-        result = fitted()
-    except CheckpointError:  # the folder's run is another or damaged; what else can be wrong was looked at before
-        if not overwrite:
-            raise
-        _clear(folder)
-        result = fitted()
+    result = places.fitted(folder, overwrite, fitted)
     told = {
         "method": run.method, "settings": run.settings, "seed": seed, "backbone": backbone.name,
         "fingerprint": backbone.fingerprint(), "family": backbone.shape.family, "dim": backbone.shape.dim,
@@ -181,13 +171,18 @@ def _one(
 def _identity(run: Run, ground: _Ground) -> dict[str, Any]:
     """What makes this run this run, beside what `fit` knows of it. Names of places are no part of it: they may move."""
     return {
-        "method": {"name": run.method, **run.settings},
+        "method": {"name": run.method, **{k: _content(k, v) for k, v in run.settings.items()}},
         "init": ground.init,
         "task": {k: v for k, v in ground.wording.task.to_json().items() if k != "name"},  # which is the folder's
         "reading": ground.reading.model_dump(mode="json"),
         "data": ground.digest,
         "dropout": run.dropout,
     }
+
+
+def _content(setting: str, value: Any) -> Any:
+    """A method's setting as it makes a run that run: of a folder it starts from, what is in it."""
+    return pretrained.digest(Path(value)) if setting in STARTS and value is not None else value
 
 
 def _kept(run: Run, recipe: Recipe, ground: _Ground, result: Result) -> dict[str, Any]:
@@ -197,7 +192,8 @@ def _kept(run: Run, recipe: Recipe, ground: _Ground, result: Result) -> dict[str
         **ground.reading.model_dump(mode="json"), "task": ground.wording.task.to_json(),
         "precision": recipe.precision, "recipe": asdict(recipe), "rates": run.rates, "init": ground.init, "data": data,
         "scores": dict(result.scores), "best_step": result.best_step, "steps": result.steps,
-        "seconds": result.seconds, "alarms": [a.sentence for a in result.alarms], **record.surroundings(),
+        "counts": vars(result.counts), "seconds": result.seconds, "alarms": [a.sentence for a in result.alarms],
+        **record.surroundings(),
     }  # fmt: skip
 
 
@@ -226,31 +222,3 @@ def _told_hidden(model: SoftPrompted, examples: Sequence[Example]) -> None:
             f"{longest} tokens cannot see a prompt at the input. Keys and values are seen everywhere (p-tuning-v2).",
             stacklevel=2,
         )
-
-
-def _digest(*sets: Iterable[Example]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for examples in sets:
-        digest.update(b"set")  # a row that moves from one to the other is a change
-        for e in examples:
-            digest.update(json.dumps([e.ids, e.types, e.label, e.target, e.tags, e.span]).encode())
-    return digest.hexdigest()
-
-
-def _check_place(folder: Path, overwrite: bool) -> None:
-    above = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not above.is_dir():
-        raise SettingError(
-            f"out={str(folder)!r}: {above} is a file. Expected a folder, or a name that is free (--out)."
-        )
-    if (folder / checkpoint.MANIFEST).exists() and not (folder / state.NAME).exists() and not overwrite:
-        raise CheckpointError(
-            f"{folder} holds a prompt without the state of its run ({state.NAME}), so nothing tells whether this is "
-            "the same run. Choose another folder, or start anew (overwrite=True, --overwrite)."
-        )
-
-
-def _clear(folder: Path) -> None:
-    """Remove what an earlier run left, and nothing else."""
-    for name in (checkpoint.MANIFEST, checkpoint.PROMPT, checkpoint.TRAINING, state.NAME, record.NAME):
-        (folder / name).unlink(missing_ok=True)

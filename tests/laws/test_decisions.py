@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from promptuary.choices import Choice, Constant, Exponential, Linear, OfficialCompounding, embedding_mean, encoding_mean
+from promptuary.errors import SettingError
 from promptuary.generators import Free, Pool, Shortened, Summed, Weighted
-from promptuary.initial import from_prompt, normal
+from promptuary.initial import from_embeddings, from_prompt, normal, zeros
 from promptuary.injections import Embeddings, HiddenStates, KeyValues
 from promptuary.methods import METHODS
 from promptuary.model import SoftPrompted
@@ -337,6 +338,39 @@ def test_adding_a_table_of_zeros_is_prompt_tuning() -> None:
         answers(SoftPrompted(b, generator, injection).eval(), TEXTS), answers(plain, TEXTS), strict=True
     ):
         assert distance(one, other) <= EXACT
+
+
+@pytest.mark.parametrize("pad", ["mask", "row", "task"])
+@pytest.mark.parametrize("more", [{}, {"rank": 3}, {"buckets": 7}], ids=str)
+@torch.no_grad()
+def test_a_table_that_starts_at_zeros_adds_nothing(pad: str, more: dict[str, int]) -> None:
+    b = backbone("bert")
+    for name, settings in (("ipt", {"combine": "add"}), ("ipt-prefix", {"scale": 0.7})):
+        given = {"length": LENGTH, "pad": pad, **settings, **more}
+        generator, injection = METHODS[name].parts(b.shape, init=zeros(), **given)
+        plain = SoftPrompted(b, generator.generators[0], injection).eval()
+        for one, other in zip(
+            answers(SoftPrompted(b, generator, injection).eval(), TEXTS), answers(plain, TEXTS), strict=True
+        ):
+            assert distance(one, other) <= EXACT
+
+
+@torch.no_grad()
+def test_a_table_that_starts_as_the_embeddings_repeats_the_text() -> None:
+    """A look-up of the backbone's own embeddings is the text's first tokens once more, as inputs."""
+    b = backbone("bert")
+    generator, _ = METHODS["ipt"].parts(b.shape, length=LENGTH, init=from_embeddings(b.table))
+    ids, mask = batch("bert")
+    x = SoftPrompted(b, generator, Embeddings(b.shape)).eval().instance(ids, mask)
+    p = generator(x)
+    for row, length in enumerate(mask.sum(1).tolist()):
+        seen = min(length, LENGTH)
+        assert torch.equal(p.values[row, :seen], x.embeds[row][mask[row]][:seen])
+    low, _ = METHODS["ipt"].parts(b.shape, length=LENGTH, rank=b.shape.dim, init=from_embeddings(b.table))
+    torch.testing.assert_close(low(x).values, p.values, rtol=0, atol=1e-5)
+    for wrong in ({"buckets": 7}, {"variant": "prefix"}):
+        with pytest.raises(SettingError, match="not with buckets, not as a prefix"):
+            METHODS["ipt"].parts(b.shape, length=LENGTH, init=from_embeddings(b.table), **wrong)
 
 
 @pytest.mark.parametrize("name", ["ipt", "ipt-cnn", "ipt-mlp", "ipt-lstm", "ipt-prefix"])

@@ -203,7 +203,18 @@ def test_a_run_as_json_is_one_object(shelf: Shelf, tmp_path: Path) -> None:
     summary = json.loads(done(*shelf.options("bert", "frozen", tmp_path / "out"), "--json"))
     assert summary["trainable"] == 32 * 2 + 2
     assert summary["bytes"] == (tmp_path / "out" / PROMPT).stat().st_size
+    assert summary["counts"] == dict.fromkeys(("nominal", "touched", "active"), 32 * 2 + 2)
     assert set(summary["scores"]) >= {"accuracy", "macro_f1"}
+
+
+def test_three_counts_are_told_kept_and_shown(shelf: Shelf, tmp_path: Path) -> None:
+    told = done(*shelf.options("bert", "ipt", tmp_path / "out"), "--length", 4)
+    counts = json.loads((tmp_path / "out" / "manifest.json").read_text())["run"]["counts"]
+    end = read(tmp_path / "out" / "record.jsonl")[-1]
+    assert counts == end["counts"] == json.loads(done("show", tmp_path / "out", "--json"))["counts"]
+    assert counts["active"] == 4 * 32 + 2 * 32 + 2
+    assert counts["active"] < counts["touched"] < counts["nominal"]
+    assert all(f"{number:,}" in told for number in counts.values())
 
 
 def test_a_file_describes_a_run_and_options_override_it(shelf: Shelf, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from safetensors.torch import save_file
 from promptuary.errors import SettingError
 from promptuary.initial import (
     Initial,
+    factors,
+    from_embeddings,
     from_file,
     from_labels,
     from_prompt,
@@ -18,6 +20,7 @@ from promptuary.initial import (
     matched,
     normal,
     uniform,
+    zeros,
 )
 from tests.strategies import seeds
 
@@ -135,3 +138,38 @@ def test_a_file_gives_its_prompt_and_never_a_read_out(tmp_path: Path) -> None:
             from_file(tmp_path / "unclear.safetensors")
     with pytest.raises(SettingError, match="no such file"):
         from_file(tmp_path / "missing.safetensors")
+
+
+def test_zeros_are_zeros() -> None:
+    assert not zeros()(3, 4, seed()).any()
+
+
+def test_a_copy_of_the_embeddings_is_exact_and_of_nothing_else() -> None:
+    made = from_embeddings(TABLE)(20, 4, seed())
+    assert torch.equal(made, TABLE)
+    made += 1
+    assert not torch.equal(made, TABLE)
+    for shape in ((20, 8), (5, 4)):
+        with pytest.raises(SettingError, match="a row for each token, at the input"):
+            from_embeddings(TABLE)(*shape, seed())
+
+
+@given(seeds, st.integers(1, 4))
+def test_the_nearest_product_is_the_truncated_decomposition(number: int, rank: int) -> None:
+    matrix = torch.randn(20, 4, generator=seed(number))
+    codes, basis = factors(from_prompt(matrix), 20, 4, rank, seed())
+    assert (codes.shape, basis.shape) == ((20, rank), (rank, 4))
+    left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+    nearest = (left[:, :rank] * values[:rank]) @ right[:rank]
+    torch.testing.assert_close((codes @ basis).double(), nearest, rtol=0, atol=1e-5)
+    error = float((codes @ basis - matrix).double().square().sum())
+    assert error == pytest.approx(float(values[rank:].square().sum()), abs=1e-5)
+    assert float(codes.square().mean()) == pytest.approx(1)
+
+
+def test_a_product_starts_at_the_deviation_of_what_is_drawn_and_refuses_a_rank_no_copy_has() -> None:
+    codes, basis = factors(normal(0.3), 500, 40, 16, seed())
+    assert abs(float((codes @ basis).std()) - 0.3) < 0.03
+    assert not (torch.matmul(*factors(zeros(), 20, 4, 2, seed()))).any()
+    with pytest.raises(SettingError, match="rank of 4"):
+        factors(from_embeddings(TABLE), 20, 4, 5, seed())

@@ -3,10 +3,13 @@ import torch
 
 from promptuary.errors import SettingError
 from promptuary.initial import normal
+from promptuary.injections import Embeddings
 from promptuary.lookups import Dense, Hashed, Lookup, LowRank, Table, Window
+from promptuary.model import SoftPrompted
 from promptuary.pooling import ConvMax, MaskedMean, Recurrent, Unfolded
 from promptuary.transforms import AtLayers, Transform
 from promptuary.values import Instance, Prompt
+from tests.backbones import backbone
 
 IDS = torch.tensor([[7, 8, 9, 10, 0, 0], [0, 0, 0, 11, 12, 13], [0, 0, 0, 0, 0, 0], [14, -1, 15, 16, 17, 18]])
 MASK = torch.tensor([[1, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1]]).bool()
@@ -67,7 +70,18 @@ def test_a_table_has_one_vector_for_an_id(table: Table) -> None:
 def test_tables_count_what_ids_depend_on() -> None:
     dense, low, hashed = tables()
     assert (dense.used(4), low.used(4), hashed.used(1), hashed.used(4)) == (24, 8 + 12, 12, 30)
+    assert (dense.used(99), low.used(0), hashed.used(0)) == (180, 0, 0)
     assert torch.linalg.matrix_rank(low(torch.arange(30)[None])[0]) == 2
+
+
+@pytest.mark.parametrize("table", tables(), ids=lambda t: type(t).__name__)
+def test_what_ids_reach_is_what_gets_a_gradient(table: Table) -> None:
+    for ids in ([], [3], [3, 4, 11, 29]):
+        table.zero_grad()
+        table(torch.tensor([ids], dtype=torch.long)).sum().backward()
+        graded = sum(int((p.grad != 0).sum()) for p in table.parameters() if p.grad is not None)
+        assert table.reached(torch.tensor(ids, dtype=torch.long)) == graded
+        assert table.used(len(ids)) >= graded
 
 
 @pytest.mark.parametrize("pad", ["mask", "row", "task"])
@@ -94,6 +108,31 @@ def test_a_row_is_looked_up_alike_alone_and_in_a_batch() -> None:
 def test_an_id_the_table_does_not_have_is_refused() -> None:
     with pytest.raises(SettingError, match="another tokenizer"):
         Lookup(Window(4), Dense(17, 6, normal(1.0)))(instance())
+
+
+def test_a_table_for_fewer_tokens_than_the_backbone_has_is_refused_at_construction() -> None:
+    b = backbone("bert")
+    with pytest.raises(SettingError, match="knows 98 token ids, 'bert' has 99"):
+        SoftPrompted(b, Lookup(Window(2), Dense(98, 32, normal(1.0))), Embeddings(b.shape))
+
+
+@pytest.mark.parametrize("pad", ["mask", "row"])
+def test_no_number_is_read_back_from_an_accelerator(pad: str) -> None:
+    """Reading one would wait for all that was asked of it. The device `meta` has no numbers to read."""
+    lookup = Lookup(Window(3, stride=2), Dense(30, 6, normal(1.0)), pad=pad).to("meta").train()  # type: ignore[arg-type]
+    given = {name: value.to("meta") for name, value in vars(instance()).items() if isinstance(value, torch.Tensor)}
+    lookup(Instance(**given)).values.sum().backward()
+    assert lookup.table.weight.grad is not None
+
+
+def test_a_vector_that_got_no_gradient_is_not_remembered() -> None:
+    lookup = Lookup(Window(3), Dense(30, 6, normal(1.0))).train()
+    lookup(instance()).values[0].sum().backward()
+    assert set(lookup.touched.nonzero()[:, 0].tolist()) == {7, 8, 9}
+    with torch.no_grad():
+        lookup(instance())
+    lookup.eval()(instance()).values.sum().backward()
+    assert set(lookup.touched.nonzero()[:, 0].tolist()) == {7, 8, 9}
 
 
 def test_only_rows_of_the_input_get_a_gradient_and_are_remembered() -> None:

@@ -62,12 +62,14 @@ def test_every_method_can_be_shown(shelf: Shelf, name: str) -> None:
     assert shown["settings"] == json.loads(json.dumps(METHODS[name].settings()))
     assert shown["init"] == METHODS[name].init
     assert all(math.isfinite(v) for v in shown["scores"].values())
+    assert shown["counts"]["active"] <= shown["counts"]["nominal"] >= shown["counts"]["touched"] > 0
     at_the_input = name in ("prompt-tuning", "p-tuning", "dp-position", "dp-position-instance")
     assert ("nearest" in shown) == at_the_input
     if at_the_input:
         assert [len(row) for row in shown["nearest"]] == [2] * shown["soft_tokens"]
     drawn = done("show", prompt)
     assert name in drawn
+    assert f"nominal {shown['counts']['nominal']}, touched" in drawn
     assert ("nearest words" in drawn) == (name != "frozen")
 
 

@@ -6,6 +6,8 @@ do not care. A text that stands behind a soft token or a mask must be written as
 is found out by trying, once for each tokenizer.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -32,6 +34,12 @@ class Frame:
     parts: tuple[tuple[int, ...], ...]
     types: tuple[int, ...]
     texts: tuple[int, ...]
+
+
+def fingerprint(tokenizer: Any) -> str:
+    """A hash of which token each id stands for: tables made for one tokenizer fit another with the same."""
+    tokens = sorted((int(i), token) for token, i in tokenizer.get_vocab().items())
+    return hashlib.blake2b(json.dumps(tokens).encode(), digest_size=16).hexdigest()
 
 
 class Tokens:

@@ -9,10 +9,11 @@ trained on other data before (`promptuary.pretraining`).
 Differences from the published code, each of which it has as a defect or not at all: the read-out is trained; padding is
 never read; sizes follow the backbone; the window can be any text of the row; encoders read any number of tokens; the
 table starts at the scale of the backbone's (`init`, the paper: U(-0.5, 0.5)); `combine` says what became of the task's
-own prompt (published: replaced).
+own prompt (published: replaced). `docs/reproduce/ipt.md` lists all of them, with the switch back where there is one.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from promptuary.errors import SettingError
@@ -43,14 +44,19 @@ def ipt(
     pad: Literal["mask", "row", "task"] = "mask",
     rank: int = 0,
     buckets: int = 0,
+    lazy: bool = False,
     layers: Sequence[int] = (0,),
     scale: float = 0.05,
+    pretrained: str | None = None,
     init: "Initial | None" = None,
     seed: int = 0,
 ) -> "Built":
     """A prompt of `length` soft tokens, made from a window of `tokens` tokens (by default as many).
 
-    `rank` or `buckets` above 0 make the table one of low rank, or hashed.
+    `rank` or `buckets` above 0 make the table one of low rank, or hashed; `lazy` leaves the rows alone that a step does
+    not read. `init` is the table's start; a task's own prompt starts at random beside it, learned vectors of empty
+    slots (`pad`) at 0. `pretrained` is the folder of a generator that was trained before (`promptuary.pretraining`):
+    table and encoder start as it ended.
     """
     from promptuary import parts
 
@@ -64,34 +70,44 @@ def ipt(
         raise SettingError(f"variant={variant!r}: expected 'prompt' or 'prefix'.")
     if encoder == "lookup" and size != length:
         raise SettingError(f"tokens={tokens}: a look-up makes one soft token of each token. Leave it out, or {length}.")
-    start = init or parts.matched(shape.deviation)
+    if pretrained is not None and init is not None:
+        raise SettingError(
+            f"pretrained={pretrained!r} says where the table starts, and so does init. Write --init auto."
+        )
     into = parts.KeyValues(shape) if variant == "prefix" else None
     at = None if into is None else parts.AtLayers([a.width for _, a in into.attention], layers, scale=scale)
     width = shape.dim if at is None else at.width
+    start = init or parts.matched(shape.deviation)
     lookup = parts.Lookup(
         parts.Window(size, side=side, stride=stride, field=field),
-        table(shape.vocabulary, width, rank, buckets, start, seed),
-        pad=pad, init=start, seed=seed,
-    )  # fmt: skip
+        table(shape.vocabulary, width, rank, buckets, start, lazy, seed),
+        pad=pad,
+    )
     with parts.seeded(seed):
         made = parts.Mapped(lookup, *encoders(encoder, width, length))
+    if pretrained is not None:
+        from promptuary.pretrained import begin
+
+        begin(made, Path(pretrained), {"encoder": encoder, "length": length, "rank": rank, "buckets": buckets})
     if into is not None and at is not None:
         return parts.Summed(parts.Free(length, into.width, parts.normal(1.0), seed=seed), parts.Mapped(made, at)), into
     if combine == "replace":
         return made, parts.Embeddings(shape)
-    own = parts.Free(length, shape.dim, start, seed=seed)
+    own = parts.Free(length, shape.dim, parts.matched(shape.deviation), seed=seed)
     return (parts.Concatenated if combine == "concatenate" else parts.Summed)(own, made), parts.Embeddings(shape)
 
 
-def table(size: int, width: int, rank: int, buckets: int, init: "Initial", seed: int) -> "Table":
+def table(size: int, width: int, rank: int, buckets: int, init: "Initial", lazy: bool, seed: int) -> "Table":
     """The table of a vocabulary: of low rank, hashed, or a row for each token."""
     from promptuary.parts import Dense, Hashed, LowRank
 
     if rank and buckets:
         raise SettingError(f"rank={rank}, buckets={buckets}: expected one of them, the other 0.")
     if rank:
-        return LowRank(size, width, rank, init, seed=seed)
-    return Hashed(size, width, buckets, init, seed=seed) if buckets else Dense(size, width, init, seed=seed)
+        return LowRank(size, width, rank, init, lazy=lazy, seed=seed)
+    if buckets:
+        return Hashed(size, width, buckets, init, lazy=lazy, seed=seed)
+    return Dense(size, width, init, lazy=lazy, seed=seed)
 
 
 def encoders(encoder: Encoder, width: int, length: int) -> "tuple[Transform, ...]":
@@ -116,7 +132,7 @@ PUBLISHED = Preset(
     "2,000 steps and decays over 200,000, which its runs never reach",
     Recipe(rate=0.03, scaled=False, head_rate=0.03, decay=0.0, batch=32, accumulation=2, epochs=100, clip=1.0),
     settings={"length": 100},
-    run={"dropout": True, "max_length": 384},
+    run={"init": "uniform", "readout": "classifier", "pool": "first", "dropout": True, "max_length": 384},
 )
 
 METHODS = (

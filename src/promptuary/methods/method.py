@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 Build = Callable[..., "Built"]
 
+# Settings that name what a prompt starts from: a saved prompt holds what became of it, and is opened without.
+STARTS = frozenset({"pretrained"})
+
 
 def some(length: int) -> None:
     """Raise `SettingError` where a prompt that is chosen or made from the input would have no soft tokens."""

@@ -54,7 +54,16 @@ class Adafactor(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step of every tensor that has a gradient."""
+        """One step of every tensor that has a gradient.
+
+        Raises:
+            SettingError: for a sparse gradient, of a lazy table: a step's size is that of the whole tensor's gradient.
+        """
+        if any(p.grad is not None and p.grad.is_sparse for group in self.param_groups for p in group["params"]):
+            raise SettingError(
+                "Adafactor clips a step by the gradient of the whole tensor, so no row of a table can be left out. "
+                "Write lazy=False, or optimizer='adamw'."
+            )
         loss = None
         if closure is not None:
             with torch.enable_grad():

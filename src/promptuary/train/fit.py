@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+from promptuary.counts import Counts, count
 from promptuary.data.batch import Batch
 from promptuary.errors import SettingError, TrainingError
 from promptuary.model import SoftPrompted
@@ -53,6 +54,7 @@ class Result:
         steps: how many were made. stopped: whether patience ended the run before its last step.
         history: the run's events, as in its record.
         alarms: what looks wrong, in words.
+        counts: how many numbers were trained, got a gradient, and bear on one row.
         seconds: of the whole run, with those before an interruption.
     """
 
@@ -63,6 +65,7 @@ class Result:
     stopped: bool
     history: Sequence[Event]
     alarms: Sequence[Alarm]
+    counts: Counts
     seconds: float
 
 
@@ -198,11 +201,13 @@ class _Run:
         if self.best is not None:
             state.restore(self.stepper.named, self.best.tensors)
         best_step = self.step if self.best is None else self.best.step
+        counts = count(self.stepper.model, self.stepper.readout, self.stepper.watch.silent)
         if self.record.events[-1]["event"] != "end":
             self._tell_choices()  # the steps behind the last scoring; all of them without validation rows
             self._look_back()
             self.seconds = time.perf_counter() - self.started
-            self.record.add("end", step=self.step, best_step=best_step, rows=self.rows, seconds=self.seconds)
+            ended = {"best_step": best_step, "rows": self.rows, "counts": vars(counts), "seconds": self.seconds}
+            self.record.add("end", step=self.step, **ended)
             self._save()
         return Result(
             scores={} if self.best is None else self.best.scores,
@@ -212,6 +217,7 @@ class _Run:
             stopped=self.step < self.plan.total,
             history=tuple(self.record.events),
             alarms=tuple(self.found),
+            counts=counts,
             seconds=self.seconds,
         )
 
@@ -296,6 +302,7 @@ class _Run:
         tensors = state.copied(s.named, "parameter") | state.copied(state.random_tensors(s.device), "random")
         tensors |= state.copied(state.optimizer_tensors(s.optimizer, s.named), "optimizer")
         tensors |= state.copied({} if best is None else best.tensors, "best")
+        tensors |= state.copied(dict(s.model.named_buffers()), "buffer")  # what the parts keep of the run, in its order
         state.save(self.path, state.State(self.settings, notes, tensors))
         saved = time.perf_counter()
         self.due = saved + (saved - began) * (1 / SAVING - 1)
@@ -313,6 +320,8 @@ class _Run:
         s.entropies.resume(notes.get("choices", s.entropies.notes()))  # states of earlier versions have none
         state.restore(s.named, saved.under("parameter"))
         state.restore_optimizer(s.optimizer, s.named, saved.under("optimizer"))
+        kept = saved.under("buffer")
+        state.restore({name: b for name, b in s.model.named_buffers() if name in kept}, kept)
         state.restore_random(saved.under("random"), s.device)
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from promptuary.errors import SettingError, nearest
 from promptuary.model import SoftPrompted
 from promptuary.train.adafactor import Adafactor
+from promptuary.train.lazy import LazyAdamW
 from promptuary.train.recipe import Recipe
 
 
@@ -86,7 +87,7 @@ def optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> Optimizer:
     """The recipe's optimizer over these groups."""
     # The names stay with the caller: torch's optimizers have rules of their own for extra keys.
     plain = [{k: v for k, v in group.items() if k != "names"} for group in groups]
-    kinds: dict[str, Callable[[list[dict[str, Any]]], Optimizer]] = {"adamw": AdamW, "adafactor": Adafactor}
+    kinds: dict[str, Callable[[list[dict[str, Any]]], Optimizer]] = {"adamw": LazyAdamW, "adafactor": Adafactor}
     return kinds[recipe.optimizer](plain)
 
 

@@ -5,7 +5,7 @@
     {"event": "scores", "step": 8, "accuracy": 0.75, "macro_f1": 0.74, "loss": 0.6, "best": true}
     {"event": "choices", "step": 8, "rows": 64, "entropy": {"generator.choice": 1.2}, "share": {...}}
     {"event": "alarm", "step": 80, "name": "still", "sentence": "..."}
-    {"event": "end", "step": 80, "seconds": 12.3, "rows": 2560, "best_step": 64}
+    {"event": "end", "step": 80, "best_step": 64, "rows": 2560, "counts": {"nominal": 770, ...}, "seconds": 12.3}
 
 `choices` stands beside the scores of prompts that choose: the mean entropy of each choice over the rows since the last
 such line, in nats and as a share of log(options).

@@ -33,7 +33,7 @@ class State:
         settings: what the run was started with; a state goes on only under equal settings.
         notes: the loop's own small values (step, seconds, scores of the best step, ...).
         tensors: trained tensors, those of the best step, the optimizer's and the random generators', by
-            `parameter/NAME`, `best/NAME`, `optimizer/NAME/KEY` and `random/DEVICE`.
+            `parameter/NAME`, `best/NAME`, `optimizer/NAME/KEY`, `buffer/NAME` and `random/DEVICE`.
     """
 
     settings: Mapping[str, Any]

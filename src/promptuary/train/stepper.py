@@ -12,7 +12,7 @@ from promptuary.data.batch import Batch
 from promptuary.errors import DivergedError, SettingError, TrainingError
 from promptuary.model import SoftPrompted
 from promptuary.readouts import Readout
-from promptuary.train import groups, schedule
+from promptuary.train import groups, lazy, schedule
 from promptuary.train.alarms import Watch
 from promptuary.train.entropies import Entropies
 from promptuary.train.evaluation import arithmetic, training
@@ -86,7 +86,7 @@ class Stepper:
         training(self.model, self.readout, True)
         self.optimizer.zero_grad()
         loss = self._gradients(batches)
-        norm = float(self.accelerator.clip_grad_norm_(list(self.named.values()), self.recipe.clip or math.inf))
+        norm = float(self.accelerator.clip_grad_norm_(list(lazy.gathered(self.named)), self.recipe.clip or math.inf))
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise self._diverged(number, loss, norm, rates)
         self.watch.before(self.named, number)

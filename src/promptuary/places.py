@@ -1,0 +1,55 @@
+"""The folder of a run: what may be begun in it, how a run there starts anew, what is removed then."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from promptuary import checkpoint, pretrained
+from promptuary.errors import CheckpointError, SettingError
+from promptuary.train import record, state
+from promptuary.train.fit import Result
+
+# What a run leaves when it ends: a tuned prompt, a pre-trained generator.
+ENDS = (checkpoint.MANIFEST, pretrained.MANIFEST)
+
+
+def check(folder: Path, overwrite: bool) -> None:
+    """Refuse, before any long work, a place where a run can neither begin nor go on.
+
+    Raises:
+        SettingError: for a folder that is a file, or lies below one.
+        CheckpointError: for one that holds a result without the state of its run, unless it may be overwritten.
+    """
+    above = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not above.is_dir():
+        raise SettingError(
+            f"out={str(folder)!r}: {above} is a file. Expected a folder, or a name that is free (--out)."
+        )
+    if any((folder / name).exists() for name in ENDS) and not (folder / state.NAME).exists() and not overwrite:
+        raise CheckpointError(
+            f"{folder} holds a prompt without the state of its run ({state.NAME}), so nothing tells whether this is "
+            "the same run. Choose another folder, or start anew (overwrite=True, --overwrite)."
+        )
+
+
+def fitted(folder: Path, overwrite: bool, fit: Callable[[], Result]) -> Result:
+    """What `fit` arrives at in this folder, going on from the state there; another run's is erased with `overwrite`.
+
+    Raises:
+        CheckpointError: for the state of another run, or a damaged one, that may not be overwritten.
+    """
+    if overwrite and not (folder / state.NAME).exists():
+        clear(folder)
+    try:
+        return fit()
+    except CheckpointError:  # the folder's run is another or damaged; what else can be wrong was looked at before
+        if not overwrite:
+            raise
+        clear(folder)
+        return fit()
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier run left, and nothing else."""
+    left = (*ENDS, checkpoint.PROMPT, checkpoint.TRAINING, pretrained.TENSORS, state.NAME, record.NAME)
+    for name in left:
+        (folder / name).unlink(missing_ok=True)
