@@ -165,7 +165,8 @@ def settled(noted: Sequence[Mapping[str, Any]], trained: Collection[str]) -> lis
         Alarm(
             "settled",
             f"{name} was decided too early: up to step {early['step']} of {last} it had {share:.1%} of the largest "
-            "entropy, and what it left out hardly learns any more. Divide its rate by ten (rates.choice), or set entropy=0.01.",
+            "entropy, and what it left out hardly learns any more. Divide its rate by ten (rates.choice), or set "
+            "entropy=0.01.",
         )
         for name, share in early["share"].items()
         if name in trained and share < SETTLED
