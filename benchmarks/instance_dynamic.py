@@ -58,6 +58,10 @@ _PROMPTS: Mapping[str, tuple[Contender, str]] = {
         f"ipt-prefix, {encoder}": (own("ipt-prefix", {"encoder": encoder}), PREFIX)
         for encoder in ("cnn", "mlp", "lstm")
     },
+    "ipt, shuffled": (own("ipt", {"control": "shuffled"}), STATIC),
+    "ipt, frozen": (own("ipt", {"control": "frozen"}), STATIC),
+    "ipt-lstm, shuffled": (own("ipt-lstm", {"control": "shuffled"}), STATIC),
+    "ipt-lstm, frozen": (own("ipt-lstm", {"control": "frozen"}), STATIC),
     **{
         name: (own(name), STATIC)
         for name in (

@@ -38,6 +38,25 @@ def embedding_mean(x: Instance) -> Float[Tensor, "batch dim"]:
     return _mean(x.embeds, x)
 
 
+def embedding_max(x: Instance) -> Float[Tensor, "batch dim"]:
+    """The largest of the embeddings of a row's real tokens in each dimension. A row without tokens gives zeros."""
+    states = x.embeds.detach().float()
+    largest = states.masked_fill(~rearrange(x.mask, "b t -> b t 1"), -torch.inf).amax(1)
+    return largest.where(rearrange(x.mask.any(1), "b -> b 1"), 0.0)
+
+
+class Read(nn.Module):
+    """A query that a trained network reads further (ATTEMPT, Asai et al. 2022)."""
+
+    def __init__(self, query: Query, network: nn.Module) -> None:
+        super().__init__()
+        self.query, self.network = query, network
+
+    def forward(self, x: Instance) -> Float[Tensor, "batch out"]:
+        read: Float[Tensor, "batch out"] = self.network(x.once(self.query))
+        return read
+
+
 def encoding_mean(x: Instance, until: int | None = None) -> Float[Tensor, "batch hidden"]:
     """The mean of the frozen backbone's states of a row's real tokens: one more pass, without gradient.
 

@@ -276,7 +276,7 @@ class Queried(Generator):
 
 
 class Shuffled(Generator):
-    """A control: each row gets the prompt of another row of its batch, the next one."""
+    """A control: each row gets the prompt of another row of its batch, the one before it."""
 
     def __init__(self, inner: Generator) -> None:
         super().__init__()

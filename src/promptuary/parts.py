@@ -4,7 +4,7 @@ A method imports them where it builds, not at the top of its file: so methods ar
 without the seconds that torch takes.
 """
 
-from promptuary.choices import SCHEDULES, Choice, embedding_mean, encoding_mean
+from promptuary.choices import SCHEDULES, Choice, Read, embedding_max, embedding_mean, encoding_mean
 from promptuary.generators import (
     Concatenated,
     Free,
@@ -17,7 +17,7 @@ from promptuary.generators import (
     Summed,
     Weighted,
 )
-from promptuary.initial import Initial, matched, normal, uniform
+from promptuary.initial import Initial, from_file, matched, normal, uniform
 from promptuary.injections import Embeddings, HiddenStates, Injection, KeyValues, Late
 from promptuary.lookups import Dense, Hashed, Lookup, LowRank, Table, Window
 from promptuary.placements import Adaptive, Placement, Slots, Split
@@ -54,6 +54,7 @@ __all__ = [
     "Placement",
     "Pool",
     "Queried",
+    "Read",
     "Recurrent",
     "Scaled",
     "Shape",
@@ -68,8 +69,10 @@ __all__ = [
     "Unfolded",
     "Weighted",
     "Window",
+    "embedding_max",
     "embedding_mean",
     "encoding_mean",
+    "from_file",
     "matched",
     "normal",
     "seeded",

@@ -12,6 +12,17 @@ from promptuary.train.fit import Result
 ENDS = (checkpoint.MANIFEST, pretrained.MANIFEST)
 
 
+def content(folder: Path) -> str:
+    """The hash of the numbers of a tuned prompt or a generator: it is the same wherever the folder moves.
+
+    Raises:
+        CheckpointError: when the folder holds neither, or a damaged one.
+    """
+    if pretrained.is_in(folder):
+        return pretrained.read(folder).hashes[pretrained.TENSORS]
+    return checkpoint.read_manifest(folder).hashes[checkpoint.PROMPT]
+
+
 def check(folder: Path, overwrite: bool) -> None:
     """Refuse, before any long work, a place where a run can neither begin nor go on.
 

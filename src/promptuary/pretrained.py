@@ -94,15 +94,6 @@ def read(folder: Path) -> Pretrained:
         raise CheckpointError(f"{path} is damaged ({error}). {again}") from error
 
 
-def digest(folder: Path) -> str:
-    """The hash of a generator's numbers: it is the same wherever the folder moves.
-
-    Raises:
-        CheckpointError: as `read`.
-    """
-    return read(folder).hashes[TENSORS]
-
-
 def check_tokenizer(folder: Path, tokenizer: Any, backbone: str) -> None:
     """Refuse a backbone whose ids stand for other tokens than the rows of the table.
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from promptuary import checkpoint, places, pretrained
+from promptuary import checkpoint, places
 from promptuary.assembly import check_given, make_wording, prompted, start
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.load import load
@@ -181,8 +181,10 @@ def _identity(run: Run, ground: _Ground) -> dict[str, Any]:
 
 
 def _content(setting: str, value: Any) -> Any:
-    """A method's setting as it makes a run that run: of a folder it starts from, what is in it."""
-    return pretrained.digest(Path(value)) if setting in STARTS and value is not None else value
+    """A method's setting as it makes a run that run: of folders it starts from, what is in them."""
+    if setting not in STARTS or value is None:
+        return value
+    return places.content(Path(value)) if isinstance(value, str) else [places.content(Path(v)) for v in value]
 
 
 def _kept(run: Run, recipe: Recipe, ground: _Ground, result: Result) -> dict[str, Any]:

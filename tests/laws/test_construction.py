@@ -78,7 +78,7 @@ def test_a_split_beyond_the_prompt_is_refused(injection: type[Embeddings] | type
 ENCODERS: dict[str, list[dict[str, Any]]] = {
     "p-tuning": [{"encoder": "lstm"}, {"encoder": "mlp"}],
     "prefix-tuning": [{}],
-    **{m: [{}] for m in METHODS if m.split("-")[0] in ("ipt", "dp", "idpg", "ipl", "smop", "lpt")},
+    **{m: [{}] for m in METHODS if m.split("-")[0] in ("ipt", "dp", "idpg", "ipl", "smop", "lpt", "attempt")},
 }
 
 

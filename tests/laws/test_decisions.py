@@ -10,7 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from promptuary.choices import Choice, Constant, Exponential, Linear, OfficialCompounding, embedding_mean, encoding_mean
+from promptuary.choices import (
+    Choice,
+    Constant,
+    Exponential,
+    Linear,
+    OfficialCompounding,
+    embedding_max,
+    embedding_mean,
+    encoding_mean,
+)
 from promptuary.errors import SettingError
 from promptuary.generators import Free, Pool, Shortened, Summed, Weighted
 from promptuary.initial import from_embeddings, from_prompt, normal, zeros
@@ -385,3 +394,70 @@ def test_one_text_has_one_prompt_and_another_token_another(name: str) -> None:
     values = generator(model.instance(ids, ids > 0)).values
     assert torch.equal(values[0], values[1])
     assert not torch.allclose(values[0], values[2])
+
+
+# --- many tasks, other tasks' prompts, controls ---
+
+
+@torch.no_grad()
+def test_choices_of_a_task_are_its_own() -> None:
+    choice = Choice(3, tasks=2).eval()
+    choice.bias[0, 1], choice.bias[1, 2] = 5.0, 5.0
+    model = on("bert", table("bert"))
+    ids, mask = batch("bert")
+    task = torch.arange(len(ids)) % 2
+    taken = choice(model.instance(ids, mask, task=task)).argmax(1)
+    assert taken.tolist() == [2 if t else 1 for t in task.tolist()]
+
+
+@pytest.mark.parametrize("side", SIDES)
+@torch.no_grad()
+def test_attempt_at_one_source_is_that_source_and_the_own_prompt(side: str) -> None:
+    b = backbone("bert")
+    generator, injection = METHODS["attempt"].parts(b.shape, length=LENGTH, prompts=2, init=normal(b.shape.deviation))
+    own, pool = generator.generators  # type: ignore[union-attr]
+    sources = [g.table for g in pool.generators]  # type: ignore[union-attr]
+    assert [s.requires_grad for s in sources] == [False, False, True]
+    assert sources[2] is own.table
+    pool.choice.weight.zero_()  # type: ignore[union-attr]
+    for j in range(3):
+        pool.choice.bias.fill_(-1e4)[:, j] = 1e4  # type: ignore[union-attr]
+        found = answers(SoftPrompted(b, generator, injection).eval(), TEXTS, side)  # type: ignore[arg-type]
+        by_hand = on("bert", Free(LENGTH, b.shape.dim, from_prompt(own.table + sources[j]))).eval()
+        for one, other in zip(found, answers(by_hand, TEXTS), strict=True):
+            assert distance(one, other) <= EXACT
+
+
+@torch.no_grad()
+def test_the_largest_embeddings_are_those_of_real_tokens() -> None:
+    for side in SIDES:
+        ids, mask = batch("bert", side)
+        x = on("bert", table("bert")).instance(ids, mask)
+        expected = torch.stack([x.embeds[i][mask[i]].amax(0) for i in range(len(ids))])
+        assert torch.equal(embedding_max(x), expected)
+    nothing = on("bert", table("bert")).instance(ids[:1], torch.zeros_like(mask[:1]))
+    assert not embedding_max(nothing).any()
+
+
+@pytest.mark.parametrize("variant", ["prompt", "prefix"])
+@torch.no_grad()
+def test_a_shuffled_control_gives_each_row_what_another_rows_text_made(variant: str) -> None:
+    b = backbone("bert")
+    ids, mask = batch("bert")
+    made = {}
+    for control in ("none", "shuffled"):
+        parts = METHODS["ipt"].parts(b.shape, length=LENGTH, variant=variant, control=control)
+        model = SoftPrompted(b, *parts).eval()
+        made[control] = model.generator(model.instance(ids, mask))
+    rows = [len(ids) - 1, *range(len(ids) - 1)]
+    assert torch.equal(made["shuffled"].values, made["none"].values[rows])
+    assert variant == "prefix" or torch.equal(made["shuffled"].keep, made["none"].keep[rows])
+
+
+def test_a_frozen_control_trains_nothing_of_what_reads_the_text() -> None:
+    b = backbone("bert")
+    for name in ("ipt", "ipt-lstm"):
+        generator, _ = METHODS[name].parts(b.shape, length=LENGTH, control="frozen")
+        assert not [p for p in generator.parameters() if p.requires_grad]
+    prefix, _ = METHODS["ipt-prefix"].parts(b.shape, length=LENGTH, control="frozen")
+    assert [tuple(p.shape) for p in prefix.parameters() if p.requires_grad] == [(LENGTH, prefix.width)]

@@ -1,5 +1,6 @@
 """A run of several seeds: what they share is done once, what is finished stays, and only another run is overwritten."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,20 @@ def test_settings_may_leave_out_the_part_that_a_method_has_a_rate_for(shelf: She
     assert control.tuned.model.injection.placement.before == 2
     with pytest.raises(SettingError, match="no trained tensor is under 'choice'"):
         tune(described(shelf, tmp_path / "no", method="prompt-tuning", rates={"choice": 0.1}))
+
+
+def test_prompts_of_other_tasks_are_taken_as_they_are_and_their_folders_may_go(shelf: Shelf, tmp_path: Path) -> None:
+    sources = [str(tmp_path / name) for name in ("one", "two")]
+    for seed, source in enumerate(sources):
+        tune(described(shelf, Path(source), seeds=(seed,), settings={"length": 4}))
+    settings = {"length": 4, "prompts": 2, "sources": sources}
+    made = tune(described(shelf, tmp_path / "out", method="attempt", settings=settings))[0]
+    pool = made.tuned.model.generator.generators[1]
+    for source, taken in zip(sources, pool.generators, strict=False):
+        assert torch.equal(taken.table, open_prompt(source, backbone=made.tuned.backbone).model.generator.table)
+        shutil.rmtree(source)
+    again = open_prompt(tmp_path / "out", backbone=made.tuned.backbone)
+    given = list(rows(str(shelf.dev)))
+    assert [a.probability for a in again.predict(given)] == [a.probability for a in made.tuned.predict(given)]
+    with pytest.raises(SettingError, match=r"prompts=4, but 2 sources.*prompts=2"):
+        tune(described(shelf, tmp_path / "no", method="attempt", settings={"sources": sources}))

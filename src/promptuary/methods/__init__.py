@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from promptuary.errors import SettingError, nearest
-from promptuary.methods import dp, idpg, ipl, ipt, lpt, p_tuning, prefix_tuning, prompt_tuning, smop
+from promptuary.methods import attempt, dp, idpg, ipl, ipt, lpt, p_tuning, prefix_tuning, prompt_tuning, smop
 from promptuary.methods.method import Method
 
-PAPERS = (prompt_tuning, prefix_tuning, p_tuning, ipt, dp, idpg, ipl, smop, lpt)
+PAPERS = (prompt_tuning, prefix_tuning, p_tuning, ipt, dp, idpg, ipl, smop, lpt, attempt)
 METHODS: Mapping[str, Method] = MappingProxyType({m.name: m for paper in PAPERS for m in paper.METHODS})
 
 

@@ -21,7 +21,7 @@ from promptuary.methods.method import Method, Preset, some
 from promptuary.train.recipe import Recipe
 
 if TYPE_CHECKING:
-    from promptuary.parts import Built, Initial, Shape, Table, Transform
+    from promptuary.parts import Built, Generator, Initial, Shape, Table, Transform
 
 PAPER = (
     "Jiang, Xu, Xu, Ma, Yang, Zhao 2022: Instance-wise Prompt Tuning for Pretrained Language Models (arXiv 2206.01958)"
@@ -48,6 +48,7 @@ def ipt(
     layers: Sequence[int] = (0,),
     scale: float = 0.05,
     pretrained: str | None = None,
+    control: Literal["none", "shuffled", "frozen"] = "none",
     init: "Initial | None" = None,
     seed: int = 0,
 ) -> "Built":
@@ -56,7 +57,8 @@ def ipt(
     `rank` or `buckets` above 0 make the table one of low rank, or hashed; `lazy` leaves the rows alone that a step does
     not read. `init` is the table's start; a task's own prompt starts at random beside it, learned vectors of empty
     slots (`pad`) at 0. `pretrained` is the folder of a generator that was trained before (`promptuary.pretraining`):
-    table and encoder start as it ended.
+    table and encoder start as it ended. `control` makes it a control: each row gets what another row's text made, or
+    table and encoder stay as they start.
     """
     from promptuary import parts
 
@@ -68,6 +70,8 @@ def ipt(
         raise SettingError(f"combine={combine!r}: expected 'replace', 'concatenate' or 'add'.")
     if variant not in ("prompt", "prefix"):
         raise SettingError(f"variant={variant!r}: expected 'prompt' or 'prefix'.")
+    if control not in ("none", "shuffled", "frozen"):
+        raise SettingError(f"control={control!r}: expected 'none', 'shuffled' or 'frozen'.")
     if encoder == "lookup" and size != length:
         raise SettingError(f"tokens={tokens}: a look-up makes one soft token of each token. Leave it out, or {length}.")
     if pretrained is not None and init is not None:
@@ -84,11 +88,14 @@ def ipt(
         pad=pad,
     )
     with parts.seeded(seed):
-        made = parts.Mapped(lookup, *encoders(encoder, width, length))
+        reader = parts.Mapped(lookup, *encoders(encoder, width, length))
     if pretrained is not None:
         from promptuary.pretrained import begin
 
-        begin(made, Path(pretrained), {"encoder": encoder, "length": length, "rank": rank, "buckets": buckets})
+        begin(reader, Path(pretrained), {"encoder": encoder, "length": length, "rank": rank, "buckets": buckets})
+    if control == "frozen":
+        reader.requires_grad_(False)
+    made: Generator = parts.Shuffled(reader) if control == "shuffled" else reader
     if into is not None and at is not None:
         return parts.Summed(parts.Free(length, into.width, parts.normal(1.0), seed=seed), parts.Mapped(made, at)), into
     if combine == "replace":

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Build = Callable[..., "Built"]
 
 # Settings that name what a prompt starts from: a saved prompt holds what became of it, and is opened without.
-STARTS = frozenset({"pretrained"})
+STARTS = frozenset({"pretrained", "sources"})
 
 
 def some(length: int) -> None:
