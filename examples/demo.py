@@ -1,4 +1,4 @@
-"""The whole library in a few minutes: tune three ways on one frozen model, keep the prompts, use one in a new process.
+"""The whole library in a few minutes: tune five ways on one frozen model, keep the prompts, use one in a new process.
 
 Run it with `make demo`, or `python examples/demo.py`. It needs no network. What it prints is measured while you watch
 (what an earlier run finished in the same folder is kept, and scored again); the test rows are read once, at the end,
@@ -18,7 +18,13 @@ from rich.table import Table
 import promptuary
 from promptuary.data.source import rows
 
-METHODS = {"frozen": "frozen head only", "prompt-tuning": "prompt tuning", "p-tuning-v2": "P-tuning v2"}
+METHODS = {
+    "frozen": "frozen head only",
+    "prompt-tuning": "prompt tuning",
+    "p-tuning-v2": "P-tuning v2",
+    "ipt-lstm": "IPT (LSTM): made from the input",
+    "dp-vector": "DP (vectors): mixed for the input",
+}
 SENTENCES = (
     "Hello, the courier said Tuesday and today is Friday, where is my box?",
     "The glass lid came in a hundred pieces.",

@@ -23,6 +23,17 @@ def test_the_demo_runs(tmp_path: Path) -> None:
         check=False,
     )
     assert said.returncode == 0, said.stderr
-    for part in ("frozen head only", "prompt tuning", "P-tuning v2", "majority class", "Next:", "where is my box?"):
+    for part in (
+        "frozen head only",
+        "prompt tuning",
+        "P-tuning v2",
+        "IPT",
+        "DP",
+        "majority class",
+        "Next:",
+        "where is my box?",
+    ):
         assert part in said.stdout
-    assert sorted(p.name for p in (tmp_path / "demo").iterdir()) == ["frozen", "p-tuning-v2", "prompt-tuning"]
+    assert sorted(p.name for p in (tmp_path / "demo").iterdir()) == [
+        "dp-vector", "frozen", "ipt-lstm", "p-tuning-v2", "prompt-tuning",
+    ]  # fmt: skip
