@@ -1,5 +1,6 @@
 """One backbone, many prompts at once: threads and compiled calls see their own prompt and no other."""
 
+import copy
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -153,3 +154,23 @@ def test_a_compiled_model_says_the_same(family: str, method: str, monkeypatch: p
     assert gap(said(compiled), said(model)) <= EXACT  # the prompt is an input of the compiled code, no constant
     assert gap(said(model), before) > 1e-2
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
+@torch.no_grad()
+def test_a_copy_of_the_model_answers_with_its_own_weights(family: str) -> None:
+    wrapped = backbone(family).model
+    ids = torch.tensor([[5, 6, 7, 8]])
+    more = {"decoder_input_ids": ids} if wrapped.config.is_encoder_decoder else {}
+    before = wrapped(input_ids=ids, **more).logits
+    copied = copy.deepcopy(wrapped)
+    assert torch.equal(copied(input_ids=ids, **more).logits, before)
+    for weight in copied.parameters():
+        weight.zero_()
+    assert not torch.equal(copied(input_ids=ids, **more).logits, before)
+    assert torch.equal(wrapped(input_ids=ids, **more).logits, before)
+    blocks = [m for m in copied.modules() if isinstance(m, torch.nn.Linear)]
+    assert not any(p.any() for m in blocks for p in m.parameters())
+    hidden = copied(input_ids=ids, **more, output_hidden_states=True)
+    states = hidden.encoder_hidden_states if more else hidden.hidden_states
+    assert not states[-1].any(), "every layer of the copy is the copy's"

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, wraps
+from functools import cached_property, update_wrapper
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -191,6 +191,9 @@ class _Place(threading.local):
     notes: Notes | None = None
     passed: int = 0  # layers entered while notes are taken
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Place":
+        return _Place()  # a copy of a model has a place of its own, where nothing is promised
+
 
 @dataclass(frozen=True, eq=False)
 class _Recorder:
@@ -236,7 +239,7 @@ class Attachment:
         part_of = {layer: part for stack, part in stacks for layer in _layers_of(stack)}
         for layer in part_of:
             layer.register_forward_pre_hook(self._before, with_kwargs=True)
-            layer.forward = _passable(layer.forward)
+            layer.forward = _Passable(layer.forward)
         order: list[nn.Module] = []
         watchers = [layer.register_forward_pre_hook(lambda m, _: order.append(m)) for layer in part_of]
         self._several: set[nn.Module] = set()  # layers that hand on more than their states
@@ -335,21 +338,25 @@ def _layers_of(stack: nn.Module) -> list[nn.Module]:
     return [m for m in stack.modules() if kind is not None and isinstance(m, kind)]
 
 
-def _passable(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """A layer's forward that hands its input on where the row enters the model further up."""
+class _Passable:
+    """A layer's forward that hands its input on where the row enters the model further up.
 
-    @wraps(forward)
-    def passable(*args: Any, promptuary_passed: list[Any] | None = None, **kwargs: Any) -> Any:
+    It is a value and no closure, so that a copy of the model has a copy of it, bound to the copy's layer.
+    """
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        update_wrapper(self, forward)
+        self.forward = forward
+
+    def __call__(self, *args: Any, promptuary_passed: list[Any] | None = None, **kwargs: Any) -> Any:
         if promptuary_passed is None:
-            return forward(*args, **kwargs)
+            return self.forward(*args, **kwargs)
         hidden = args[0] if args else kwargs["hidden_states"]
         if not promptuary_passed:  # the first layer may make what all others need: it runs, and its states are dropped
             with torch.no_grad():
-                promptuary_passed.append(forward(*args, **kwargs))
+                promptuary_passed.append(self.forward(*args, **kwargs))
         made = promptuary_passed[0]
         return (hidden, *made[1:]) if isinstance(made, tuple) else hidden
-
-    return passable
 
 
 def _entered(
