@@ -42,6 +42,7 @@ SHOWN = ("tests/unit/test_page.py",)
 CHOSEN = ("tests/laws/test_choices.py",)
 READ = ("tests/laws/test_reading.py",)
 LATE = ("tests/laws/test_late.py",)
+MULTIPLIED = ("tests/laws/test_cpu_linear.py",)
 ON_A_CPU = ("tests/laws/test_cpu_attention.py",)
 LAZY = ("tests/laws/test_lazy.py",)
 COUNTED = ("tests/laws/test_counts.py",)
@@ -386,6 +387,22 @@ MUTANTS = (
     Mutant("backbones/attention.py", "(hidden, *made[1:]) if isinstance", "(hidden, *[None] * 2) if isinstance", LATE),
     Mutant("injections.py", "x.once(encoding, self.layer)", "encoding(x, self.layer)", LATE),
     Mutant("injections.py", "if not 0 < layer < shape.layers", "if not 0 <= layer < shape.layers", LATE),
+    # frozen linear layers on a CPU
+    Mutant("backbones/cpu_linear.py", "ctx.weight.t(), None), None", "ctx.weight, None), None", MULTIPLIED),
+    Mutant(
+        "backbones/cpu_linear.py",
+        "product(x, self.weight.t(), self.bias)",
+        "product(x, self.weight, self.bias)",
+        MULTIPLIED,
+    ),
+    Mutant("backbones/cpu_linear.py", "and not weight.requires_grad", "", MULTIPLIED),
+    Mutant("backbones/cpu_linear.py", 'torch.is_autocast_enabled("cpu")', "False", MULTIPLIED),
+    Mutant(
+        "backbones/cpu_linear.py",
+        "_product(input, weight, bias)\n\n\nclass",
+        "_product(input, weight, None)\n\n\nclass",
+        MULTIPLIED,
+    ),
     # attention with gradients in bfloat16 on a CPU
     Mutant("backbones/cpu_attention.py", "mask.repeat(1, 1, each, 1)", "mask.repeat_interleave(each, 2)", ON_A_CPU),
     Mutant("backbones/cpu_attention.py", "b (h g) q k -> b h (g q) k", "b (g h) q k -> b h (g q) k", ON_A_CPU),
