@@ -16,10 +16,10 @@ from promptuary.errors import DataError
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-_DETERMINERS = frozenset(
-    ("a", "an", "few", "her", "his", "each", "every", "many", "much", "my", "our", "some", "that", "the", "their")
-    + ("these", "this", "those", "which", "whose", "your")
-)
+_DETERMINERS = frozenset({
+    "a", "an", "few", "her", "his", "each", "every", "many", "much", "my", "our", "some", "that", "the", "their",
+    "these", "this", "those", "which", "whose", "your",
+})  # fmt: skip
 References = str | Sequence[str]
 
 
