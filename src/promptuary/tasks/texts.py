@@ -1,14 +1,15 @@
 """Texts to write and answers to find: E2E, WebNLG, and questions in the manner of SQuAD."""
 
 import re
+import string
 from collections.abc import Iterable, Sequence
 from typing import Any
-from unicodedata import category
 
 from promptuary.metrics import bleu, chrf, exact_match, rouge, token_f1
 from promptuary.tasks.named import Fields, NamedTask, Wording, as_published, without
 
 TRIPLE = " : "
+_PUNCTUATION = re.compile(f"([{re.escape(string.punctuation)}])")  # RE2's [[:punct:]], which T5 uses
 GENERATION = ("bleu", "chrf", "rouge_l")
 QUESTIONS = (
     ("squad", "questions on Wikipedia (Rajpurkar et al. 2016)", "rajpurkar/squad"),
@@ -50,13 +51,8 @@ def _accepted(row: Fields) -> list[str]:
 
 
 def spaced(text: str) -> str:
-    """The text with spaces around punctuation, as T5 writes questions, contexts and answers (`preprocessors.squad`)."""
-    return " ".join(re.sub(r"[^\w\s]", _apart, text).split())
-
-
-def _apart(found: re.Match[str]) -> str:
-    mark = found[0]
-    return mark if category(mark).startswith("M") else f" {mark} "  # accents are parts of letters
+    """The text with spaces around ASCII punctuation, as T5 writes questions, contexts and answers."""
+    return " ".join(_PUNCTUATION.sub(r" \1 ", text).split())
 
 
 def _asked(row: Fields, teaching: bool) -> Iterable[dict[str, Any]]:
