@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from promptuary import Run
 from promptuary.data.source import rows
@@ -129,6 +131,44 @@ def test_a_named_task_is_tuned_and_scored_as_its_publishers_score_it(
     named = chosen(task)[0]
     assert {*named.measured} <= set(scores)
     assert named.metric in kept["scores"]
+
+
+QUERIES = st.lists(
+    st.tuples(st.sampled_from("abc"), st.sampled_from(["Bo", "Ann Lee", "the Ann", ""]), st.integers(1, 3)),
+    min_size=1, unique_by=lambda query: query[0],
+)  # fmt: skip
+
+
+@given(QUERIES, st.randoms())
+def test_a_query_of_record_counts_once_however_often_it_is_asked(
+    queries: list[tuple[str, str, int]], random: Any
+) -> None:
+    gold = ["Ann Lee", "Bo"]
+    asked = [({"group": group, "answers": gold}, {"prediction": text}) for group, text, n in queries for _ in range(n)]
+    random.shuffle(asked)
+    found = chosen("record")[1].score(*map(list, zip(*asked, strict=True)))
+    words = [set(text.replace("the ", "").split()) for _, text, _ in queries]
+    best = [max(2 * len(w & set(g.split())) / (len(w) + len(g.split())) for g in gold) for w in words]
+    assert found["f1"] == pytest.approx(sum(best) / len(best))
+    assert found["em"] == pytest.approx(sum(text in gold for _, text, _ in queries) / len(queries))
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.booleans(), st.sampled_from([0.5, 0.6, 0.9])), min_size=1))
+def test_the_likeliest_candidate_of_each_group_is_chosen(said: list[tuple[int, bool, float]]) -> None:
+    found = [{"group": group, "number": i} for i, (group, _, _) in enumerate(said)]
+    answers = [{"label": str(true), "probability": sure} for _, true, sure in said]
+    true = [sure if says else 1 - sure for _, says, sure in said]
+    for row in superglue.group_choices(found, answers):
+        own = [(-true[i], i) for i, (group, _, _) in enumerate(said) if group == row["group"]]
+        assert row["number"] == min(own)[1]
+
+
+def test_nothing_legal_scores_nothing() -> None:
+    rows = [{"label": "True", "group": "a"}, {"label": "False", "group": "b"}]
+    none = [{"label": None}] * 2
+    assert chosen("multirc")[1].score(rows, none) == {"f1a": 0.0, "em": 0.0}
+    pairs = [{"label": "equivalent"}, {"label": "not_equivalent"}]
+    assert chosen("mrpc")[1].score(pairs, none) == {"f1": 0.0}
 
 
 def test_free_decoding_scores_questions_too(
