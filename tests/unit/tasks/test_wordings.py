@@ -371,6 +371,12 @@ def test_rows_of_other_tasks(tmp_path: Path, name: str) -> None:
     assert (written(task, found), answer(task, found)) == (text, target)
 
 
+@pytest.mark.parametrize(("task", "row"), [("boolq", BOOLQ), ("sst2", {"text": "x"}), ("mrpc", OTHERS["mrpc"][0])])
+def test_a_class_of_minus_one_is_none(tmp_path: Path, task: str, row: dict[str, Any]) -> None:
+    [found] = worded(tmp_path, task, {**row, "label": -1}, "test")
+    assert "label" not in found.fields
+
+
 def test_relations_are_marked_in_lists_of_words(tmp_path: Path) -> None:
     row = {
         "token": ["the", "fire", "did", "harm"], "relation": "Other",
