@@ -47,6 +47,9 @@ ON_A_CPU = ("tests/laws/test_cpu_attention.py",)
 LAZY = ("tests/laws/test_lazy.py",)
 COUNTED = ("tests/laws/test_counts.py",)
 PRETRAINED = ("tests/unit/test_pretrain.py",)
+SCORED = ("tests/unit/test_metrics.py",)
+WORDED = ("tests/unit/tasks/test_wordings.py",)
+NAMED = ("tests/unit/tasks/test_tasks.py", *WORDED)
 READOUTS = ("tests/unit/test_readouts.py", *CHOSEN)
 
 
@@ -410,6 +413,20 @@ MUTANTS = (
     Mutant("backbones/cpu_attention.py", "scores.mul_(scale) if", "scores if", ON_A_CPU),
     Mutant("backbones/cpu_attention.py", "alpha=scale)", "alpha=1.0)", ON_A_CPU),
     Mutant("backbones/cpu_attention.py", "kept[number]\n", "kept[0]\n", ON_A_CPU),
+    # tasks with a name, and their official scores
+    Mutant("metrics.py", "right.get(group, True) and g == p", "g == p", SCORED),
+    Mutant("metrics.py", "one <= other or other <= one", "one <= other", SCORED),
+    Mutant("metrics.py", """("'" in predicted) == ("'" in referent) and""", "", SCORED),
+    Mutant("metrics.py", 'names = sorted(set(true) - {"Other"})', "names = sorted(set(true))", SCORED),
+    Mutant("metrics.py", "zip_longest(*rows)", "zip(*rows)", SCORED),
+    Mutant("tasks/superglue.py", 'span["end"] + 1', 'span["end"]', WORDED),
+    Mutant("tasks/superglue.py", '.replace("<br>", " ")', '.replace("<br>", "")', WORDED),
+    Mutant("tasks/superglue.py", "sorted(answers)", "list(answers)[::-1]", WORDED),
+    Mutant("tasks/superglue.py", "not teaching or own", "teaching or own", NAMED),
+    Mutant("tasks/superglue.py", "true > best[row", "true < best[row", NAMED),
+    Mutant("tasks/named.py", "value == -1", "value == -2", WORDED),
+    Mutant("data/task.py", "    if classes:\n        return blank\n", "", NAMED),
+    Mutant("kinds/kind.py", "{**found, **wording.score(", "{**wording.score(", NAMED),
 )
 
 

@@ -35,7 +35,10 @@ out, err = (
 COUNTED = ("trained numbers", "touched", "active")  # see promptuary.counts
 
 Data = Annotated[
-    str, typer.Option(help="A .jsonl/.csv/.tsv/.parquet file, sample:NAME/SPLIT, or a data set's name:split.")
+    str,
+    typer.Option(
+        help="A .jsonl/.csv/.tsv/.parquet file, sample:NAME/SPLIT, task:NAME/SPLIT, or a data set's name:split."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 Backbone = Annotated[
@@ -102,7 +105,8 @@ def tune(
         Path | None, typer.Argument(help="A TOML file that describes the run; options override it.")
     ] = None,
     train: Annotated[
-        str | None, typer.Option(help="Training rows: a file, sample:NAME/SPLIT, or a data set's name:split.")
+        str | None,
+        typer.Option(help="Training rows: a file, sample:NAME/SPLIT, task:NAME/SPLIT, or a data set's name:split."),
     ] = None,
     validation: Annotated[
         str | None, typer.Option(help="Validation rows; without them a tenth of train is held out.")
@@ -111,7 +115,11 @@ def tune(
         str | None, typer.Option(help="A short name, a folder, or a name on the hub (default minilm).")
     ] = None,
     task: Annotated[
-        str | None, typer.Option(help="What an answer is: text, tagging, answering (default classification).")
+        str | None,
+        typer.Option(
+            help="What an answer is: text, tagging, answering (default classification); or a task with a name, as "
+            "boolq or boolq/cloze (see `promptuary tasks`), which fills in rows, columns, wording and metric."
+        ),
     ] = None,
     text: Annotated[str | None, typer.Option(help="Column of the text (default text; tokens, question).")] = None,
     text_pair: Annotated[str | None, typer.Option(help="Column of a second text (default none; context).")] = None,
@@ -495,6 +503,30 @@ def _built(backbone: str | None, length: int) -> dict[str, dict[str, Any]]:
 
 def _listed(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
+@app.command()
+@_told
+def tasks(as_json: AsJson = False) -> None:
+    """List the tasks that have a name, their wordings and metrics."""
+    from promptuary.tasks import TASKS
+
+    if as_json:
+        found = [
+            {
+                "name": task.name, "summary": task.summary, "metrics": task.metrics, "hub": task.hub,
+                "wordings": {how: {"kind": own.kind, **own.settings} for how, own in task.wordings.items()},
+            }
+            for task in TASKS.values()
+        ]  # fmt: skip
+        print(json.dumps(found))
+        return
+    table = Table("--task", "what is asked", "metrics", "wordings")
+    table.columns[0].no_wrap = True
+    for task in TASKS.values():
+        table.add_row(task.name, task.summary, ", ".join(task.metrics), ", ".join(task.wordings))
+    out.print(table)
+    out.print("Write --task NAME, or --task NAME/WORDING for another than the first; rows are task:NAME/SPLIT.")
 
 
 @app.command()

@@ -11,7 +11,6 @@ from promptuary.data import source
 from promptuary.data.source import Row
 from promptuary.data.task import Task, column, label_of
 from promptuary.errors import DataError
-from promptuary.kinds import KINDS
 from promptuary.specs import Run
 
 
@@ -35,7 +34,7 @@ def gather(run: Run) -> Material:
     """
     run.check_settings()
     run.full_recipe()
-    kind = KINDS[run.task]
+    kind = run.kind
     train = list(source.rows(run.train))
     validation = None if run.validation is None else list(source.rows(run.validation))
     task = kind.task(train, Path(run.out).name, run)

@@ -6,8 +6,9 @@ Classes are integers. A prediction of -1 is an answer that is no class (an illeg
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from itertools import zip_longest
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,6 +16,11 @@ from promptuary.errors import DataError
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+_DETERMINERS = frozenset({
+    "a", "an", "few", "her", "his", "each", "every", "many", "much", "my", "our", "some", "that", "the", "their",
+    "these", "this", "those", "which", "whose", "your",
+})  # fmt: skip
+References = str | Sequence[str]
 
 
 def accuracy(gold: Sequence[int], predicted: Sequence[int]) -> float:
@@ -114,20 +120,116 @@ def token_f1(gold: Sequence[Iterable[str]], predicted: Sequence[str]) -> float:
     return _best(gold, predicted, _overlap)
 
 
-def bleu(gold: Sequence[str], predicted: Sequence[str]) -> float:
-    """Corpus BLEU against one text each (Papineni et al. 2002): sacrebleu's with its defaults, divided by 100."""
+def bleu(gold: Sequence[References], predicted: Sequence[str]) -> float:
+    """Corpus BLEU against one text each or several (Papineni et al. 2002): sacrebleu's defaults, divided by 100."""
     from sacrebleu import corpus_bleu
 
-    _paired(gold, predicted)
-    return float(corpus_bleu(list(predicted), [list(gold)]).score) / 100
+    return float(corpus_bleu(list(predicted), _references(gold, predicted)).score) / 100
 
 
-def chrf(gold: Sequence[str], predicted: Sequence[str]) -> float:
-    """Corpus chrF against one text each (Popović 2015): sacrebleu's with its defaults, divided by 100."""
+def chrf(gold: Sequence[References], predicted: Sequence[str]) -> float:
+    """Corpus chrF against one text each or several (Popović 2015): sacrebleu's defaults, divided by 100."""
     from sacrebleu import corpus_chrf
 
+    return float(corpus_chrf(list(predicted), _references(gold, predicted)).score) / 100
+
+
+def rouge(
+    gold: Sequence[References], predicted: Sequence[str], *, kind: Literal["rouge1", "rouge2", "rougeL"] = "rougeL"
+) -> float:
+    """Mean ROUGE F1 (Lin 2004), each text against the reference it is nearest to: rouge-score's, without stemming."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer([kind])
+    accepted = [[text for text in row if text is not None] for row in zip(*_references(gold, predicted), strict=True)]
+    best = [
+        max(float(scorer.score(text, said)[kind].fmeasure) for text in texts)
+        for texts, said in zip(accepted, predicted, strict=True)
+    ]
+    return sum(best) / len(best)
+
+
+def group_match(groups: Sequence[Hashable], gold: Sequence[object], predicted: Sequence[object]) -> float:
+    """Share of groups in which every answer is right: MultiRC's exact match of questions (Khashabi et al. 2018).
+
+    Arguments:
+        groups: what each answer belongs to (in MultiRC the question); those of one group need not stand together.
+    """
     _paired(gold, predicted)
-    return float(corpus_chrf(list(predicted), [list(gold)]).score) / 100
+    _paired(gold, groups)
+    right: dict[Hashable, bool] = {}
+    for group, g, p in zip(groups, gold, predicted, strict=True):
+        right[group] = right.get(group, True) and g == p
+    return sum(right.values()) / len(right)
+
+
+def same_referent(referent: str, predicted: str) -> bool | None:
+    """Whether a text names the referent: the words of one contain those of the other; `None` for a text of no words.
+
+    T5's rule for WSC (`t5.data.postprocessors.wsc_simple`): case and determiners are left out, punctuation is not, and
+    "Bob" is not "Bob's hat".
+    """
+    one, other = (_named_words(text) for text in (referent, predicted))
+    if other == {""}:
+        return None
+    return ("'" in predicted) == ("'" in referent) and (one <= other or other <= one)
+
+
+def referent_accuracy(gold: Sequence[bool], referents: Sequence[str], predicted: Sequence[str]) -> float:
+    """Accuracy of WSC where the referent is written out: whether it was named must agree with `gold`.
+
+    A text of no words is always wrong, also where the referent was not to be named (T5).
+    """
+    _paired(gold, predicted)
+    _paired(gold, referents)
+    said = [same_referent(*pair) for pair in zip(referents, predicted, strict=True)]
+    return sum(g == s for g, s in zip(gold, said, strict=True)) / len(said)
+
+
+def relation_f1(gold: Sequence[str], predicted: Sequence[str | None]) -> float:
+    """Mean F1 of relations without `Other`, where a relation in the wrong direction is wrong: SemEval-2010 task 8.
+
+    The official score ("(9+1)-way evaluation with directionality taken into account", `semeval2010_task8_scorer`):
+    both directions of a relation are counted together, and the mean is over the relations that `gold` has.
+
+    Arguments:
+        gold, predicted: such as `Cause-Effect(e2,e1)` and `Other`; `None` for an answer that is no relation.
+
+    Raises:
+        DataError: where `gold` has no relation but `Other`.
+    """
+    _paired(gold, predicted)
+    true = Counter(label.partition("(")[0] for label in gold)
+    claimed = Counter(label.partition("(")[0] for label in predicted if label is not None)
+    right = Counter(g.partition("(")[0] for g, p in zip(gold, predicted, strict=True) if g == p)
+    names = sorted(set(true) - {"Other"})
+    if not names:
+        raise DataError("All rows are of the relation 'Other', which is not scored: expected some of another.")
+    return sum(2 * right[name] / (true[name] + claimed[name]) for name in names) / len(names)
+
+
+def mean_over_tasks(scores: Mapping[str, Mapping[str, float]]) -> float:
+    """The SuperGLUE average (Wang et al. 2019): the mean over tasks of the mean of each task's metrics."""
+    if not scores or not all(scores.values()):
+        raise DataError("There is nothing to average: expected one task or more, with one score or more each.")
+    return sum(sum(own.values()) / len(own) for own in scores.values()) / len(scores)
+
+
+def _named_words(text: str) -> set[str]:
+    return set(" ".join(word for word in text.strip().lower().split(" ") if word not in _DETERMINERS).split(" "))
+
+
+def _references(gold: Sequence[References], predicted: Sequence[str]) -> list[list[Any]]:
+    """The first text of each row, the second of each, and so on, as sacrebleu takes them; `None` where a row has less.
+
+    Raises:
+        DataError: for a row without a text.
+    """
+    _paired(gold, predicted)
+    rows = [[own] if isinstance(own, str) else list(own) for own in gold]
+    if [] in rows:
+        raise DataError(f"Row {rows.index([])} has no text to compare with: expected one or more.")
+    return [list(column) for column in zip_longest(*rows)]
 
 
 def _overlap(gold: str, predicted: str) -> float:

@@ -138,7 +138,7 @@ def _check(run: Run) -> None:
         )
     if run.settings.get("pretrained") is not None:
         raise SettingError(f"pretrained={run.settings['pretrained']!r}: a generator is pre-trained once. Leave it out.")
-    if run.task != Classification.name:
+    if run.kind is not Classification:
         raise SettingError(f"task={run.task!r}: a generator is pre-trained on texts with a class. Leave it out.")
     if len(run.seeds) > 1:
         raise SettingError(f"seeds={list(run.seeds)}: a folder holds one generator. Name one seed, and another --out.")

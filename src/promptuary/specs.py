@@ -37,6 +37,7 @@ from pydantic import (
 from promptuary.errors import SettingError, nearest
 from promptuary.kinds import KINDS, Kind
 from promptuary.methods import METHODS, method
+from promptuary.tasks import TASKS, chosen
 from promptuary.train.recipe import FIELDS, Recipe
 
 ReadoutName = Literal["auto", "classifier", "verbalizer", "text"]
@@ -50,7 +51,9 @@ class Run(BaseModel):
 
     Arguments:
         backbone: a short name, a folder, or a name on the hub.
-        task: `classification`, `text`, `tagging` or `answering`; see `promptuary.kinds`.
+        task: `classification`, `text`, `tagging` or `answering` (see `promptuary.kinds`), or a named task and its
+            wording, as `boolq` or `boolq/cloze` (see `promptuary.tasks`): it fills in rows, columns, template,
+            read-out, label words and metric, and whatever is stated beside it wins.
         train, validation: files, data set names, or `sample:NAME/SPLIT`. Without validation rows, a tenth of the
             training rows is held out (`holdout`), stratified by label.
         text, text_pair, label: columns. The defaults are the kind's: tagging reads `tokens` and `tags`, answering
@@ -113,18 +116,15 @@ class Run(BaseModel):
         for name in values:
             if name not in cls.model_fields:
                 raise SettingError(f"A run has no setting {name!r}. {nearest(name, cls.model_fields)}")
+        kind, named = _asked(values.get("task", "classification"), values)
         for name, field in cls.model_fields.items():
-            if field.is_required() and name not in values:
+            if field.is_required() and name not in {**named, **values}:
                 raise SettingError(
                     f'Setting {name!r} is missing. Write --{name} NAME on the command line, or {name} = "NAME" below '
                     "[run] in the run's file."
                 )
-        name = values.get("task", "classification")
-        kind = KINDS.get(str(name))
-        if kind is None:
-            raise SettingError(f"Setting 'task': there is no kind {name!r}. {nearest(str(name), KINDS)}")
         try:
-            run = made(merged({**kind.defaults, **cls._preset(values, kind)}, values))
+            run = made(merged({**kind.defaults, **named, **cls._preset(values, kind)}, values))
         except ValidationError as error:
             raise SettingError(complaint(error, "Setting")) from error
         run._check_kind(kind)
@@ -148,11 +148,27 @@ class Run(BaseModel):
             value = getattr(self, name)
             if value != type(self).model_fields[name].default:
                 raise SettingError(f"Setting {name!r}: task={kind.name!r} has none (given: {value!r}). Leave it out.")
-        if self.metric not in kind.metrics:
+        metrics = kind.metrics if self.named is None else (*kind.metrics, *chosen(self.task)[0].measured)
+        if self.metric not in metrics:
             raise SettingError(
-                f"Setting 'metric': task={kind.name!r} does not measure {self.metric!r}. "
-                f"{nearest(self.metric, kind.metrics)}"
+                f"Setting 'metric': task={self.task!r} does not measure {self.metric!r}. "
+                f"{nearest(self.metric, metrics)}"
             )
+
+    @property
+    def kind(self) -> type[Kind]:
+        """The kind of its task."""
+        return KINDS[self.task] if self.named is None else KINDS[chosen(self.task)[1].kind]
+
+    @property
+    def named(self) -> str | None:
+        """Its task where that is one with a name, not a kind of tasks."""
+        return None if self.task in KINDS else self.task
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes of a named task in their order; of other tasks the training rows tell them."""
+        return () if self.named is None else chosen(self.task)[1].classes
 
     def check_settings(self) -> None:
         """Look at the method's settings before any long work.
@@ -183,6 +199,20 @@ class Run(BaseModel):
         if "epochs" in changes and "steps" not in changes:
             changes["steps"] = 0  # a preset that counts steps gives way to epochs that were asked for
         return replace(base, **changes)
+
+
+def _asked(name: object, values: Mapping[str, Any]) -> tuple[type[Kind], dict[str, Any]]:
+    """The kind of a task, and what a named task sets of a run; its rows only where no training rows are stated."""
+    if name in KINDS:
+        return KINDS[str(name)], {}
+    if str(name).partition("/")[0] not in TASKS:
+        raise SettingError(
+            f"Setting 'task': there is no kind {name!r}, and no task of that name. "
+            f"{nearest(str(name), {*KINDS, *TASKS})}"
+        )
+    task, wording = chosen(str(name))
+    rows = {part: f"task:{name}/{part}" for part in ("train", "validation")} if "train" not in values else {}
+    return KINDS[wording.kind], {"metric": task.metric, **rows, **wording.settings}
 
 
 def _foreign(kind: type[Kind]) -> set[str]:

@@ -19,7 +19,7 @@ from promptuary.data.loader import Loader
 from promptuary.data.source import Row
 from promptuary.data.template import marks
 from promptuary.initial import Initial
-from promptuary.kinds import KINDS, Kind
+from promptuary.kinds import Kind
 from promptuary.material import Material, gather
 from promptuary.methods import method
 from promptuary.methods.method import STARTS
@@ -120,7 +120,7 @@ def _ground(run: Run, backbone: Backbone, material: Material, console: Console |
     task, train, validation = material.task, material.train, material.validation
     columns = sorted(set(train[0].fields) - {run.label})
     trial = prompted(backbone, run.method, run.settings, init=None, seed=run.seeds[0])
-    reading = KINDS[run.task].begin(run, backbone, task, soft=trial.generator.length, columns=columns)
+    reading = run.kind.begin(run, backbone, task, soft=trial.generator.length, columns=columns)
     wording = make_wording(backbone, task, trial, reading)
     examples, held = (reading.taught(wording.encode(rows), wording) for rows in (train, validation))
     init = method(run.method).init if run.init == "auto" else run.init

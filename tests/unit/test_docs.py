@@ -9,6 +9,7 @@ import pytest
 
 from promptuary.backbones.load import available
 from promptuary.methods import METHODS
+from promptuary.tasks import TASKS
 from promptuary.tuned import Answer
 
 ROOT = Path(__file__).parents[2]
@@ -87,6 +88,16 @@ def _called(name: str) -> str:
     }
     family = {"ipt": "instance-wise prompt tuning", "dp": "dynamic prompting"}
     return spoken.get(name) or family.get(name.split("-")[0]) or name.replace("-", " ")
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if not name.startswith("fewglue_")])
+def test_every_task_is_on_its_page_with_its_text_and_its_metrics(name: str) -> None:
+    page = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    [line] = [line for line in page.splitlines() if line.startswith("|") and f"`{name}`" in line]
+    task = TASKS[name]
+    assert all(re.search(rf"\b{metric}\b", line) for metric in task.metrics)
+    written = task.wordings.get("text-to-text")
+    assert written is None or f"`{written.settings['template']}`" in line
 
 
 def test_the_options_that_the_pages_show_exist() -> None:

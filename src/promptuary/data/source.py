@@ -5,7 +5,8 @@ Files are read strictly: what is not UTF-8, not JSON or not of the header's widt
 a row that is guessed at or left out. Everything is streamed; a file may be larger than the memory.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -14,8 +15,9 @@ from typing import Any
 from promptuary import hub, samples
 from promptuary.data.lines import comma_separated, json_lines, tab_separated
 from promptuary.errors import DataError, SettingError, nearest
+from promptuary.tasks import chosen, located
 
-SAMPLE = "sample:"
+SAMPLE, TASK = "sample:", "task:"
 Pair = tuple[str, dict[str, Any]]
 
 
@@ -33,8 +35,11 @@ def rows(source: str, split: str | None = None) -> Iterator[Row]:
     Arguments:
         source: a file (`.jsonl`, `.json`, `.csv`, `.tsv`, each also with `.gz`, or `.parquet`), an embedded sample
             (`sample:intents/train`), a folder written by `datasets` (`folder:train`), or a data set of the hub
-            (`ag_news:train`, `nyu-mll/glue/sst2:train` with its configuration).
-        split: the part of a sample, folder or hub data set, instead of a name after `/` or `:`.
+            (`ag_news:train`, `nyu-mll/glue/sst2:train` with its configuration). `task:boolq/train` are the rows of
+            a named task in its first wording, `task:boolq/cloze/train` in another, from the folder that the
+            environment calls PROMPTUARY_DATA or else from the hub; `task:boolq/train:SOURCE` reads them as they were
+            published from any other source.
+        split: the part of a sample, task, folder or hub data set, instead of a name after `/` or `:`.
 
     Raises:
         SettingError: for a split of something that has none, or one that is missing.
@@ -43,11 +48,42 @@ def rows(source: str, split: str | None = None) -> Iterator[Row]:
     if source.startswith(SAMPLE):
         path = samples.path(source.removeprefix(SAMPLE), split)
         return _file(path, f"{SAMPLE}{path.parent.name}/{path.stem}")
+    if source.startswith(TASK):
+        return _not_empty(_worded(source.removeprefix(TASK), split), source)
     path = Path(source).expanduser()
     if _looks_like_file(source, path):
         _no_split(source, split)
         return _file(path, source)
     return _not_empty(_datasets(source, split), source)
+
+
+def _worded(source: str, split: str | None) -> Iterator[Row]:
+    """Rows of a named task, each made of a published row; rows of a split whose name begins with `train` teach."""
+    named, colon, given = source.partition(":")
+    name, *rest = named.split("/")
+    how, part = (rest[0], rest[1:]) if len(rest) > 1 else (None, rest)
+    task, wording = chosen(name if how is None else f"{name}/{how}")
+    if len(part) > 1 or (part and split is not None and part != [split]) or not (part or split):
+        raise SettingError(
+            f"'{TASK}{source}'{'' if split is None else f' with split={split!r}'}: expected {TASK}{name}/train, "
+            f"{TASK}{name}/{next(iter(task.wordings))}/train, or either with :FILE behind it."
+        )
+    [part_name] = part or [str(split)]
+    suffixes = [suffix + gz for suffix in READERS for gz in ("", ".gz")]
+    where = given if colon else located(task, part_name, os.environ.get("PROMPTUARY_DATA"), suffixes)
+    return _made(rows(where), lambda fields: wording.rows(fields, part_name.startswith("train")), task.name)
+
+
+def _made(given: Iterator[Row], make: Callable[[dict[str, Any]], Iterable[dict[str, Any]]], name: str) -> Iterator[Row]:
+    for row in given:
+        try:
+            made = list(make(row.fields))
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise DataError(
+                f"{row.place}: this is no row of {name!r} as it was published ({type(error).__name__}: {error})."
+            ) from error
+        for number, fields in enumerate(made, 1):
+            yield Row(fields, row.place if len(made) == 1 else f"{row.place}, part {number}")
 
 
 def _file(path: Path, source: str) -> Iterator[Row]:

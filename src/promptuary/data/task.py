@@ -113,19 +113,33 @@ class Task:
 
 
 def classification(
-    rows: Iterable[Row], *, name: str, text: str = "text", text_pair: str | None = None, label: str = "label"
+    rows: Iterable[Row],
+    *,
+    name: str,
+    text: str = "text",
+    text_pair: str | None = None,
+    label: str = "label",
+    classes: tuple[Label, ...] = (),
 ) -> Task:
     """A task with one class a row. The classes are those of the training rows, sorted; numbers by size.
+
+    Arguments:
+        classes: all classes in their order, where they are known; rows need not show each.
 
     Raises:
         DataError: for a row whose columns do not hold a text and a label, for labels of different types, for fewer
             than two classes.
     """
-    blank = Task(name, "classification", text, text_pair, label)
+    blank = Task(name, "classification", text, text_pair, label, classes)
     found: dict[Label, str] = {}
     for row in rows:
         blank.texts(row)
-        _collect(found, label_of(row, label), row.place)
+        if classes:
+            blank.index(row)
+        else:
+            _collect(found, label_of(row, label), row.place)
+    if classes:
+        return blank
     return Task(name, "classification", text, text_pair, label, _classes(found, label))
 
 

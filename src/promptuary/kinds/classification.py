@@ -68,7 +68,9 @@ class Classification(Kind):
 
     @classmethod
     def task(cls, rows: Iterable[Row], name: str, run: "Run") -> Task:
-        return classification(rows, name=name, text=run.text, text_pair=run.text_pair, label=run.label)
+        return classification(
+            rows, name=name, text=run.text, text_pair=run.text_pair, label=run.label, classes=run.classes
+        )
 
     @classmethod
     def begin(cls, run: "Run", backbone: "Backbone", task: Task, *, soft: int, columns: Sequence[str]) -> Self:
@@ -80,6 +82,7 @@ class Classification(Kind):
         return cls(
             max_length=run.max_length, readout=readout, pool=pool, words=words, template=run.template,
             columns=tuple(columns), blanks=plain.blanks, z_loss=run.z_loss if readout == "text" else 0.0,
+            named=run.named,
         )  # fmt: skip
 
     @classmethod
@@ -154,6 +157,7 @@ class Classification(Kind):
             )
         backbone, labels = model.backbone, self._labels(model.backbone, wording)
         pad, gold, said = backbone.tokenizer.pad_token_id or 0, list[int](), list[int]()
+        given, asked, values = list(rows), list[int](), wording.task.values
 
         def instances(rows: Iterable[Row], labelled: bool) -> Iterator["tuple[Instance, Batch]"]:
             for batch in Loader(wording.encode(rows, labelled=labelled), size, pad=pad).epoch(0):
@@ -164,10 +168,13 @@ class Classification(Kind):
             empty = dict.fromkeys((*wording.task.columns, *self.columns), CONTENTLESS)
             [(x, _)] = instances([Row(empty, CONTENTLESS)], labelled=False)
             labels = calibrated(model, x, labels)
-        for x, batch in instances(rows, labelled=True):
+        for x, batch in instances(given, labelled=True):
             said += MODES[mode](model, x, labels).label.tolist()
             gold += batch.labels.tolist() if batch.labels is not None else []
-        scores = _scored(gold, said, len(wording.task.values))
+            asked += batch.rows.tolist()
+        order = sorted(range(len(asked)), key=asked.__getitem__)
+        answers = [{"label": None if said[i] == -1 else values[said[i]]} for i in order]
+        scores = self.scored(_scored(gold, said, len(values)), [given[asked[i]] for i in order], answers)
         return {**scores, "illegal": illegal_rate(said), "n": len(gold)}
 
     @property

@@ -18,7 +18,8 @@ from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example
 from promptuary.data.source import Row
 from promptuary.data.task import Task
-from promptuary.errors import BackboneError, SettingError
+from promptuary.errors import BackboneError, CheckpointError, SettingError
+from promptuary.tasks import NamedTask, Wording, chosen
 
 if TYPE_CHECKING:
     from promptuary.backbones.backbone import Backbone
@@ -43,6 +44,7 @@ class Kind(BaseModel, ABC):
 
     Arguments:
         max_length: cut longer texts to so many tokens; `None` never cuts.
+        named: the named task and its wording (`promptuary.tasks`), which say what else is measured.
     """
 
     model_config = ConfigDict(frozen=True, strict=True)
@@ -56,6 +58,7 @@ class Kind(BaseModel, ABC):
     slow: ClassVar[bool] = False
 
     max_length: int | None
+    named: str | None = None
 
     @classmethod
     @abstractmethod
@@ -78,7 +81,7 @@ class Kind(BaseModel, ABC):
             SettingError: for settings that do not fit the task.
             BackboneError: for what the backbone cannot serve.
         """
-        return cls(max_length=run.max_length)
+        return cls(max_length=run.max_length, named=run.named)
 
     @classmethod
     def kept(cls, run: Mapping[str, Any], task: Task) -> Self:
@@ -86,9 +89,18 @@ class Kind(BaseModel, ABC):
 
         Raises:
             ValidationError: where a value is missing or of another type.
-            CheckpointError: where it does not fit the task.
+            CheckpointError: where it does not fit the task, or names one that is not known here.
         """
-        return cls.model_validate_json(json.dumps(dict(run)))
+        found = cls.model_validate_json(json.dumps(dict(run)))
+        try:
+            found.known()
+        except SettingError as error:
+            raise CheckpointError(str(error)) from error
+        return found
+
+    def known(self) -> tuple[NamedTask, Wording] | None:
+        """The named task and its wording, or `None` for a task of the user's own."""
+        return None if self.named is None else chosen(self.named)
 
     def wording(self, backbone: "Backbone", task: Task, room: int | None) -> Encoder:
         """How rows are written for the backbone, in the room that the prompt leaves."""
@@ -123,6 +135,16 @@ class Kind(BaseModel, ABC):
     def scores(self, task: Task, rows: Sequence[Row], answers: Sequence[Any]) -> Mapping[str, float]:
         """Scores of answers to labelled rows, from 0 to 1, by the names of `metrics`."""
 
+    def scored(
+        self, found: Mapping[str, float], rows: Sequence[Row], said: Sequence[Mapping[str, Any]]
+    ) -> Mapping[str, float]:
+        """The scores that were found, with what a named task measures of the same rows and answers."""
+        known = self.known()
+        if known is None:
+            return found
+        task, wording = known
+        return task.scores({**found, **wording.score([row.fields for row in rows], said)})
+
     def measure(
         self,
         model: "SoftPrompted",
@@ -147,7 +169,9 @@ class Kind(BaseModel, ABC):
                 own = batch.rows.tolist()
                 answers += self.answers(said, wording, [rows[i] for i in own], [examples[i] for i in own])
                 asked += own
-            return self.scores(wording.task, [rows[i] for i in asked], answers)
+            order = sorted(range(len(asked)), key=asked.__getitem__)
+            given, answers = [rows[asked[i]] for i in order], [answers[i] for i in order]
+            return self.scored(self.scores(wording.task, given, answers), given, [self.output(a) for a in answers])
 
         return measured
 

@@ -64,7 +64,7 @@ class Text(Kind):
             raise SettingError(f"task='text' with method={run.method!r}: without soft tokens there is nothing to tune.")
         return cls(
             max_length=run.max_length, template=run.template, columns=tuple(columns),
-            max_new_tokens=run.max_new_tokens, z_loss=run.z_loss,
+            max_new_tokens=run.max_new_tokens, z_loss=run.z_loss, named=run.named,
         )  # fmt: skip
 
     def wording(self, backbone: "Backbone", task: Task, room: int | None) -> Wording:
