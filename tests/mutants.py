@@ -42,6 +42,7 @@ SHOWN = ("tests/unit/test_page.py",)
 CHOSEN = ("tests/laws/test_choices.py",)
 READ = ("tests/laws/test_reading.py",)
 LATE = ("tests/laws/test_late.py",)
+MIXED = ("tests/laws/test_mixed.py",)
 ON_A_CPU = ("tests/laws/test_cpu_attention.py",)
 LAZY = ("tests/laws/test_lazy.py",)
 COUNTED = ("tests/laws/test_counts.py",)
@@ -94,7 +95,7 @@ MUTANTS = (
         INJECTED,
     ),
     Mutant("injections.py", "b p (heads k) -> b heads p k", "b p (k heads) -> b heads p k", INJECTED),
-    Mutant("injections.py", "keep=p.keep > 0, start", "keep=p.keep > -1, start", INJECTED),
+    Mutant("injections.py", "keys_values, keep = {}, p.keep > 0", "keys_values, keep = {}, p.keep > -1", INJECTED),
     Mutant("injections.py", "start=self.start)", "start=0)", INJECTED),
     Mutant(
         "injections.py",
@@ -157,11 +158,11 @@ MUTANTS = (
     # the hook
     Mutant(
         "backbones/attention.py",
-        "repeat(_rows(self.promise.call.keep, rows),",
-        "repeat(_rows(torch.ones_like(self.promise.call.keep), rows),",
+        "repeat(_rows(soft.keep, rows),",
+        "repeat(_rows(torch.ones_like(soft.keep), rows),",
         HOOKED,
     ),
-    Mutant("backbones/attention.py", "if mask is None and not self.promise.whole:", "if False:", HOOKED),
+    Mutant("backbones/attention.py", "if mask is None and not self.promise.whole(soft.keep):", "if False:", HOOKED),
     Mutant(
         "backbones/attention.py",
         "if mask is None and queries > 1 and getattr(module",
@@ -205,7 +206,7 @@ MUTANTS = (
     Mutant("backbones/attention.py", 'part_of[layer] if place == 0 else "cross"', "part_of[layer]", INJECTED),
     Mutant(
         "backbones/attention.py",
-        "_rows(call.layout.prompts.where(call.keep, length), rows)",
+        "_rows(call.layout.prompts.where(states.keep > 0, length), rows)",
         "_rows(call.layout.prompts, rows)",
         ROWS,
     ),
@@ -216,7 +217,7 @@ MUTANTS = (
         "given.repeat(rows // given.shape[0], *([1] * (given.dim() - 1)))",
         GENERATED,
     ),
-    Mutant("backbones/attention.py", "    @cached_property\n    def whole", "    @property\n    def whole", HOOKED),
+    Mutant("backbones/attention.py", "if id(keep) not in self.known:", "if True:", HOOKED),
     Mutant(
         "backbones/attention.py", "lowest = max(torch.finfo(query.dtype).min, ", "lowest = min(-float('inf'), ", CHOSEN
     ),
@@ -322,7 +323,7 @@ MUTANTS = (
     Mutant("pretrained.py", 'wanted.remove("inner.fill")', "wanted = wanted[:1]", PRETRAINED),
     Mutant("tuned.py", "if name not in STARTS}", "}", PRETRAINED),
     Mutant("tuning.py", "if setting in STARTS and value is not None else value", "if False else value", PRETRAINED),
-    Mutant("backbones/idle.py", "call.keep.sum(1)", "(call.keep | True).sum(1)", PRETRAINED),
+    Mutant("backbones/idle.py", "soft.keep.sum(1)", "torch.ones_like(soft.keep).sum(1)", PRETRAINED),
     # what is read
     Mutant("readouts/readout.py", 'frozenset({"encoder"} if shape.encodes else {"decoder"})', "shape.parts", READ),
     Mutant("readouts/verbalizers.py", "out.once(self.beginnings.logits)", "self.beginnings.logits(out)", READOUTS),
@@ -386,6 +387,62 @@ MUTANTS = (
     Mutant("backbones/attention.py", "(hidden, *made[1:]) if isinstance", "(hidden, *[None] * 2) if isinstance", LATE),
     Mutant("injections.py", "x.once(encoding, self.layer)", "encoding(x, self.layer)", LATE),
     Mutant("injections.py", "if not 0 < layer < shape.layers", "if not 0 <= layer < shape.layers", LATE),
+    Mutant(
+        "backbones/attention.py",
+        "call.layout.tokens.where(call.entry.mask, given",
+        "call.layout.tokens.where(call.entry.mask | True, given",
+        LATE,
+    ),
+    # rows under different prompts in one pass
+    Mutant(
+        "mixing.py",
+        "call.start, call.until, call.entry and call.entry.layer",
+        "call.until, call.entry and call.entry.layer",
+        MIXED,
+    ),
+    Mutant("mixing.py", "call.start, call.until, call.entry and call.entry.layer", "call.start", MIXED),
+    Mutant("mixing.py", "shares[n].rows * how.sequences", "shares[n].rows", MIXED),
+    Mutant("mixing.py", "is not shares[0].model.backbone:", "is None:", MIXED),
+    Mutant(
+        "mixing.py",
+        "slice(first, first + share.rows), first + share.rows",
+        "slice(first, first + share.rows), first",
+        MIXED,
+    ),
+    Mutant("mixing.py", "out.targets[rows, :choices, :steps]", "out.targets[rows]", MIXED),
+    Mutant("mixing.py", "out.hidden[rows, : share.x.ids.shape[1]]", "out.hidden[rows]", MIXED),
+    Mutant("mixing.py", ", fed=max(t.ids.shape[1] * (t.ids.shape[2] - 1) for t in given))", ")", MIXED),
+    Mutant(
+        "mixing.py",
+        "max(t.ids.shape[1] * (t.ids.shape[2] - 1) for t in given)",
+        "min(t.ids.shape[1] * (t.ids.shape[2] - 1) for t in given)",
+        MIXED,
+    ),
+    Mutant("mixing.py", "if layout.placed is not None:\n        return", "if False:\n        return", MIXED),
+    Mutant(
+        "mixing.py", "        if any(layout.placed is not None for layout in layouts)\n", "        if False\n", MIXED
+    ),
+    Mutant(
+        "mixing.py",
+        "keeps[known] = _stack([kv.keep for kv in own])",
+        "keeps[known] = _stack([kv.keep | True for kv in own])",
+        MIXED,
+    ),
+    Mutant(
+        "mixing.py",
+        "tuple(id(kv.keep) if index in c.keys_values else None",
+        "tuple(1 if index in c.keys_values else 2",
+        MIXED,
+    ),
+    Mutant("mixing.py", "some.keep.new_zeros(rows, length))", "some.keep.new_ones(rows, length))", MIXED),
+    Mutant("mixing.py", "_stack([e.mask for e in entries])", "_stack([e.mask | True for e in entries])", MIXED),
+    Mutant("mixing.py", "for size in reversed(missing)", "for size in missing", MIXED),
+    Mutant("backbones/packing.py", "if targets.fed is None else targets.fed)", "if True else 0)", MIXED),
+    Mutant(
+        "backbones/packing.py", "None if layout.placed is None else at(F.pad", "None if True else at(F.pad", DECIDED
+    ),
+    Mutant("backbones/padding.py", "None if layout.placed is None else layout.placed[:, :length]", "None", DECIDED),
+    Mutant("backbones/encoder_decoder.py", "keep.repeat_interleave(times, 0)", "keep.repeat(times, 1)", MIXED),
     # attention with gradients in bfloat16 on a CPU
     Mutant("backbones/cpu_attention.py", "mask.repeat(1, 1, each, 1)", "mask.repeat_interleave(each, 2)", ON_A_CPU),
     Mutant("backbones/cpu_attention.py", "b (h g) q k -> b h (g q) k", "b (g h) q k -> b h (g q) k", ON_A_CPU),
