@@ -43,6 +43,9 @@ CHOSEN = ("tests/laws/test_choices.py",)
 READ = ("tests/laws/test_reading.py",)
 LATE = ("tests/laws/test_late.py",)
 MIXED = ("tests/laws/test_mixed.py",)
+COLLATED = ("tests/unit/data/test_collate.py",)
+BANKED = ("tests/unit/test_bank.py",)
+TOGETHER = ("tests/unit/test_ensembles.py",)
 ON_A_CPU = ("tests/laws/test_cpu_attention.py",)
 LAZY = ("tests/laws/test_lazy.py",)
 COUNTED = ("tests/laws/test_counts.py",)
@@ -391,7 +394,7 @@ MUTANTS = (
         "backbones/attention.py",
         "call.layout.tokens.where(call.entry.mask, given",
         "call.layout.tokens.where(call.entry.mask | True, given",
-        LATE,
+        MIXED,
     ),
     # rows under different prompts in one pass
     Mutant(
@@ -443,6 +446,25 @@ MUTANTS = (
     ),
     Mutant("backbones/padding.py", "None if layout.placed is None else layout.placed[:, :length]", "None", DECIDED),
     Mutant("backbones/encoder_decoder.py", "keep.repeat_interleave(times, 0)", "keep.repeat(times, 1)", MIXED),
+    Mutant("bank.py", "tuned.backbone is not self.backbone:", "False:", BANKED),
+    Mutant("bank.py", "writing and writing.how", "bool(writing)", BANKED),
+    Mutant("bank.py", "(own[0].tuned.precision, writing", "(writing", BANKED),
+    Mutant("bank.py", " + one.tuned.model.generator.length for", " for", BANKED),
+    Mutant(
+        "bank.py", "sorted((own[n] for n in numbers), key=lambda one: one.name)", "[own[n] for n in numbers]", BANKED
+    ),
+    Mutant("bank.py", "islice(remaining, WINDOW)", "remaining", BANKED),
+    Mutant("bank.py", "loss * count for loss, count in losses)", "loss for loss, count in losses)", BANKED),
+    Mutant(
+        "data/collate.py",
+        "(len(found[-1]) + 1) * lengths",
+        "len(found[-1]) * lengths",
+        ("tests/unit/data/test_collate.py",),
+    ),
+    Mutant("ensembles.py", "(votes[c], means[c], -c)", "(votes[c], -c, means[c])", TOGETHER),
+    Mutant("ensembles.py", "(votes[c], means[c], -c)", "(votes[c], means[c], c)", TOGETHER),
+    Mutant("ensembles.py", "(own[c], -c)", "(own[c], c)", TOGETHER),
+    Mutant("ensembles.py", "math.log(max(p, sys.float_info.min))", "p", TOGETHER),
     # attention with gradients in bfloat16 on a CPU
     Mutant("backbones/cpu_attention.py", "mask.repeat(1, 1, each, 1)", "mask.repeat_interleave(each, 2)", ON_A_CPU),
     Mutant("backbones/cpu_attention.py", "b (h g) q k -> b h (g q) k", "b (g h) q k -> b h (g q) k", ON_A_CPU),

@@ -85,21 +85,6 @@ def taken(model: SoftPrompted, out: Output, texts: Sequence[Text], side: Side, *
     ]
 
 
-@pytest.mark.parametrize(("family", "one", "other"), pairs(KINDS, FOUR))
-@torch.no_grad()
-def test_a_row_of_a_mixed_batch_is_that_row_alone(family: str, one: str, other: str) -> None:
-    models = tuned(family, one, 0), tuned(family, other, 1)
-    for side in SIDES:
-        # Both have texts to score, of different number and length; or only the second; or none.
-        for scored in ((True, True), (False, True), (False, False))[2 * (family == "bert") :]:
-            texts = [continued(t, s) for t, s in zip(TEXTS, STEPS, strict=True)]
-            given = list(zip(models, texts, scored, strict=True))
-            said = run([share(m, t, side, scored=s) for m, t, s in given])
-            for (model, rows, asked), out in zip(given, said, strict=True):
-                for row, found in zip(rows, taken(model, out, rows, side, scored=asked), strict=True):
-                    assert distance(found, answers(model, [row], scored=asked)[0]) <= EXACT
-
-
 @pytest.mark.parametrize("family", FOUR)
 @torch.no_grad()
 def test_all_methods_mix_in_one_batch_in_any_order(family: str) -> None:
@@ -121,23 +106,6 @@ def test_the_backbone_runs_once(family: str, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(models[0].backbone, "run", lambda call, t: runs.append(len(call.layout.mask)) or plain(call, t))
     run(shares)
     assert runs == [len(FEW) * len(TEXTS[0])]
-
-
-@pytest.mark.parametrize(("family", "one", "other"), pairs(FEW, ("t5", "gpt2", "llama")))
-@torch.no_grad()
-def test_a_mixed_batch_generates_what_each_row_generates_alone(family: str, one: str, other: str) -> None:
-    models = tuned(family, one, 0), tuned(family, other, 1)
-    ways = (
-        Generation(max_new_tokens=8, end=()),
-        Generation(max_new_tokens=5, end=(), cache="static"),
-        Generation(max_new_tokens=5, end=(), beams=3, sequences=2),
-        Generation(max_new_tokens=4, end=(), sampling=Sampling(top_k=1), sequences=2),
-    )
-    for how, side in zip(ways, (*SIDES, "left"), strict=True):
-        said = generate([share(m, t, side) for m, t in zip(models, TEXTS, strict=True)], how)
-        for model, rows, ids in zip(models, TEXTS, said, strict=True):
-            alone = [model.backbone.generate(model.call(share(model, [row], "right").x), how) for row in rows]
-            assert torch.equal(ids, torch.cat(alone))
 
 
 @pytest.mark.parametrize("family", ["t5", "gpt2", "llama"])
@@ -266,3 +234,35 @@ def test_nothing_is_said_of_no_rows_and_one_call_is_itself() -> None:
     one: Any = share(tuned("gpt2", "p-tuning-v2", 0), TEXTS[0], "right")
     call = one.model.call(one.x)
     assert stacked([call]) is call
+
+
+@pytest.mark.parametrize(("family", "one", "other"), pairs(KINDS, FOUR))
+@torch.no_grad()
+def test_a_row_of_a_mixed_batch_is_that_row_alone(family: str, one: str, other: str) -> None:
+    models = tuned(family, one, 0), tuned(family, other, 1)
+    for side in SIDES:
+        # Both have texts to score, of different number and length; or only the second; or none.
+        for scored in ((True, True), (False, True), (False, False))[2 * (family == "bert") :]:
+            texts = [continued(t, s) for t, s in zip(TEXTS, STEPS, strict=True)]
+            given = list(zip(models, texts, scored, strict=True))
+            said = run([share(m, t, side, scored=s) for m, t, s in given])
+            for (model, rows, asked), out in zip(given, said, strict=True):
+                for row, found in zip(rows, taken(model, out, rows, side, scored=asked), strict=True):
+                    assert distance(found, answers(model, [row], scored=asked)[0]) <= EXACT
+
+
+@pytest.mark.parametrize(("family", "one", "other"), pairs(FEW, ("t5", "gpt2", "llama")))
+@torch.no_grad()
+def test_a_mixed_batch_generates_what_each_row_generates_alone(family: str, one: str, other: str) -> None:
+    models = tuned(family, one, 0), tuned(family, other, 1)
+    ways = (
+        Generation(max_new_tokens=8, end=()),
+        Generation(max_new_tokens=5, end=(), cache="static"),
+        Generation(max_new_tokens=5, end=(), beams=3, sequences=2),
+        Generation(max_new_tokens=4, end=(), sampling=Sampling(top_k=1), sequences=2),
+    )
+    for how, side in zip(ways, (*SIDES, "left"), strict=True):
+        said = generate([share(m, t, side) for m, t in zip(models, TEXTS, strict=True)], how)
+        for model, rows, ids in zip(models, TEXTS, said, strict=True):
+            alone = [model.backbone.generate(model.call(share(model, [row], "right").x), how) for row in rows]
+            assert torch.equal(ids, torch.cat(alone))
