@@ -389,7 +389,8 @@ def predict(
 ) -> None:
     """Answer the rows of a file.
 
-    By one prompt, or each row by the prompt that it names (--by). A stream: rows keep their order, and memory stays constant.
+    By one prompt, or each row by the prompt that it names (--by). A stream: rows keep their order, and memory stays
+    constant.
     """
     from promptuary.data.source import rows
 
