@@ -44,6 +44,7 @@ READ = ("tests/laws/test_reading.py",)
 LATE = ("tests/laws/test_late.py",)
 MIXED = ("tests/laws/test_mixed.py",)
 COLLATED = ("tests/unit/data/test_collate.py",)
+BLENDED = ("tests/unit/data/test_mixture.py",)
 BANKED = ("tests/unit/test_bank.py",)
 TOGETHER = ("tests/unit/test_ensembles.py",)
 ON_A_CPU = ("tests/laws/test_cpu_attention.py",)
@@ -461,6 +462,10 @@ MUTANTS = (
         "len(found[-1]) * lengths",
         ("tests/unit/data/test_collate.py",),
     ),
+    Mutant("data/mixture.py", "size ** (1 / temperature)", "size**temperature", BLENDED),
+    Mutant("data/mixture.py", "draw.sample(range(rows), rows)", "draw.choices(range(rows), k=rows)", BLENDED),
+    Mutant("data/mixture.py", "{self.seed}/{number}", "{self.seed}", BLENDED),
+    Mutant("data/mixture.py", "self.pad, task=task)", "self.pad)", BLENDED),
     Mutant("ensembles.py", "(votes[c], means[c], -c)", "(votes[c], -c, means[c])", TOGETHER),
     Mutant("ensembles.py", "(votes[c], means[c], -c)", "(votes[c], means[c], c)", TOGETHER),
     Mutant("ensembles.py", "(own[c], -c)", "(own[c], c)", TOGETHER),
