@@ -439,7 +439,6 @@ MUTANTS = (
         MIXED,
     ),
     Mutant("mixing.py", "some.keep.new_zeros(rows, length))", "some.keep.new_ones(rows, length))", MIXED),
-    Mutant("mixing.py", "_stack([e.mask for e in entries])", "_stack([e.mask | True for e in entries])", MIXED),
     Mutant("mixing.py", "for size in reversed(missing)", "for size in missing", MIXED),
     Mutant("backbones/packing.py", "if targets.fed is None else targets.fed)", "if True else 0)", MIXED),
     Mutant(

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from promptuary.backbones.generation import Generation, Sampling
 from promptuary.errors import BackboneError, SettingError
-from promptuary.injections import KeyValues
+from promptuary.injections import KeyValues, Late
 from promptuary.methods import METHODS
 from promptuary.mixing import Share, generate, run, stacked
 from promptuary.model import SoftPrompted
-from promptuary.values import Output, Targets
-from tests.answers import EXACT, Answer, Given, answers, distance, gap, small
+from promptuary.placements import Split
+from promptuary.values import Call, KeyValue, Layout, Output, Targets
+from tests.answers import BFLOAT16, EXACT, Answer, Given, answers, distance, gap, small
 from tests.backbones import FAMILIES, backbone
 from tests.laws.checks import REFUSED, loss_of, trainable
 from tests.laws.test_generation import backbone as untied
@@ -78,7 +79,8 @@ def taken(model: SoftPrompted, out: Output, texts: Sequence[Text], side: Side, *
         assert out.targets is None
         return [Answer(states[row, at], []) for row, at in enumerate(columns)]
     assert out.targets is not None
-    scores, steps = out.logits(out.targets), pad_targets(texts, side)[1]
+    scores, (targets, steps) = out.logits(out.targets), pad_targets(texts, side)
+    assert scores.shape[:3] == targets.ids.shape
     return [
         Answer(states[row, at], [scores[row, i, own] for i, own in enumerate(steps[row])])
         for row, at in enumerate(columns)
@@ -203,6 +205,68 @@ def test_a_prefix_that_counts_on_has_a_pass_of_its_own() -> None:
             assert distance(found, answers(model, [row], scored=False)[0]) <= EXACT
     with pytest.raises(SettingError, match="A stream is of one pass"):
         generate([share(m, TEXTS[0], "right") for m in models], Generation(), streamer=Told())
+
+
+@pytest.mark.parametrize("family", ["bert", "t5"])
+@torch.no_grad()
+def test_prompts_that_join_late_share_a_pass_wherever_they_stand(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    b = untied(family) if family == "t5" else backbone(family)
+
+    def late(length: int, before: int) -> SoftPrompted:
+        values = torch.randn(length, b.shape.hidden, generator=torch.Generator().manual_seed(length))
+        return SoftPrompted(b, Given(values), Late(b.shape, 1, Split(before))).eval()
+
+    models, texts = (late(2, 0), tuned(family, "prompt-tuning", 0), late(4, 1)), (TEXTS[0], TEXTS[0], TEXTS[1])
+    shares = [share(m, t, "left") for m, t in zip(models, texts, strict=True)]
+    expected = [[answers(m, [row], scored=False)[0] for row in t] for m, t in zip(models, texts, strict=True)]
+    runs: list[bool] = []
+    plain = b.run
+    monkeypatch.setattr(b, "run", lambda call, *t: runs.append(call.until is None) or plain(call, *t))
+    said = run(shares)
+    assert sum(runs) == 2
+    for model, rows, out, own in zip(models, texts, said, expected, strict=True):
+        for found, alone in zip(taken(model, out, rows, "left", scored=False), own, strict=True):
+            assert distance(found, alone) <= EXACT
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "t5"])
+@torch.no_grad()
+def test_in_bfloat16_a_row_of_a_mixed_batch_is_that_row_alone(family: str) -> None:
+    b = backbone(family, dtype=torch.bfloat16)
+    models = [SoftPrompted(b, m.generator, m.injection).eval() for m in (tuned(family, kind, 1) for kind in FEW)]
+    said = run([share(m, TEXTS[1], "left") for m in models])
+    for model, out in zip(models, said, strict=True):
+        for row, found in zip(TEXTS[1], taken(model, out, TEXTS[1], "left", scored=False), strict=True):
+            assert distance(found, answers(model, [row], scored=False)[0]) <= 4 * BFLOAT16
+
+
+@pytest.mark.parametrize("family", FOUR)
+@torch.no_grad()
+def test_absent_slots_of_a_prefix_stay_absent(family: str) -> None:
+    b = tuned(family, "p-tuning-v2", 1).backbone
+    inject = KeyValues(b.shape)
+    values = torch.randn(3, inject.width, generator=torch.Generator().manual_seed(1))
+    gone = SoftPrompted(b, Given(values, torch.tensor([1.0, 0.0, 1.0])), inject).eval()
+    models = (gone, tuned(family, "p-tuning-v2", 1), tuned(family, "frozen", 0))
+    said = run([share(m, TEXTS[0], "left") for m in models])
+    for model, out in zip(models, said, strict=True):
+        for row, found in zip(TEXTS[0], taken(model, out, TEXTS[0], "left", scored=False), strict=True):
+            assert distance(found, answers(model, [row], scored=False)[0]) <= EXACT
+
+
+def test_layers_with_the_same_slots_share_them_and_others_do_not() -> None:
+    def call(prompt: int, *keeps: Tensor) -> Call:
+        columns = torch.arange(2)[None]
+        layout = Layout(torch.ones(1, 2, 3), columns > -1, columns * 0, columns, columns[:, :0])
+        keys = torch.ones(1, 1, prompt, 2)
+        return Call(layout, {i: KeyValue(keys, keys, keep) for i, keep in enumerate(keeps)})
+
+    some, none, short = torch.tensor([[True, False, True]]), torch.tensor([[False] * 3]), torch.tensor([[True]])
+    found = stacked([call(3, some, none, some), call(1, short, short, short), call(1)]).keys_values
+    assert found[0].keep is found[2].keep
+    for layer, first in ((0, some), (1, none)):
+        assert found[layer].keep.tolist() == [first[0].tolist(), [True, False, False], [False] * 3]
+    assert found[0].key[:, 0, :, 0].tolist() == [[1, 1, 1], [1, 0, 0], [0, 0, 0]]
 
 
 @torch.no_grad()
