@@ -43,6 +43,11 @@ CHOSEN = ("tests/laws/test_choices.py",)
 READ = ("tests/laws/test_reading.py",)
 LATE = ("tests/laws/test_late.py",)
 MULTIPLIED = ("tests/laws/test_cpu_linear.py",)
+MIXED = ("tests/laws/test_mixed.py",)
+COLLATED = ("tests/unit/data/test_collate.py",)
+BLENDED = ("tests/unit/data/test_mixture.py",)
+BANKED = ("tests/unit/test_bank.py",)
+TOGETHER = ("tests/unit/test_ensembles.py",)
 ON_A_CPU = ("tests/laws/test_cpu_attention.py",)
 LAZY = ("tests/laws/test_lazy.py",)
 COUNTED = ("tests/laws/test_counts.py",)
@@ -98,7 +103,7 @@ MUTANTS = (
         INJECTED,
     ),
     Mutant("injections.py", "b p (heads k) -> b heads p k", "b p (k heads) -> b heads p k", INJECTED),
-    Mutant("injections.py", "keep=p.keep > 0, start", "keep=p.keep > -1, start", INJECTED),
+    Mutant("injections.py", "keys_values, keep = {}, p.keep > 0", "keys_values, keep = {}, p.keep > -1", INJECTED),
     Mutant("injections.py", "start=self.start)", "start=0)", INJECTED),
     Mutant(
         "injections.py",
@@ -161,11 +166,11 @@ MUTANTS = (
     # the hook
     Mutant(
         "backbones/attention.py",
-        "repeat(_rows(self.promise.call.keep, rows),",
-        "repeat(_rows(torch.ones_like(self.promise.call.keep), rows),",
+        "repeat(_rows(soft.keep, rows),",
+        "repeat(_rows(torch.ones_like(soft.keep), rows),",
         HOOKED,
     ),
-    Mutant("backbones/attention.py", "if mask is None and not self.promise.whole:", "if False:", HOOKED),
+    Mutant("backbones/attention.py", "if mask is None and not self.promise.whole(soft.keep):", "if False:", HOOKED),
     Mutant(
         "backbones/attention.py",
         "if mask is None and queries > 1 and getattr(module",
@@ -209,7 +214,7 @@ MUTANTS = (
     Mutant("backbones/attention.py", 'part_of[layer] if place == 0 else "cross"', "part_of[layer]", INJECTED),
     Mutant(
         "backbones/attention.py",
-        "_rows(call.layout.prompts.where(call.keep, length), rows)",
+        "_rows(call.layout.prompts.where(states.keep > 0, length), rows)",
         "_rows(call.layout.prompts, rows)",
         ROWS,
     ),
@@ -220,7 +225,7 @@ MUTANTS = (
         "given.repeat(rows // given.shape[0], *([1] * (given.dim() - 1)))",
         GENERATED,
     ),
-    Mutant("backbones/attention.py", "    @cached_property\n    def whole", "    @property\n    def whole", HOOKED),
+    Mutant("backbones/attention.py", "if id(keep) not in self.known:", "if True:", HOOKED),
     Mutant(
         "backbones/attention.py", "lowest = max(torch.finfo(query.dtype).min, ", "lowest = min(-float('inf'), ", CHOSEN
     ),
@@ -325,8 +330,8 @@ MUTANTS = (
     Mutant("pretrained.py", 'if not name.endswith("touched")]', "]", PRETRAINED),
     Mutant("pretrained.py", 'wanted.remove("inner.fill")', "wanted = wanted[:1]", PRETRAINED),
     Mutant("tuned.py", "if name not in STARTS}", "}", PRETRAINED),
-    Mutant("tuning.py", "if setting in STARTS and value is not None else value", "if False else value", PRETRAINED),
-    Mutant("backbones/idle.py", "call.keep.sum(1)", "(call.keep | True).sum(1)", PRETRAINED),
+    Mutant("tuning.py", "if setting not in STARTS or value is None:", "if True:", PRETRAINED),
+    Mutant("backbones/idle.py", "soft.keep.sum(1)", "torch.ones_like(soft.keep).sum(1)", PRETRAINED),
     # what is read
     Mutant("readouts/readout.py", 'frozenset({"encoder"} if shape.encodes else {"decoder"})', "shape.parts", READ),
     Mutant("readouts/verbalizers.py", "out.once(self.beginnings.logits)", "self.beginnings.logits(out)", READOUTS),
@@ -406,6 +411,84 @@ MUTANTS = (
         "_product(input, weight, None)\n\n\nclass",
         MULTIPLIED,
     ),
+    Mutant(
+        "backbones/attention.py",
+        "call.layout.tokens.where(call.entry.mask, given",
+        "call.layout.tokens.where(call.entry.mask | True, given",
+        MIXED,
+    ),
+    # rows under different prompts in one pass
+    Mutant(
+        "mixing.py",
+        "call.start, call.until, call.entry and call.entry.layer",
+        "call.until, call.entry and call.entry.layer",
+        MIXED,
+    ),
+    Mutant("mixing.py", "call.start, call.until, call.entry and call.entry.layer", "call.start", MIXED),
+    Mutant("mixing.py", "shares[n].rows * how.sequences", "shares[n].rows", MIXED),
+    Mutant("mixing.py", "is not shares[0].model.backbone:", "is None:", MIXED),
+    Mutant(
+        "mixing.py",
+        "slice(first, first + share.rows), first + share.rows",
+        "slice(first, first + share.rows), first",
+        MIXED,
+    ),
+    Mutant("mixing.py", "out.targets[rows, :choices, :steps]", "out.targets[rows]", MIXED),
+    Mutant("mixing.py", "out.hidden[rows, : share.x.ids.shape[1]]", "out.hidden[rows]", MIXED),
+    Mutant("mixing.py", ", fed=max(t.ids.shape[1] * (t.ids.shape[2] - 1) for t in given))", ")", MIXED),
+    Mutant(
+        "mixing.py",
+        "max(t.ids.shape[1] * (t.ids.shape[2] - 1) for t in given)",
+        "min(t.ids.shape[1] * (t.ids.shape[2] - 1) for t in given)",
+        MIXED,
+    ),
+    Mutant("mixing.py", "if layout.placed is not None:\n        return", "if False:\n        return", MIXED),
+    Mutant(
+        "mixing.py", "        if any(layout.placed is not None for layout in layouts)\n", "        if False\n", MIXED
+    ),
+    Mutant(
+        "mixing.py",
+        "keeps[known] = _stack([kv.keep for kv in own])",
+        "keeps[known] = _stack([kv.keep | True for kv in own])",
+        MIXED,
+    ),
+    Mutant(
+        "mixing.py",
+        "tuple(id(kv.keep) if index in c.keys_values else None",
+        "tuple(1 if index in c.keys_values else 2",
+        MIXED,
+    ),
+    Mutant("mixing.py", "some.keep.new_zeros(rows, length))", "some.keep.new_ones(rows, length))", MIXED),
+    Mutant("mixing.py", "for size in reversed(missing)", "for size in missing", MIXED),
+    Mutant("backbones/packing.py", "if targets.fed is None else targets.fed)", "if True else 0)", MIXED),
+    Mutant(
+        "backbones/packing.py", "None if layout.placed is None else at(F.pad", "None if True else at(F.pad", DECIDED
+    ),
+    Mutant("backbones/padding.py", "None if layout.placed is None else layout.placed[:, :length]", "None", DECIDED),
+    Mutant("backbones/encoder_decoder.py", "keep.repeat_interleave(times, 0)", "keep.repeat(times, 1)", MIXED),
+    Mutant("bank.py", "tuned.backbone is not self.backbone:", "False:", BANKED),
+    Mutant("bank.py", "writing and writing.how", "bool(writing)", BANKED),
+    Mutant("bank.py", "(own[0].tuned.precision, writing", "(writing", BANKED),
+    Mutant("bank.py", " + one.tuned.model.generator.length for", " for", BANKED),
+    Mutant(
+        "bank.py", "sorted((own[n] for n in numbers), key=lambda one: one.name)", "[own[n] for n in numbers]", BANKED
+    ),
+    Mutant("bank.py", "islice(remaining, WINDOW)", "remaining", BANKED),
+    Mutant("bank.py", "loss * count for loss, count in losses)", "loss for loss, count in losses)", BANKED),
+    Mutant(
+        "data/collate.py",
+        "(len(found[-1]) + 1) * lengths",
+        "len(found[-1]) * lengths",
+        ("tests/unit/data/test_collate.py",),
+    ),
+    Mutant("data/mixture.py", "size ** (1 / temperature)", "size**temperature", BLENDED),
+    Mutant("data/mixture.py", "draw.sample(range(rows), rows)", "draw.choices(range(rows), k=rows)", BLENDED),
+    Mutant("data/mixture.py", "{self.seed}/{number}", "{self.seed}", BLENDED),
+    Mutant("data/mixture.py", "self.pad, task=task)", "self.pad)", BLENDED),
+    Mutant("ensembles.py", "(votes[c], means[c], -c)", "(votes[c], -c, means[c])", TOGETHER),
+    Mutant("ensembles.py", "(votes[c], means[c], -c)", "(votes[c], means[c], c)", TOGETHER),
+    Mutant("ensembles.py", "(own[c], -c)", "(own[c], c)", TOGETHER),
+    Mutant("ensembles.py", "math.log(max(p, sys.float_info.min))", "p", TOGETHER),
     # attention with gradients in bfloat16 on a CPU
     Mutant("backbones/cpu_attention.py", "mask.repeat(1, 1, each, 1)", "mask.repeat_interleave(each, 2)", ON_A_CPU),
     Mutant("backbones/cpu_attention.py", "b (h g) q k -> b h (g q) k", "b (g h) q k -> b h (g q) k", ON_A_CPU),

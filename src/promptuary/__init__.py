@@ -10,6 +10,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from promptuary.backbones.load import available, load, wrap
+    from promptuary.bank import Bank, open_bank
+    from promptuary.ensembles import Ensemble
     from promptuary.methods import METHODS
     from promptuary.model import SoftPrompted
     from promptuary.pretraining import Pretraining, pretrain
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "METHODS": "promptuary.methods",
     "Answer": "promptuary.tuned",
+    "Bank": "promptuary.bank",
+    "Ensemble": "promptuary.ensembles",
     "Outcome": "promptuary.tuning",
     "Pretraining": "promptuary.pretraining",
     "Run": "promptuary.specs",
@@ -27,6 +31,7 @@ _HOMES = {
     "Tuned": "promptuary.tuned",
     "available": "promptuary.backbones.load",
     "load": "promptuary.backbones.load",
+    "open_bank": "promptuary.bank",
     "open_prompt": "promptuary.tuned",
     "pretrain": "promptuary.pretraining",
     "tune": "promptuary.tuning",
@@ -36,6 +41,8 @@ _HOMES = {
 __all__ = [
     "METHODS",
     "Answer",
+    "Bank",
+    "Ensemble",
     "Outcome",
     "Pretraining",
     "Run",
@@ -43,6 +50,7 @@ __all__ = [
     "Tuned",
     "available",
     "load",
+    "open_bank",
     "open_prompt",
     "pretrain",
     "tune",

@@ -6,7 +6,7 @@ Heavy imports are local to the commands, so that `promptuary --help` answers at 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
@@ -321,13 +321,28 @@ def evaluate(
     decode: Annotated[
         str | None, typer.Option(help="For prompts that write their classes: free, rank, calibrated, constrained.")
     ] = None,
+    ensemble: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Another prompt of the same task, whose answers are combined with the first one's (repeatable)."
+        ),
+    ] = None,
+    rule: Annotated[
+        str, typer.Option(help="How an ensemble's answers are combined: vote (majority), mean (log-probability).")
+    ] = "vote",
     batch: Annotated[int, typer.Option(min=1, help="Rows a pass.")] = 64,
     as_json: AsJson = False,
 ) -> None:
-    """Score a prompt on labelled rows."""
+    """Score a prompt on labelled rows, or several as an ensemble."""
     from promptuary.data.source import rows
+    from promptuary.errors import SettingError
 
     given = rows(data)  # a file that is not there is told before a model is loaded
+    if ensemble:
+        if decode is not None:
+            raise SettingError(f"--decode {decode} is of one prompt. Leave it out, or evaluate the prompts one by one.")
+        _print_ensemble([folder, *ensemble], data, rule, backbone, device, as_json)
+        return
     tuned = _opened(folder, backbone, device)
     scores = tuned.evaluate(given, batch=batch) if decode is None else tuned.decode(given, mode=decode, batch=batch)
     if as_json:
@@ -336,32 +351,69 @@ def evaluate(
     table = Table(title=f"{folder} on {data}")
     for name in scores:
         table.add_column(name, justify="right")
-    table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in scores.values()))
+    table.add_row(*map(_number, scores.values()))
     out.print(table)
+
+
+def _print_ensemble(
+    folders: list[Path], data: str, rule: str, backbone: str | None, device: str | None, as_json: bool
+) -> None:
+    from promptuary.bank import open_bank
+    from promptuary.data.source import rows
+    from promptuary.ensembles import Ensemble
+
+    bank = open_bank({str(folder): folder for folder in folders}, backbone=backbone, device=device or "auto")
+    scores = Ensemble(bank, rule=rule).evaluate(rows(data))
+    if as_json:
+        print(json.dumps(scores))
+        return
+    members = scores.pop("members")
+    table = Table(title=f"{len(bank)} prompts on {data}")
+    table.add_column("prompt", overflow="fold")
+    for name in scores:
+        table.add_column(name, justify="right")
+    for title, own in [*members.items(), (f"together ({rule})", scores)]:
+        table.add_row(title, *(_number(own[name]) if name in own else "" for name in scores))
+    out.print(table)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 @app.command()
 @_told
 def predict(
-    folder: Folder,
+    folder: Annotated[
+        Path, typer.Argument(help="The folder that `tune --out` wrote; with --by one that holds such folders.")
+    ],
     input: Annotated[str, typer.Option(help="Rows with the columns the prompt was tuned on.")],
     output: Annotated[Path, typer.Option(help="A JSONL file: the input's fields with those of the answer.")],
     backbone: Backbone = None,
     device: Device = None,
+    by: Annotated[str | None, typer.Option(help="The column that names each row's prompt, a folder in FOLDER.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Rows a pass.")] = 64,
+    tokens: Annotated[int, typer.Option(min=1, help="With --by, instead of --batch: tokens a pass.")] = 4096,
 ) -> None:
     """Answer the rows of a file.
 
-    A stream: rows keep their order, and memory stays constant.
+    By one prompt, or each row by the prompt that it names (--by). A stream: rows keep their order, and memory stays
+    constant.
     """
     from promptuary.data.source import rows
 
     given = rows(input)
-    tuned = _opened(folder, backbone, device)
+    if by is None:
+        said = partial(_opened(folder, backbone, device).outputs, batch=batch)
+    else:
+        from promptuary.bank import open_bank, prompts_in
+
+        bank = open_bank(prompts_in(folder), backbone=backbone, device=device or "auto")
+        said = partial(bank.outputs, by=by, tokens=tokens)
 
     from promptuary.predicting import write_predictions
 
-    count, seconds = write_predictions(tuned, given, output, batch=batch, console=err)
+    count, seconds = write_predictions(said, given, output, console=err)
     err.print(f"{count:,} rows in {seconds:.1f} s -> {output}")
 
 

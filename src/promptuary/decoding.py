@@ -10,6 +10,7 @@ used.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -147,10 +148,22 @@ def _trie(texts: Sequence[tuple[int, ...]], end: int) -> dict[tuple[int, ...], l
     return following
 
 
+@dataclass(frozen=True, eq=False)
+class Writing:
+    """How the answers of a task are written, and what the token ids that were written say, row by row."""
+
+    how: Generation
+    said: Callable[[Int[Tensor, "rows steps"]], list[Any]]
+
+
 def generated(model: SoftPrompted, x: Instance, how: Generation, end: int) -> list[tuple[int, ...]]:
     """The token ids of each row's text, without its end."""
     with torch.no_grad():
-        ids = model.backbone.generate(model.call(x), how)
+        return ended(model.backbone.generate(model.call(x), how), end)
+
+
+def ended(ids: Int[Tensor, "rows steps"], end: int) -> list[tuple[int, ...]]:
+    """The token ids of each row up to its end."""
     return [_until(row, end) for row in ids.tolist()]
 
 

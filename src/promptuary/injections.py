@@ -83,7 +83,7 @@ class HiddenStates(Placed):
         # What stands at the embedding level is overwritten before the first layer; zeros hold the place.
         room = Prompt(p.values.new_zeros(*p.keep.shape, self.dim), p.keep)
         states = rearrange(p.values, "b p (layers hidden) -> layers b p hidden", layers=self.layers)
-        return Call(self.placement(room, x), keep=p.keep > 0, states=dict(enumerate(states)))
+        return Call(self.placement(room, x), states={n: Prompt(own, p.keep) for n, own in enumerate(states)})
 
 
 class Late(Placed):
@@ -112,8 +112,8 @@ class Late(Placed):
 
     def forward(self, p: Prompt, x: Instance) -> Call:
         room = Prompt(p.values.new_zeros(*p.keep.shape, self.dim), p.keep)
-        entry = Entry(self.layer, x.once(encoding, self.layer))
-        return Call(self.placement(room, x), keep=p.keep > 0, states={self.layer: p.values}, entry=entry)
+        entry = Entry(self.layer, x.once(encoding, self.layer), x.mask)
+        return Call(self.placement(room, x), states={self.layer: p}, entry=entry)
 
 
 class KeyValues(Injection):
@@ -160,14 +160,15 @@ class KeyValues(Injection):
 
     def forward(self, p: Prompt, x: Instance) -> Call:
         values = torch.split(p.values, [a.width for _, a in self.attention], dim=2)
-        keys_values = {}
+        keys_values, keep = {}, p.keep > 0
         for (index, a), flat in zip(self.attention, values, strict=True):
             key, value = flat[..., : a.heads * a.key], flat[..., a.heads * a.key :]
             keys_values[index] = KeyValue(
                 rearrange(key, "b p (heads k) -> b heads p k", heads=a.heads),
                 rearrange(value, "b p (heads v) -> b heads p v", heads=a.heads),
+                keep,
             )
-        return Call(bare(x), keys_values, keep=p.keep > 0, start=self.start)
+        return Call(bare(x), keys_values, start=self.start)
 
     def occupies(self, length: int) -> int:
         return self.start

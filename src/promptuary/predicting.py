@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import tee
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,17 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 from promptuary.data.source import Row
 from promptuary.errors import DataError
 from promptuary.files import whole
-from promptuary.tuned import Tuned
+
+Said = Callable[[Iterable[Row]], Iterator[dict[str, Any]]]
 
 
 def write_predictions(
-    tuned: Tuned, rows: Iterable[Row], output: Path, *, batch: int = 64, console: Console | None = None
+    said: Said, rows: Iterable[Row], output: Path, *, console: Console | None = None
 ) -> tuple[int, float]:
     """Write each row's fields with those of its answer as a line of JSON; returns rows and seconds.
+
+    Arguments:
+        said: from rows to the fields of their answers, in order (`Tuned.outputs`, `Bank.outputs`).
 
     A field of the input that has one of the answer's names is kept with `given_` before it. Memory is
     constant: as many rows are held as one window of batches needs. The file is put in its place when the last row is
@@ -35,7 +39,7 @@ def write_predictions(
     try:
         with whole(place) as file, _bar(console) as bar:
             task = bar.add_task("rows", total=None)
-            for fields in _labelled(tuned, rows, batch):
+            for fields in _labelled(said, rows):
                 file.write(_line(fields))
                 count += 1
                 bar.update(task, completed=count)
@@ -47,12 +51,11 @@ def write_predictions(
     return count, time.perf_counter() - began
 
 
-def _labelled(tuned: Tuned, rows: Iterable[Row], batch: int) -> Iterator[dict[str, Any]]:
+def _labelled(said: Said, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
     kept, read = tee(rows)  # the answers lag behind the rows by one window, and so does the copy
-    for row, answer in zip(kept, tuned.predict(read, batch=batch), strict=True):
-        said = tuned.reading.output(answer)
-        given = {f"given_{name}": row.fields[name] for name in said if name in row.fields}
-        yield {name: value for name, value in row.fields.items() if name not in said} | given | said
+    for row, own in zip(kept, said(read), strict=True):
+        given = {f"given_{name}": row.fields[name] for name in own if name in row.fields}
+        yield {name: value for name, value in row.fields.items() if name not in own} | given | own
 
 
 def _line(fields: dict[str, Any]) -> bytes:

@@ -62,6 +62,10 @@ class Tuned:
         pairs = (pair for chunk, examples in chunks for pair in zip(chunk, examples, strict=True))
         return stream(pairs, lambda pair: len(pair[1].ids), batch, self._answers)
 
+    def outputs(self, rows: Iterable[Row], *, batch: int = 64) -> Iterator[dict[str, Any]]:
+        """The fields of each row's answer, as `promptuary predict` writes them; else as `predict`."""
+        return map(self.reading.output, self.predict(rows, batch=batch))
+
     def predict_texts(self, texts: Sequence[str | tuple[str, str] | list[str]], *, batch: int = 64) -> list[Any]:
         """The answer for each text (pair of texts, question with its context, list of words to tag), in order.
 
@@ -87,7 +91,7 @@ class Tuned:
         """
         given = list(rows)
         examples = self.wording.encode(given)
-        loader = Loader(self.reading.taught(examples, self.wording), batch, pad=self._pad)
+        loader = Loader(self.reading.taught(examples, self.wording), batch, pad=self.pad)
         measure = self.reading.measure(self.model, self.readout, self.wording, given, examples)
         found = evaluate(self.model, self.readout, loader, measure=measure, precision=self.precision)
         return {**found.scores, **self.reading.beside(self.task, examples), "n": len(examples)}
@@ -114,13 +118,14 @@ class Tuned:
         return str(self.manifest.run["precision"])
 
     @property
-    def _pad(self) -> int:
+    def pad(self) -> int:
+        """The id that fills rows up; the mask alone says what is real."""
         pad = self.backbone.tokenizer.pad_token_id
         return 0 if pad is None else int(pad)
 
     def _answers(self, pairs: Sequence[tuple[Row, Example]]) -> list[Any]:
         rows, examples = [row for row, _ in pairs], [example for _, example in pairs]
-        said = self._said(collate(examples, range(len(examples)), self._pad).to(self.backbone.device))
+        said = self._said(collate(examples, range(len(examples)), self.pad).to(self.backbone.device))
         return self.reading.answers(said, self.wording, rows, examples)
 
     def _said(self, batch: Batch) -> Any:

@@ -158,18 +158,26 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class KeyValue:
-    """Soft keys and values of one attention layer, visible to every query of it. `heads` are key-value heads."""
+    """Soft keys and values of one attention layer, visible to every query of it where `keep` says they are present.
+
+    `heads` are key-value heads.
+    """
 
     key: Float[Tensor, "batch heads prompt key"]
     value: Float[Tensor, "batch heads prompt value"]
+    keep: Bool[Tensor, "batch prompt"]
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """Where a row enters the model: its own tokens' states before `layer`. The layers below are not run."""
+    """Where a row enters the model: its own tokens' states before `layer`. The layers below are not run.
+
+    `mask` is true where a token is real: what stands in a column of padding may belong to another item.
+    """
 
     layer: int
     states: Float[Tensor, "batch tokens hidden"]
+    mask: Bool[Tensor, "batch tokens"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,8 +187,7 @@ class Call:
     Arguments:
         layout: the row of embeddings.
         keys_values: soft keys and values by index into `Shape.attention`.
-        keep: presence of the soft tokens of `keys_values` or `states`, for all layers; `None` where there are none.
-        states: hidden states by layer, which overwrite the columns `layout.prompts` before it.
+        states: soft tokens by layer, as hidden states that overwrite the columns `layout.prompts` before it.
         start: the position of the first column (soft keys and values taken from real tokens stand before it).
         entry: where the row enters, if not as embeddings at the first layer. until: the layer before which the model
             stops, whose input is the result; `None` runs it all. Both are about the tower that reads the layout.
@@ -188,8 +195,7 @@ class Call:
 
     layout: Layout
     keys_values: Mapping[int, KeyValue] = field(default_factory=dict)
-    keep: Bool[Tensor, "batch prompt"] | None = None
-    states: Mapping[int, Float[Tensor, "batch prompt hidden"]] = field(default_factory=dict)
+    states: Mapping[int, Prompt] = field(default_factory=dict)
     start: int = 0
     entry: Entry | None = None
     until: int | None = None
@@ -197,10 +203,15 @@ class Call:
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """Text to be scored: `choices` continuations (decoder texts) for each row, padded anywhere."""
+    """Text to be scored: `choices` continuations (decoder texts) for each row, padded anywhere.
+
+    `fed` is how many tokens the texts of one row have at most, each without its last, where that is known to be less
+    than the axes have room for.
+    """
 
     ids: Int[Tensor, "batch choices steps"]
     mask: Bool[Tensor, "batch choices steps"]
+    fed: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

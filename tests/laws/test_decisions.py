@@ -27,11 +27,11 @@ from promptuary.injections import Embeddings, HiddenStates, KeyValues
 from promptuary.methods import METHODS
 from promptuary.model import SoftPrompted
 from promptuary.placements import Adaptive, Split
-from promptuary.values import Instance
+from promptuary.values import Instance, Targets
 from tests.answers import EXACT, answers, distance
 from tests.backbones import backbone
 from tests.laws.checks import FIVE, TEXTS
-from tests.strategies import pad
+from tests.strategies import pad, pad_targets
 
 LENGTH = 4
 SIDES = ("left", "right")
@@ -461,3 +461,27 @@ def test_a_frozen_control_trains_nothing_of_what_reads_the_text() -> None:
         assert not [p for p in generator.parameters() if p.requires_grad]
     prefix, _ = METHODS["ipt-prefix"].parts(b.shape, length=LENGTH, control="frozen")
     assert [tuple(p.shape) for p in prefix.parameters() if p.requires_grad] == [(LENGTH, prefix.width)]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bert"])
+def test_a_deep_choice_hears_the_same_whatever_stands_behind_the_row(family: str) -> None:
+    b = backbone(family)
+    generator, injection = METHODS["dp-deep"].parts(b.shape, length=LENGTH)
+    model = SoftPrompted(b, generator, injection).train()
+
+    def gradient(extra: int, targets: Targets | None) -> Tensor:
+        torch.manual_seed(0)
+        batch = pad(TEXTS, "right", extra=extra)
+        x = model.instance(batch.ids.clamp(min=0), batch.mask)
+        states = model(x, targets).hidden[x.mask]
+        (states * torch.linspace(-1, 1, states.numel()).cos().view(states.shape)).sum().backward()
+        (choice,) = model.choices.values()
+        found, choice.weight.grad = choice.weight.grad, None
+        return found
+
+    plain = gradient(0, None)
+    assert plain.abs().max() > 0
+    assert (gradient(b.shape.positions or 0, None) - plain).abs().max() <= 10 * EXACT * plain.abs().max()
+    if b.shape.decodes:
+        scored = gradient(0, pad_targets(TEXTS, "right")[0])
+        assert (scored - plain).abs().max() <= 10 * EXACT * plain.abs().max()

@@ -124,6 +124,19 @@ def test_a_place_that_is_chosen_is_that_place(family: str) -> None:
         assert torch.equal(read(chosen), read(fixed))
 
 
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+@torch.no_grad()
+def test_padding_takes_no_place_from_a_row_as_long_as_the_model_allows(family: str) -> None:
+    model, n = late(family), int(backbone(family).shape.positions or 0) - LENGTH
+    ids = torch.arange(n)[None] % 90 + 3
+    ids = torch.cat([ids, ids.flip(1)])
+    mask = torch.arange(n + 5) < torch.tensor([[n], [n - 2]])
+    found = read(model, torch.nn.functional.pad(ids, (0, 5)), mask)
+    for row, real in enumerate(mask.sum(1).tolist()):
+        alone = read(model, ids[row : row + 1, :real], mask[row : row + 1, :real])[0]
+        assert (found[row, :real] - alone).abs().max() <= EXACT * alone.abs().max()
+
+
 def test_a_layer_that_is_none_of_the_inner_ones_is_refused() -> None:
     shape = backbone("bert").shape
     for layer in (0, shape.layers, -1):

@@ -377,7 +377,9 @@ def test_predict_is_a_stream(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Tuned, "_said", _said)
     monkeypatch.setattr(predicting, "_line", counted)
     tuned = open_prompt(shelf.prompt("bert", "frozen"))
-    count, _ = predicting.write_predictions(tuned, source(), tmp_path / "out.jsonl", batch=256)
+    count, _ = predicting.write_predictions(
+        lambda given: tuned.outputs(given, batch=256), source(), tmp_path / "out.jsonl"
+    )
     found = read(tmp_path / "out.jsonl")
     assert count == rows
     assert [row["id"] for row in found] == list(range(rows))

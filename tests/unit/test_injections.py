@@ -33,7 +33,7 @@ def test_embeddings_take_the_width_of_the_embedding_table_and_room_in_the_row() 
     assert (made.width, made.occupies(5)) == (3, 5)
     call: Call = made(Prompt(torch.ones(1, 2, 3), torch.ones(1, 2)), instance())
     assert call.layout.embeds[0, :, 0].tolist() == [1, 1, 0, 0]
-    assert (dict(call.keys_values), call.states, call.keep, call.start) == ({}, {}, None, 0)
+    assert (dict(call.keys_values), call.states, call.start) == ({}, {}, 0)
 
 
 def test_hidden_states_take_all_layers_and_room_in_the_row() -> None:
@@ -41,9 +41,8 @@ def test_hidden_states_take_all_layers_and_room_in_the_row() -> None:
     assert (made.width, made.occupies(5)) == (8, 5)
     values = torch.arange(16.0).reshape(1, 2, 8)
     call: Call = made(Prompt(values, torch.ones(1, 2)), instance())
-    assert call.states is not None
-    assert call.states[0].tolist() == [[[0, 1, 2, 3], [8, 9, 10, 11]]]
-    assert call.states[1].tolist() == [[[4, 5, 6, 7], [12, 13, 14, 15]]]
+    assert call.states[0].values.tolist() == [[[0, 1, 2, 3], [8, 9, 10, 11]]]
+    assert call.states[1].values.tolist() == [[[4, 5, 6, 7], [12, 13, 14, 15]]]
     assert call.layout.prompts.tolist() == [[2, 3]]
 
 
@@ -70,8 +69,7 @@ def test_parts_choose_layers(parts: set[str], width: int, layers: set[int]) -> N
 
 def test_absent_slots_are_absent_in_the_call() -> None:
     call: Call = KeyValues(SHAPE)(Prompt(torch.zeros(1, 3, 12), torch.tensor([[1.0, 0.0, 1.0]])), instance())
-    assert call.keep is not None
-    assert call.keep.tolist() == [[True, False, True]]
+    assert {tuple(map(tuple, kv.keep.tolist())) for kv in call.keys_values.values()} == {((True, False, True),)}
 
 
 def test_a_start_takes_positions() -> None:

@@ -11,12 +11,12 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, update_wrapper
+from functools import update_wrapper
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from einops import repeat
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
@@ -25,7 +25,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from promptuary.backbones import cpu_attention
 from promptuary.backbones.packing import packed_mask
-from promptuary.values import Attention, Call, KeyValue, Part
+from promptuary.values import Attention, Call, KeyValue, Part, Prompt
 
 NAME = "promptuary"
 PASSED = "promptuary_passed"  # an argument of layers that only hand on: the first one's result, once it is there
@@ -109,16 +109,18 @@ class Promise:
 
     call: Call
     visits: dict[int, int] = field(default_factory=dict)  # for modules that serve several layers (ALBERT)
+    known: dict[int, bool] = field(default_factory=dict)  # of a `keep`, which the call holds, whether it is whole
     beside: list[Any] = field(default_factory=list)  # what the first layer hands on beside its states (T5: a bias)
 
     def passes(self, visit: "Visit") -> bool:
         """Whether a layer lies below the one at which the row enters."""
         return visit.main and self.call.entry is not None and visit.layer < self.call.entry.layer
 
-    @cached_property
-    def whole(self) -> bool:
+    def whole(self, keep: Bool[Tensor, "batch prompt"]) -> bool:
         """Whether no soft key is absent. It waits for the device, so it is asked once a call and not once a layer."""
-        return self.call.keep is None or bool(self.call.keep.all())
+        if id(keep) not in self.known:
+            self.known[id(keep)] = bool(keep.all())
+        return self.known[id(keep)]
 
     def visit(self, module: nn.Module, times: int) -> int:
         """How many times `module` was entered before, counted round `times`."""
@@ -146,11 +148,10 @@ class Prefix:
         if mask is None and queries > 1 and getattr(module, "is_causal", True):
             # Without a mask the plain function would have inferred causality from the shapes; say it outright.
             mask = _causal(queries, own, key.device)
-        if mask is None and not self.promise.whole:
+        if mask is None and not self.promise.whole(soft.keep):
             mask = torch.ones(1, 1, queries, own, dtype=torch.bool, device=key.device)
         if mask is not None:
-            assert self.promise.call.keep is not None
-            visible = repeat(_rows(self.promise.call.keep, rows), "b p -> b 1 q p", q=queries)
+            visible = repeat(_rows(soft.keep, rows), "b p -> b 1 q p", q=queries)
             if mask.dtype != torch.bool:
                 visible = torch.zeros_like(visible, dtype=mask.dtype).masked_fill(~visible, torch.finfo(mask.dtype).min)
             mask = torch.cat([visible.expand(-1, mask.shape[1], -1, -1), mask.expand(rows, -1, queries, -1)], 3)
@@ -372,8 +373,8 @@ def _entered(
     if layer == call.until:
         raise Reached(given)
     if call.entry is not None and layer == call.entry.layer:
-        columns = repeat(call.layout.tokens, "b t -> b t h", h=given.shape[2])
-        hidden = torch.zeros_like(given).scatter(1, columns, call.entry.states.to(given.dtype))
+        columns = call.layout.tokens.where(call.entry.mask, given.shape[1])
+        hidden = _written(torch.zeros_like(given), columns, call.entry.states.to(given.dtype))
     if layer in call.states:
         hidden = _overwritten(hidden, call, call.states[layer])
     if hidden is given:
@@ -382,17 +383,26 @@ def _entered(
 
 
 def _overwritten(
-    hidden: Float[Tensor, "rows length hidden"], call: Call, states: Float[Tensor, "batch prompt hidden"]
+    hidden: Float[Tensor, "rows length hidden"], call: Call, states: Prompt
 ) -> Float[Tensor, "rows length hidden"]:
     """Hidden states with soft rows at the columns that the layout gave them."""
-    assert call.keep is not None
-    rows, length, width = hidden.shape
+    rows, length = hidden.shape[:2]
     if length < call.layout.mask.shape[1]:
         return hidden  # a cached step: its prompt rows are in the cache
-    # Absent slots go into one more column, which is taken off again: theirs in the layout may belong to another item.
-    columns = repeat(_rows(call.layout.prompts.where(call.keep, length), rows), "b p -> b p h", h=width)
-    soft = _rows(states, rows).to(hidden.dtype)
+    columns = _rows(call.layout.prompts.where(states.keep > 0, length), rows)
+    soft = _rows(states.values, rows).to(hidden.dtype)
     if call.layout.placed is not None:  # at its column each soft token has the share 1: a choice hears its gradient
         prompts = repeat(call.layout.prompts, "b p -> b p q", q=call.layout.prompts.shape[1])
         soft = _rows(call.layout.placed.gather(1, prompts), rows).to(hidden.dtype) @ soft
-    return F.pad(hidden, (0, 0, 0, 1)).scatter(1, columns, soft)[:, :length].contiguous()
+    return _written(hidden, columns, soft)
+
+
+def _written(
+    hidden: Float[Tensor, "rows length hidden"], columns: Int[Tensor, "rows n"], states: Float[Tensor, "rows n hidden"]
+) -> Float[Tensor, "rows length hidden"]:
+    """Hidden states with others at the given columns of each row.
+
+    What is absent goes into one more column, which is taken off again: its own in the layout may be another item's.
+    """
+    index = repeat(columns, "b n -> b n h", h=hidden.shape[2])
+    return F.pad(hidden, (0, 0, 0, 1)).scatter(1, index, states)[:, : hidden.shape[1]].contiguous()

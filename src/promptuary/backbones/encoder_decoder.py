@@ -68,9 +68,10 @@ class EncoderDecoder(Backbone):
 
 def _each(call: Call, times: int) -> Call:
     """The soft keys and values of a call for `times` continuations of each row."""
+    keeps = {id(kv.keep): kv.keep for kv in call.keys_values.values()}
+    each = {number: keep.repeat_interleave(times, 0) for number, keep in keeps.items()}
     keys_values = {
-        i: KeyValue(kv.key.repeat_interleave(times, 0), kv.value.repeat_interleave(times, 0))
+        i: KeyValue(kv.key.repeat_interleave(times, 0), kv.value.repeat_interleave(times, 0), each[id(kv.keep)])
         for i, kv in call.keys_values.items()
     }
-    keep = None if call.keep is None else call.keep.repeat_interleave(times, 0)
-    return Call(call.layout, keys_values, keep, start=call.start)
+    return Call(call.layout, keys_values, start=call.start)

@@ -56,10 +56,11 @@ class Idle(Backbone):
 
     def run(self, call: Call, targets: Targets | None = None) -> Output:
         batch, tokens = call.layout.tokens.shape
-        if call.states is None or call.keep is None:
+        if not call.states:
             return Output(torch.zeros(batch, tokens, self.shape.output, device=self.device), None, self.logits)
-        count = rearrange(call.keep.sum(1), "b -> b 1")  # absent soft tokens are zeros
-        mean = call.states[0].sum(1) / count.clamp(min=1)
+        soft = call.states[0]
+        count = rearrange(soft.keep.sum(1), "b -> b 1")  # absent soft tokens are zeros
+        mean = soft.values.sum(1) / count.clamp(min=1)
         return Output(rearrange(mean, "b w -> b 1 w").expand(-1, tokens, -1), None, self.logits)
 
     def generate(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:

@@ -64,8 +64,9 @@ def continued(layout: Layout, targets: Targets, embed: Embed) -> Continued:
         types=F.pad(layout.types, (0, choices * steps)).gather(1, source),
         tokens=column.gather(1, layout.tokens),
         prompts=column.gather(1, layout.prompts),
+        placed=None if layout.placed is None else at(F.pad(layout.placed, (0, 0, 0, choices * steps)), source),
     )
-    width = length + choices * (steps - 1)
+    width = length + (choices * (steps - 1) if targets.fed is None else targets.fed)
     packing = None
     if choices > 1 and steps > 1:
         columns = torch.arange(length, device=row.device).expand(layout.mask.shape)

@@ -41,6 +41,7 @@ def trimmed(layout: Layout, length: int) -> Layout:
         types=layout.types[:, :length],
         tokens=layout.tokens.clamp(max=length - 1),
         prompts=layout.prompts.clamp(max=length - 1),
+        placed=None if layout.placed is None else layout.placed[:, :length],
     )
 
 

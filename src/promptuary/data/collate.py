@@ -72,6 +72,19 @@ def batches(
     return found
 
 
+def within(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Row numbers in batches of similar length, the longest first, each of at most `tokens` tokens.
+
+    Padding counts: a batch has as many tokens as rows times its longest row. A row that is longer by itself is alone.
+    """
+    found: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if not found or (len(found[-1]) + 1) * lengths[found[-1][0]] > tokens:
+            found.append([])
+        found[-1].append(row)
+    return found
+
+
 def stream(
     items: Iterable[T],
     length: Callable[[T], int],

@@ -12,7 +12,7 @@ from promptuary.data.task import Label, Task, classification
 from promptuary.data.tokens import Tokens
 from promptuary.data.wording import Wording
 from promptuary.errors import BackboneError, CheckpointError, SettingError, nearest
-from promptuary.kinds.kind import Kind, causal, check_writes
+from promptuary.kinds.kind import Kind, Rule, causal, check_writes
 from promptuary.metrics import accuracy, f1, illegal_rate
 
 if TYPE_CHECKING:
@@ -132,6 +132,10 @@ class Classification(Kind):
             Answer(values[label], row[label], dict(zip(names, row, strict=True)))
             for label, row in zip(said.label.tolist(), said.probability.float().tolist(), strict=True)
         ]
+
+    def combined(self, task: Task, answers: Sequence[Answer], rule: Rule) -> Answer:
+        label, row = rule([[a.probabilities[name] for name in task.labels] for a in answers])
+        return Answer(task.values[label], row[label], dict(zip(task.labels, row, strict=True)))
 
     def output(self, answer: Answer) -> dict[str, Any]:
         return {"label": answer.label, "probability": answer.probability}

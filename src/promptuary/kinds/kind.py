@@ -9,7 +9,7 @@ What needs torch is imported where it is used, so that a run can be described an
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -24,10 +24,15 @@ from promptuary.tasks import NamedTask, Wording, chosen
 if TYPE_CHECKING:
     from promptuary.backbones.backbone import Backbone
     from promptuary.data.batch import Batch
+    from promptuary.decoding import Writing
     from promptuary.model import SoftPrompted
     from promptuary.readouts import Readout
     from promptuary.specs import Run
     from promptuary.train.evaluation import Measure, Pairs
+
+
+# From what several prompts say of a row (a probability for each class) to a class and what is said of each class.
+Rule = Callable[[Sequence[Sequence[float]]], tuple[int, list[float]]]
 
 
 class Kind(BaseModel, ABC):
@@ -114,10 +119,16 @@ class Kind(BaseModel, ABC):
         """Examples of labelled rows with all that the read-out's loss compares with."""
         return list(examples)
 
+    def writing(self, backbone: "Backbone") -> "Writing | None":
+        """How the backbone writes the answers; `None` where the read-out reads them off its states."""
+        return None
+
     def predict(self, model: "SoftPrompted", readout: "Readout", batch: "Batch") -> Any:
         """What model and read-out say of a batch, both being in evaluation mode."""
-        x = model.instance_of(batch)
-        return readout.predict(model(x, readout.targets(batch)), batch)
+        x, writing = model.instance_of(batch), self.writing(model.backbone)
+        if writing is None:
+            return readout.predict(model(x, readout.targets(batch)), batch)
+        return writing.said(model.backbone.generate(model.call(x), writing.how))
 
     def said(self, model: "SoftPrompted", readout: "Readout", pairs: "Pairs") -> "Pairs":
         """Labelled batches with what counts as said of them: what the read-out predicted when it took the loss."""
@@ -130,6 +141,14 @@ class Kind(BaseModel, ABC):
     def output(self, answer: Any) -> dict[str, Any]:
         """The fields of an answer that are written beside the input's."""
         return dict(vars(answer))
+
+    def combined(self, task: Task, answers: Sequence[Any], rule: Rule) -> Any:
+        """One answer of those that several prompts gave to a row; for the rules see `promptuary.ensembles`.
+
+        Raises:
+            SettingError: where answers cannot be combined.
+        """
+        raise SettingError(f"task={self.name!r}: only classes can be combined. Ask each prompt by itself.")
 
     @abstractmethod
     def scores(self, task: Task, rows: Sequence[Row], answers: Sequence[Any]) -> Mapping[str, float]:

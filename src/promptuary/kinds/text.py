@@ -15,8 +15,10 @@ from promptuary.kinds.kind import Kind, causal, check_writes
 from promptuary.metrics import bleu, chrf, exact_match, token_f1
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from promptuary.backbones.backbone import Backbone
-    from promptuary.data.batch import Batch
+    from promptuary.decoding import Writing
     from promptuary.model import SoftPrompted
     from promptuary.readouts import LanguageModel, Readout
     from promptuary.specs import Run
@@ -78,15 +80,17 @@ class Text(Kind):
 
         return LanguageModel(z_loss=self.z_loss)
 
-    def predict(self, model: "SoftPrompted", readout: "Readout", batch: "Batch") -> list[str]:
+    def writing(self, backbone: "Backbone") -> "Writing":
         from promptuary.backbones.generation import Generation
-        from promptuary.decoding import generated
+        from promptuary.decoding import Writing, ended
 
-        tokenizer = model.backbone.tokenizer
+        tokenizer = backbone.tokenizer
         end = int(tokenizer.eos_token_id)
-        x = model.instance_of(batch)
-        texts = generated(model, x, Generation(max_new_tokens=self.max_new_tokens, end=(end,)), end)
-        return [str(tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in texts]
+
+        def said(ids: "Tensor") -> list[str]:
+            return [str(tokenizer.decode(own, skip_special_tokens=True)).strip() for own in ended(ids, end)]
+
+        return Writing(Generation(max_new_tokens=self.max_new_tokens, end=(end,)), said)
 
     def said(self, model: "SoftPrompted", readout: "Readout", pairs: "Pairs") -> "Pairs":
         from promptuary.train.evaluation import evaluating

@@ -82,7 +82,7 @@ def evaluate(
             moved = batch.to(device)
             x = model.instance_of(moved)
             out = model(x, readout.targets(moved))
-            pairs.append((batch.to("cpu"), _on_cpu(readout.predict(out, moved))))
+            pairs.append((batch.to("cpu"), on_cpu(readout.predict(out, moved))))
             count = readout.count(moved)
             loss += float(readout.loss(out, moved)) * count
             answered += count
@@ -135,6 +135,7 @@ def arithmetic(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def _on_cpu(prediction: Any) -> Any:
+def on_cpu(prediction: Any) -> Any:
+    """A prediction with its tensors on the CPU."""
     moved = {f.name: getattr(prediction, f.name) for f in fields(prediction)}
     return replace(prediction, **{name: v.cpu() for name, v in moved.items() if isinstance(v, Tensor)})

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptuary.data.collate import POOL, batches, collate, stream
+from promptuary.data.collate import POOL, batches, collate, stream, within
 from promptuary.data.example import Example
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=300)
@@ -118,3 +118,17 @@ def test_what_belongs_to_tokens_is_padded_with_them() -> None:
     assert batch.context is not None
     assert batch.context.tolist() == [[False, True, True], [False, False, False]]
     assert batch.labels is None
+
+
+@given(lengths=st.lists(st.integers(1, 40), max_size=30), tokens=st.integers(1, 200))
+def test_batches_within_a_budget_hold_every_row_once_and_no_more_tokens_than_that(
+    lengths: list[int], tokens: int
+) -> None:
+    found = within(lengths, tokens)
+    assert sorted(row for rows in found for row in rows) == list(range(len(lengths)))
+    longest = [max(lengths[row] for row in rows) for rows in found]
+    assert longest == sorted(longest, reverse=True)
+    for i, rows in enumerate(found):
+        assert len(rows) * longest[i] <= tokens or len(rows) == 1
+        if i + 1 < len(found):  # no row of the next batch would have gone in
+            assert (len(rows) + 1) * longest[i] > tokens

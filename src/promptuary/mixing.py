@@ -1,0 +1,204 @@
+"""Rows under different prompts in one pass of one frozen model (Lester et al. 2021, section 1: mixed-task batches).
+
+Every share of a batch is laid out by its own prompt, which knows nothing of the others; the calls are then stacked,
+one below the other, and the backbone runs once. What a row's own call lacks (soft tokens of a longer prompt, keys and
+values of a prefix, target texts) is there as an absent slot: masked, so that each row says what it says in a pass of
+its own.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+from torch.nn import functional as F
+
+from promptuary.backbones.backbone import Backbone
+from promptuary.backbones.generation import Generation
+from promptuary.errors import SettingError
+from promptuary.model import SoftPrompted
+from promptuary.values import Call, Entry, Instance, KeyValue, Layout, Output, Prompt, Targets
+
+
+@dataclass(frozen=True, eq=False)
+class Share:
+    """Those rows of a mixed batch that one prompt answers, with the texts to be scored behind them, if any."""
+
+    model: SoftPrompted
+    x: Instance
+    targets: Targets | None = None
+
+    @property
+    def rows(self) -> int:
+        return int(self.x.ids.shape[0])
+
+
+def run(shares: Sequence[Share]) -> list[Output]:
+    """What the backbone says of each share, as `share.model(share.x, share.targets)` would; in one pass.
+
+    Shares may differ in method, length, depth, read-out, and in the padding of their rows. Rows that join the model at
+    a later layer (`Late`), or go on counting after keys and values of real tokens (`KeyValues(start=...)`), have one
+    more pass, with those of their kind.
+
+    Raises:
+        SettingError: for shares of different backbones.
+        BackboneError: as `Backbone.run`.
+    """
+    said: dict[int, Output] = {}
+    for numbers, call, backbone in _passes(shares):
+        own = [shares[n] for n in numbers]
+        out = backbone.run(call, _targets(own))
+        first = 0
+        for n, share in zip(numbers, own, strict=True):
+            rows, first = slice(first, first + share.rows), first + share.rows
+            said[n] = _part(out, rows, share)
+    return [said[n] for n in range(len(shares))]
+
+
+def generate(shares: Sequence[Share], how: Generation, **options: Any) -> list[Int[Tensor, "rows steps"]]:
+    """The token ids that each share's rows go on with, as `Backbone.generate` of its own call would; in one pass.
+
+    Arguments:
+        options: those of transformers. A `streamer` gets the next token of all rows at once, share after share.
+
+    Raises:
+        SettingError: for shares of different backbones, or a streamer where one pass does not do (see `run`).
+        BackboneError: as `Backbone.generate`.
+    """
+    passes = list(_passes(shares))
+    if len(passes) > 1 and "streamer" in options:
+        raise SettingError(
+            "These prompts do not share a pass: some join the model at a later layer, or count from another position. "
+            "A stream is of one pass: generate them one after the other."
+        )
+    said: dict[int, Tensor] = {}
+    for numbers, call, backbone in passes:
+        sizes = [shares[n].rows * how.sequences for n in numbers]
+        said.update(zip(numbers, torch.split(backbone.generate(call, how, **options), sizes), strict=True))
+    return [said[n] for n in range(len(shares))]
+
+
+def stacked(calls: Sequence[Call]) -> Call:
+    """One call of the rows of several, in their order. They must agree on `start`, on `until` and the layer of `entry`.
+
+    A row keeps its columns. Layouts, prefixes and rows of states are padded behind to the longest, with slots that are
+    masked or absent.
+    """
+    first = calls[0]
+    if len(calls) == 1:
+        return first
+    return Call(
+        _layout([call.layout for call in calls]),
+        _keys_values(calls),
+        {layer: _states(calls, layer) for layer in sorted({layer for call in calls for layer in call.states})},
+        first.start,
+        _entry([call.entry for call in calls if call.entry is not None]),
+        first.until,
+    )
+
+
+def _passes(shares: Sequence[Share]) -> Iterator[tuple[list[int], Call, Backbone]]:
+    """Which shares go through the backbone together, by number, and their call."""
+    together: dict[tuple[Any, ...], list[tuple[int, Call]]] = {}
+    for n, share in enumerate(shares):
+        if share.model.backbone is not shares[0].model.backbone:
+            raise SettingError(
+                f"A batch has prompts on {shares[0].model.backbone.name!r} and on {share.model.backbone.name!r}. "
+                "Expected one loaded backbone for all of them: open_prompt(folder, backbone=backbone)."
+            )
+        call = share.model.call(share.x)
+        together.setdefault((call.start, call.until, call.entry and call.entry.layer), []).append((n, call))
+    for pairs in together.values():
+        yield [n for n, _ in pairs], stacked([call for _, call in pairs]), shares[0].model.backbone
+
+
+def _part(out: Output, rows: slice, share: Share) -> Output:
+    hidden = out.hidden[rows, : share.x.ids.shape[1]]
+    if share.targets is None or out.targets is None:
+        return Output(hidden, None, out.logits)
+    choices, steps = share.targets.ids.shape[1:]
+    return Output(hidden, out.targets[rows, :choices, :steps], out.logits)
+
+
+def _targets(shares: Sequence[Share]) -> Targets | None:
+    """The texts of all rows; rows without any have masked ones."""
+    given = [share.targets for share in shares if share.targets is not None]
+    if not given or len(shares) == 1:
+        return given[0] if given else None
+    empty = [given[0].ids.new_zeros(share.rows, 0, 0) for share in shares]
+    ids = [e if s.targets is None else s.targets.ids for s, e in zip(shares, empty, strict=True)]
+    mask = [e.bool() if s.targets is None else s.targets.mask for s, e in zip(shares, empty, strict=True)]
+    # Many short texts in one share and a long one in another: no row has as many tokens as the padding has room for.
+    return Targets(_stack(ids), _stack(mask), fed=max(t.ids.shape[1] * (t.ids.shape[2] - 1) for t in given))
+
+
+def _layout(layouts: Sequence[Layout]) -> Layout:
+    length = max(layout.mask.shape[1] for layout in layouts)
+    return Layout(
+        embeds=_stack([layout.embeds for layout in layouts]),
+        mask=_stack([layout.mask for layout in layouts]),
+        types=_stack([layout.types for layout in layouts]),
+        tokens=_stack([layout.tokens for layout in layouts]),
+        prompts=_stack([layout.prompts for layout in layouts]),
+        placed=_stack([_shares(layout, length) for layout in layouts])
+        if any(layout.placed is not None for layout in layouts)
+        else None,
+    )
+
+
+def _shares(layout: Layout, length: int) -> Float[Tensor, "batch length prompt"]:
+    """`placed`, also where no gradient reaches the places: each soft token stands whole in its column."""
+    if layout.placed is not None:
+        return layout.placed
+    return rearrange(F.one_hot(layout.prompts, length), "b p l -> b l p").to(layout.embeds.dtype)
+
+
+def _keys_values(calls: Sequence[Call]) -> dict[int, KeyValue]:
+    keeps: dict[tuple[int | None, ...], Tensor] = {}  # one for all layers with the same prefixes, as in a single call
+
+    def layer(index: int) -> KeyValue:
+        some = next(call.keys_values[index] for call in calls if index in call.keys_values)
+        own = [call.keys_values.get(index, _none(some, call.layout.mask.shape[0])) for call in calls]
+        known = tuple(id(kv.keep) if index in c.keys_values else None for kv, c in zip(own, calls, strict=True))
+        if known not in keeps:
+            keeps[known] = _stack([kv.keep for kv in own])
+        return KeyValue(_stack([kv.key for kv in own]), _stack([kv.value for kv in own]), keeps[known])
+
+    return {index: layer(index) for index in sorted({index for call in calls for index in call.keys_values})}
+
+
+def _none(like: KeyValue, rows: int) -> KeyValue:
+    """A prefix of no soft tokens."""
+    keys, values = ((rows, t.shape[1], 0, t.shape[3]) for t in (like.key, like.value))
+    return KeyValue(like.key.new_zeros(keys), like.value.new_zeros(values), like.keep.new_zeros(rows, 0))
+
+
+def _states(calls: Sequence[Call], layer: int) -> Prompt:
+    """Soft rows before a layer; those of calls that have none there are absent."""
+    some = next(call.states[layer] for call in calls if layer in call.states)
+    length = max(call.layout.prompts.shape[1] for call in calls)  # some may only stand in the row, and have no states
+
+    def none(rows: int) -> Prompt:
+        return Prompt(some.values.new_zeros(rows, length, some.values.shape[2]), some.keep.new_zeros(rows, length))
+
+    own = [call.states.get(layer, none(call.layout.mask.shape[0])) for call in calls]
+    return Prompt(_stack([p.values for p in own]), _stack([p.keep for p in own]))
+
+
+def _entry(entries: Sequence[Entry]) -> Entry | None:
+    if not entries:
+        return None
+    return Entry(entries[0].layer, _stack([e.states for e in entries]), _stack([e.mask for e in entries]))
+
+
+def _stack(parts: Sequence[Shaped[Tensor, "_ *own"]]) -> Shaped[Tensor, "rows *shape"]:
+    """Rows below one another, every other axis padded behind with zeros to the longest."""
+    sizes = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+    padded = []
+    for part in parts:
+        missing = [size - own for size, own in zip(sizes, part.shape[1:], strict=True)]
+        padded.append(F.pad(part, [n for size in reversed(missing) for n in (0, size)]) if any(missing) else part)
+    return torch.cat(padded)
