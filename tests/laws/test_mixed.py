@@ -51,10 +51,18 @@ def tuned(family: str, method: str, number: int) -> SoftPrompted:
     return model.eval()
 
 
-def pairs(methods: Sequence[str], families: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Every pair of methods, one with itself too, on every family that takes both."""
+def pairs(methods: Sequence[str], families: Sequence[str]) -> list[Any]:
+    """Every pair of methods, one with itself too, on every family that takes both.
+
+    The default tests take each method with its two neighbours in the list, the slow ones all.
+    """
+    near = {frozenset(two) for two in zip(methods, (*methods[1:], methods[0]), strict=True)}
     found = itertools.product(families, itertools.combinations_with_replacement(methods, 2))
-    return [(f, *two) for f, two in found if not any((f, m) in REFUSED for m in two)]
+    return [
+        pytest.param(f, *two, marks=[] if frozenset(two) in near else pytest.mark.slow)
+        for f, two in found
+        if not any((f, m) in REFUSED for m in two)
+    ]
 
 
 def share(model: SoftPrompted, texts: Sequence[Text], side: Side, *, scored: bool = False) -> Share:
