@@ -122,7 +122,7 @@ RECIPE = Recipe(rate=0.3, head_rate=1e-2, epochs=20, patience=6)
 
 def _method(name: str, summary: str, **settings: Any) -> Method:
     start = "random" if settings.get("deep") else "vocabulary"
-    return Method(name, summary, PAPER, dynamic, RECIPE, init=start, given=settings, rates={"choice": 1e-2})
+    return Method(name, summary, PAPER, dynamic, RECIPE, init=start, given=settings, rates={"choice": 3e-3})
 
 
 METHODS = (

@@ -32,6 +32,6 @@ METHODS = (
         smop,
         Recipe(rate=0.3, head_rate=1e-2, epochs=20, patience=6),
         init="vocabulary",
-        rates={"choice": 1e-2},
+        rates={"choice": 3e-3},
     ),
 )
