@@ -166,66 +166,66 @@ MUTANTS = (
     # the hook
     Mutant(
         "backbones/attention.py",
-        "repeat(_rows(soft.keep, rows),",
-        "repeat(_rows(torch.ones_like(soft.keep), rows),",
+        "repeat(expanded(soft.keep, rows),",
+        "repeat(expanded(torch.ones_like(soft.keep), rows),",
         HOOKED,
     ),
-    Mutant("backbones/attention.py", "if mask is None and not self.promise.whole(soft.keep):", "if False:", HOOKED),
+    Mutant("backbones/attention.py", "if mask is None and not self.whole(soft.keep):", "if False:", HOOKED),
     Mutant(
         "backbones/attention.py",
-        "if mask is None and queries > 1 and getattr(module",
-        "if False and getattr(module",
-        HOOKED,
-    ),
-    Mutant(
-        "backbones/attention.py",
-        'if mask is None and queries > 1 and getattr(module, "is_causal", True):',
-        "if mask is None and queries > 1:",
+        "mask = _told(module, query, key, mask)\n        if mask is None and not self.whole",
+        "if mask is None and not self.whole",
         HOOKED,
     ),
     Mutant(
         "backbones/attention.py",
-        "if attention_mask is None and query.shape[2] > 1 and getattr(module",
-        "if False and getattr(module",
+        'asking == 1 or not getattr(module, "is_causal", True):',
+        "asking == 1:",
+        HOOKED,
+    ),
+    Mutant(
+        "backbones/attention.py",
+        "attention_mask = _told(module, query, key, attention_mask)",
+        "pass",
         ("tests/laws/test_keys_values.py", "tests/laws/test_real_tokens.py"),
     ),
     Mutant("backbones/attention.py", "bias.new_zeros(", "bias.new_ones(", HOOKED),
     Mutant(
         "backbones/attention.py",
-        "torch.cat([_rows(soft.key, rows).to(key.dtype), key], 2)",
-        "torch.cat([key, _rows(soft.key, rows).to(key.dtype)], 2)",
+        "torch.cat([expanded(soft.key, rows).to(key.dtype), key], 2)",
+        "torch.cat([key, expanded(soft.key, rows).to(key.dtype)], 2)",
         HOOKED,
     ),
     Mutant(
         "backbones/attention.py",
-        "_rows(soft.value, rows).to(value.dtype)",
-        "_rows(soft.value, rows).to(value.dtype) * 0",
+        "expanded(soft.value, rows).to(value.dtype)",
+        "expanded(soft.value, rows).to(value.dtype) * 0",
         HOOKED,
     ),
-    Mutant("backbones/attention.py", "return seen % times", "return 0", ("tests/unit/test_backbones.py", *HOOKED)),
+    Mutant("backbones/attachment.py", "return seen % times", "return 0", ("tests/unit/test_backbones.py", *HOOKED)),
     Mutant(
-        "backbones/attention.py",
+        "backbones/attachment.py",
         "        if visit.main:\n            args,",
         "        if True:\n            args,",
         GENERATED,
     ),
-    Mutant("backbones/attention.py", "class _Place(threading.local):", "class _Place:", ISOLATED),
-    Mutant("backbones/attention.py", "self._place.promise = None\n", "pass\n", ISOLATED),
-    Mutant("backbones/attention.py", 'part_of[layer] if place == 0 else "cross"', "part_of[layer]", INJECTED),
+    Mutant("backbones/attachment.py", "class _Place(threading.local):", "class _Place:", ISOLATED),
+    Mutant("backbones/attachment.py", "self._place.promise = None\n", "pass\n", ISOLATED),
+    Mutant("backbones/attachment.py", 'part_of[layer] if place == 0 else "cross"', "part_of[layer]", INJECTED),
     Mutant(
-        "backbones/attention.py",
-        "_rows(call.layout.prompts.where(states.keep > 0, length), rows)",
-        "_rows(call.layout.prompts, rows)",
+        "backbones/attachment.py",
+        "expanded(call.layout.prompts.where(states.keep > 0, length), rows)",
+        "expanded(call.layout.prompts, rows)",
         ROWS,
     ),
-    Mutant("backbones/attention.py", "call, call.states[layer])", "call, call.states[min(call.states)])", TRAINED),
+    Mutant("backbones/attachment.py", "call, call.states[layer])", "call, call.states[min(call.states)])", TRAINED),
     Mutant(
         "backbones/attention.py",
         "given.repeat_interleave(rows // given.shape[0], dim=0)",
         "given.repeat(rows // given.shape[0], *([1] * (given.dim() - 1)))",
         GENERATED,
     ),
-    Mutant("backbones/attention.py", "if id(keep) not in self.known:", "if True:", HOOKED),
+    Mutant("backbones/attachment.py", "if id(keep) not in self.known:", "if True:", HOOKED),
     Mutant(
         "backbones/attention.py", "lowest = max(torch.finfo(query.dtype).min, ", "lowest = min(-float('inf'), ", CHOSEN
     ),
@@ -379,7 +379,7 @@ MUTANTS = (
     Mutant("generators.py", "p.keep * (gates.detach() > 0.5)", "p.keep", DECIDED),
     Mutant("generators.py", ".flip(1).cumsum(1).flip(1)[:, 1:]", ".cumsum(1)[:, 1:]", DECIDED),
     Mutant(
-        "backbones/attention.py", "rows).to(hidden.dtype) @ soft", "rows).detach().to(hidden.dtype) @ soft", DECIDED
+        "backbones/attachment.py", "rows).to(hidden.dtype) @ soft", "rows).detach().to(hidden.dtype) @ soft", DECIDED
     ),
     Mutant("lookups.py", "place % self.stride == 0", "place % self.stride <= 1", LOOKED_UP),
     Mutant("lookups.py", "read = x.mask & (x.ids >= 0)", "read = x.mask", LOOKED_UP),
@@ -388,11 +388,11 @@ MUTANTS = (
     Mutant("transforms.py", "at : at + width] * self.scale", "at : at + width]", (*DECIDED, *LOOKED_UP)),
     # soft tokens that join in the middle
     Mutant(
-        "backbones/attention.py", "visit.layer < self.call.entry.layer", "visit.layer <= self.call.entry.layer", LATE
+        "backbones/attachment.py", "visit.layer < self.call.entry.layer", "visit.layer <= self.call.entry.layer", LATE
     ),
-    Mutant("backbones/attention.py", "layer == call.entry.layer:", "layer == call.entry.layer + 1:", LATE),
-    Mutant("backbones/attention.py", "if layer == call.until:", "if layer == 2:", LATE),
-    Mutant("backbones/attention.py", "(hidden, *made[1:]) if isinstance", "(hidden, *[None] * 2) if isinstance", LATE),
+    Mutant("backbones/attachment.py", "layer == call.entry.layer:", "layer == call.entry.layer + 1:", LATE),
+    Mutant("backbones/attachment.py", "if layer == call.until:", "if layer == 2:", LATE),
+    Mutant("backbones/attachment.py", "(hidden, *made[1:]) if isinstance", "(hidden, *[None] * 2) if isinstance", LATE),
     Mutant("injections.py", "x.once(encoding, self.layer)", "encoding(x, self.layer)", LATE),
     Mutant("injections.py", "if not 0 < layer < shape.layers", "if not 0 <= layer < shape.layers", LATE),
     # frozen linear layers on a CPU
@@ -412,7 +412,7 @@ MUTANTS = (
         MULTIPLIED,
     ),
     Mutant(
-        "backbones/attention.py",
+        "backbones/attachment.py",
         "call.layout.tokens.where(call.entry.mask, given",
         "call.layout.tokens.where(call.entry.mask | True, given",
         MIXED,

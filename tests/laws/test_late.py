@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from promptuary.backbones.attention import PASSED
+from promptuary.backbones.attachment import PASSED
 from promptuary.choices import Choice, encoding
 from promptuary.errors import BackboneError, SettingError
 from promptuary.generators import Free

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from promptuary.backbones.attention import Attachment, Promise
+from promptuary.backbones.attachment import Attachment, Promise
 from promptuary.backbones.backbone import same_model
 from promptuary.backbones.load import available, load, wrap
 from promptuary.backbones.padding import flush_right

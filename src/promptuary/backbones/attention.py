@@ -1,35 +1,26 @@
-"""The hook through which soft keys, values and hidden states reach every layer of a frozen model.
+"""The attention function that is registered with transformers: the plain one, with soft keys and values before its own.
 
-One attention function is registered with transformers. Before each layer runs, a hook hands it what that layer
-was promised; the function lays soft keys and values before the layer's own, extends the mask by visible columns
-and a relative position bias by zeros. Because the promise travels as an argument of the layer, gradient
-checkpointing replays it; because it sits in a thread's own place until then, generation of any kind (cached,
-static cache, beams) finds it and threads do not see one another's.
+It extends the mask by visible columns and a relative position bias by zeros. What it lays there rides with the call
+(`attachment.py` sees to that); without, it is the plain one.
 """
 
 import sys
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import update_wrapper
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from einops import repeat
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from promptuary.backbones import cpu_attention
 from promptuary.backbones.packing import packed_mask
-from promptuary.values import Attention, Call, KeyValue, Part, Prompt
+from promptuary.values import KeyValue
 
 NAME = "promptuary"
-PASSED = "promptuary_passed"  # an argument of layers that only hand on: the first one's result, once it is there
-ALONE: list[Any] = [None]  # where layers hand on nothing but their states
 
 # Grouped queries have more heads than keys and values; a mask is a boolean or what is added to the scores.
 Query = Float[Tensor, "rows asking queries key"]
@@ -71,8 +62,7 @@ def prompted_attention(
     if rest.get("softcap") is not None or rest.get("s_aux") is not None:
         # Capped scores and attention sinks are the model file's own business: its plain function knows them.
         plain = sys.modules[type(module).__module__].eager_attention_forward
-        if attention_mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True):
-            attention_mask = _causal(query.shape[2], key.shape[2], key.device)  # the plain function does not infer it
+        attention_mask = _told(module, query, key, attention_mask)
         if attention_mask is not None and attention_mask.dtype == torch.bool:
             # Many take the softmax in float32, where the lowest number of float64 would be minus infinity.
             lowest = max(torch.finfo(query.dtype).min, torch.finfo(torch.float32).min)
@@ -90,8 +80,7 @@ def prompted_attention(
 
 def _whole(module: nn.Module, query: Query, key: Key, mask: Mask | None, bias: Bias | None) -> Mask | None:
     """The mask with what the fused kernel is told beside it: causality and the bias of relative positions."""
-    if mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True):
-        mask = _causal(query.shape[2], key.shape[2], key.device)
+    mask = _told(module, query, key, mask)
     if bias is None or mask is None:
         return mask if bias is None else bias
     if mask.dtype != torch.bool:
@@ -104,39 +93,14 @@ AttentionMaskInterface.register(NAME, packed_mask)
 
 
 @dataclass(frozen=True, eq=False)
-class Promise:
-    """One call's soft keys, values and states, held in the thread's place while the model runs."""
-
-    call: Call
-    visits: dict[int, int] = field(default_factory=dict)  # for modules that serve several layers (ALBERT)
-    known: dict[int, bool] = field(default_factory=dict)  # of a `keep`, which the call holds, whether it is whole
-    beside: list[Any] = field(default_factory=list)  # what the first layer hands on beside its states (T5: a bias)
-
-    def passes(self, visit: "Visit") -> bool:
-        """Whether a layer lies below the one at which the row enters."""
-        return visit.main and self.call.entry is not None and visit.layer < self.call.entry.layer
-
-    def whole(self, keep: Bool[Tensor, "batch prompt"]) -> bool:
-        """Whether no soft key is absent. It waits for the device, so it is asked once a call and not once a layer."""
-        if id(keep) not in self.known:
-            self.known[id(keep)] = bool(keep.all())
-        return self.known[id(keep)]
-
-    def visit(self, module: nn.Module, times: int) -> int:
-        """How many times `module` was entered before, counted round `times`."""
-        if times == 1:
-            return 0
-        seen = self.visits.get(id(module), 0)
-        self.visits[id(module)] = seen + 1
-        return seen % times
-
-
-@dataclass(frozen=True, eq=False)
 class Prefix:
-    """Soft keys and values for the attention calls of one layer, by the identity of the attention module."""
+    """Soft keys and values for the attention calls of one layer, by the identity of the attention module.
+
+    `whole` says of a `keep` whether no soft key is absent.
+    """
 
     promised: dict[int, KeyValue]
-    promise: Promise
+    whole: Callable[[Bool[Tensor, "batch prompt"]], bool]
 
     def __call__(
         self, module: nn.Module, query: Query, key: Key, value: Value, mask: Mask | None, bias: Bias | None
@@ -145,264 +109,33 @@ class Prefix:
         if soft is None:
             return key, value, mask, bias
         rows, queries, own = query.shape[0], query.shape[2], key.shape[2]
-        if mask is None and queries > 1 and getattr(module, "is_causal", True):
-            # Without a mask the plain function would have inferred causality from the shapes; say it outright.
-            mask = _causal(queries, own, key.device)
-        if mask is None and not self.promise.whole(soft.keep):
+        mask = _told(module, query, key, mask)
+        if mask is None and not self.whole(soft.keep):
             mask = torch.ones(1, 1, queries, own, dtype=torch.bool, device=key.device)
         if mask is not None:
-            visible = repeat(_rows(soft.keep, rows), "b p -> b 1 q p", q=queries)
+            visible = repeat(expanded(soft.keep, rows), "b p -> b 1 q p", q=queries)
             if mask.dtype != torch.bool:
                 visible = torch.zeros_like(visible, dtype=mask.dtype).masked_fill(~visible, torch.finfo(mask.dtype).min)
             mask = torch.cat([visible.expand(-1, mask.shape[1], -1, -1), mask.expand(rows, -1, queries, -1)], 3)
         if bias is not None:
             bias = torch.cat([bias.new_zeros(*bias.shape[:3], soft.key.shape[2]), bias], 3)
-        key = torch.cat([_rows(soft.key, rows).to(key.dtype), key], 2)
-        value = torch.cat([_rows(soft.value, rows).to(value.dtype), value], 2)
+        key = torch.cat([expanded(soft.key, rows).to(key.dtype), key], 2)
+        value = torch.cat([expanded(soft.value, rows).to(value.dtype), value], 2)
         return key, value, mask, bias
 
 
-def _causal(queries: int, keys: int, device: torch.device) -> Bool[Tensor, "1 1 {queries} {keys}"]:
-    """Which keys each query may see, the last query all of them."""
-    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)[None, None]
+def _told(module: nn.Module, query: Query, key: Key, mask: Mask | None) -> Mask | None:
+    """The mask; where there is none and the fused kernel would infer causality from the shapes, it is said outright."""
+    asking, own = query.shape[2], key.shape[2]
+    if mask is not None or asking == 1 or not getattr(module, "is_causal", True):
+        return mask
+    return torch.ones(asking, own, dtype=torch.bool, device=key.device).tril(own - asking)[None, None]
 
 
-def _rows(given: Shaped[Tensor, "batch *rest"], rows: int) -> Shaped[Tensor, "rows *rest"]:
+def expanded(given: Shaped[Tensor, "batch *rest"], rows: int) -> Shaped[Tensor, "rows *rest"]:
     """Each row of `given` as often as beams or returned sequences multiplied it."""
     if given.shape[0] == rows:
         return given
     if given.shape[0] == 1:
         return given.expand(rows, *given.shape[1:])
     return given.repeat_interleave(rows // given.shape[0], dim=0)
-
-
-Notes = list[tuple[int, nn.Module, Tensor, Tensor]]
-
-
-class Reached(Exception):  # noqa: N818, no error: how a model is left in the middle
-    """The model came to the layer at which it was to stop."""
-
-    def __init__(self, states: Tensor) -> None:
-        super().__init__()
-        self.states = states
-
-
-class _Place(threading.local):
-    promise: Promise | None = None
-    notes: Notes | None = None
-    passed: int = 0  # layers entered while notes are taken
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Place":
-        return _Place()  # a copy of a model has a place of its own, where nothing is promised
-
-
-@dataclass(frozen=True, eq=False)
-class _Recorder:
-    """Notes the attention calls of a trial pass, in order, and changes nothing."""
-
-    layer: int
-    notes: Notes
-
-    def __call__(
-        self, module: nn.Module, query: Query, key: Key, value: Value, mask: Mask | None, bias: Bias | None
-    ) -> Extended:
-        self.notes.append((self.layer, module, key.detach(), value.detach()))
-        return key, value, mask, bias
-
-
-@dataclass(frozen=True, eq=False)
-class Visit:
-    """One passage through a layer: its number in its tower, and its attention calls' indices."""
-
-    layer: int
-    main: bool  # whether its tower is the one that reads the layout: the only one, or the encoder
-    attention: dict[int, int]  # id of the attention module -> index into `Attachment.attention`
-
-
-class Attachment:
-    """The hooks on one model, and what they found there.
-
-    Arguments:
-        model: any model of transformers 5.
-        stacks: its towers with the part their self-attention plays: `[(encoder, "encoder"), (decoder, "decoder")]`.
-        trial: runs the model once on a tiny input; encoder and decoder inputs of different length.
-    """
-
-    def __init__(
-        self, model: PreTrainedModel, stacks: Sequence[tuple[nn.Module, Part]], trial: Callable[[], object]
-    ) -> None:
-        self._place = _Place()
-        self._hooked = model._can_set_attn_implementation()
-        if self._hooked:
-            model.set_attn_implementation(NAME)
-        self.layers: dict[nn.Module, list[Visit]] = {}
-        self.attention: list[Attention] = []
-        part_of = {layer: part for stack, part in stacks for layer in _layers_of(stack)}
-        for layer in part_of:
-            layer.register_forward_pre_hook(self._before, with_kwargs=True)
-            layer.forward = _Passable(layer.forward)
-        order: list[nn.Module] = []
-        watchers = [layer.register_forward_pre_hook(lambda m, _: order.append(m)) for layer in part_of]
-        self._several: set[nn.Module] = set()  # layers that hand on more than their states
-
-        def watch(layer: nn.Module, _: object, out: object) -> None:
-            if isinstance(out, tuple):
-                self._several.add(layer)
-
-        watchers += [layer.register_forward_hook(watch) for layer in part_of]
-        with torch.no_grad(), self.recording() as notes:
-            trial()
-        for watcher in watchers:
-            watcher.remove()
-        self._keep_notes(notes, order, part_of)
-
-    def _keep_notes(self, notes: Notes, order: list[nn.Module], part_of: dict[nn.Module, Part]) -> None:
-        main = next(iter(part_of.values()), None)
-        numbers = dict.fromkeys(part_of.values(), 0)
-        for number, layer in enumerate(order):
-            mine = [n for n in notes if n[0] == number]
-            calls: dict[int, int] = {}
-            for place, (_, module, key, value) in enumerate(mine):
-                part: Part = part_of[layer] if place == 0 else "cross"
-                calls[id(module)] = len(self.attention)
-                window = getattr(module, "sliding_window", getattr(module.config, "sliding_window", None))
-                self.attention.append(Attention(part, key.shape[1], key.shape[3], value.shape[3], window))
-            self.layers.setdefault(layer, []).append(Visit(numbers[part_of[layer]], part_of[layer] == main, calls))
-            numbers[part_of[layer]] += 1
-        self.counts = numbers
-
-    def _before(
-        self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Hand the layer what it was promised."""
-        place = self._place
-        if place.notes is not None:
-            place.passed += 1
-            if not self._hooked:
-                return None
-            return args, {**kwargs, NAME: _Recorder(place.passed - 1, place.notes)}
-        promise = place.promise
-        if promise is None:
-            return None
-        visits = self.layers[layer]
-        visit = visits[promise.visit(layer, len(visits))]
-        call = promise.call
-        if promise.passes(visit):
-            return args, {**kwargs, PASSED: promise.beside if layer in self._several else ALONE}
-        if visit.main:
-            args, kwargs = _entered(args, kwargs, call, visit.layer)
-        promised = {m: call.keys_values[i] for m, i in visit.attention.items() if i in call.keys_values}
-        if promised:
-            kwargs = {**kwargs, NAME: Prefix(promised, promise)}
-        return args, kwargs
-
-    def carrying(self, call: Call) -> "_Carrying":
-        """A context in which the model's layers get the soft keys, values and states of `call`."""
-        bare = not call.keys_values and not call.states and call.entry is None and call.until is None
-        return _Carrying(self._place, None if bare else Promise(call))
-
-    def recording(self) -> "_Recording":
-        """A context in which every attention call notes its keys and values."""
-        return _Recording(self._place)
-
-
-class _Carrying:
-    def __init__(self, place: _Place, promise: Promise | None) -> None:
-        self._place, self._promise = place, promise
-
-    def __enter__(self) -> None:
-        self._place.promise = self._promise
-
-    def __exit__(self, *_: object) -> None:
-        self._place.promise = None
-
-
-class _Recording:
-    def __init__(self, place: _Place) -> None:
-        self._place = place
-
-    def __enter__(self) -> Notes:
-        self._place.notes, self._place.passed = [], 0
-        return self._place.notes
-
-    def __exit__(self, *_: object) -> None:
-        self._place.notes = None
-
-
-def _layers_of(stack: nn.Module) -> list[nn.Module]:
-    """The transformer layers of a tower, as transformers itself marks them."""
-    layers: list[nn.Module] = [m for m in stack.modules() if isinstance(m, GradientCheckpointingLayer)]
-    if layers:
-        return layers
-    recorded = getattr(stack, "_can_record_outputs", None) or {}
-    kind = recorded.get("hidden_states")
-    return [m for m in stack.modules() if kind is not None and isinstance(m, kind)]
-
-
-class _Passable:
-    """A layer's forward that hands its input on where the row enters the model further up.
-
-    It is a value and no closure, so that a copy of the model has a copy of it, bound to the copy's layer.
-    """
-
-    def __init__(self, forward: Callable[..., Any]) -> None:
-        update_wrapper(self, forward)
-        self.forward = forward
-
-    def __call__(self, *args: Any, promptuary_passed: list[Any] | None = None, **kwargs: Any) -> Any:
-        if promptuary_passed is None:
-            return self.forward(*args, **kwargs)
-        hidden = args[0] if args else kwargs["hidden_states"]
-        if not promptuary_passed:  # the first layer may make what all others need: it runs, and its states are dropped
-            with torch.no_grad():
-                promptuary_passed.append(self.forward(*args, **kwargs))
-        made = promptuary_passed[0]
-        return (hidden, *made[1:]) if isinstance(made, tuple) else hidden
-
-
-def _entered(
-    args: tuple[Any, ...], kwargs: dict[str, Any], call: Call, layer: int
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A layer's hidden states with what the call says of them: the text's own at its entry, then the soft rows.
-
-    Raises:
-        Reached: before the layer at which the model is to stop.
-    """
-    given = args[0] if args else kwargs["hidden_states"]
-    hidden = given
-    if layer == call.until:
-        raise Reached(given)
-    if call.entry is not None and layer == call.entry.layer:
-        columns = call.layout.tokens.where(call.entry.mask, given.shape[1])
-        hidden = _written(torch.zeros_like(given), columns, call.entry.states.to(given.dtype))
-    if layer in call.states:
-        hidden = _overwritten(hidden, call, call.states[layer])
-    if hidden is given:
-        return args, kwargs
-    return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
-
-
-def _overwritten(
-    hidden: Float[Tensor, "rows length hidden"], call: Call, states: Prompt
-) -> Float[Tensor, "rows length hidden"]:
-    """Hidden states with soft rows at the columns that the layout gave them."""
-    rows, length = hidden.shape[:2]
-    if length < call.layout.mask.shape[1]:
-        return hidden  # a cached step: its prompt rows are in the cache
-    columns = _rows(call.layout.prompts.where(states.keep > 0, length), rows)
-    soft = _rows(states.values, rows).to(hidden.dtype)
-    if call.layout.placed is not None:  # at its column each soft token has the share 1: a choice hears its gradient
-        prompts = repeat(call.layout.prompts, "b p -> b p q", q=call.layout.prompts.shape[1])
-        soft = _rows(call.layout.placed.gather(1, prompts), rows).to(hidden.dtype) @ soft
-    return _written(hidden, columns, soft)
-
-
-def _written(
-    hidden: Float[Tensor, "rows length hidden"], columns: Int[Tensor, "rows n"], states: Float[Tensor, "rows n hidden"]
-) -> Float[Tensor, "rows length hidden"]:
-    """Hidden states with others at the given columns of each row.
-
-    What is absent goes into one more column, which is taken off again: its own in the layout may be another item's.
-    """
-    index = repeat(columns, "b n -> b n h", h=hidden.shape[2])
-    return F.pad(hidden, (0, 0, 0, 1)).scatter(1, index, states)[:, : hidden.shape[1]].contiguous()

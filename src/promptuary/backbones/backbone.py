@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from promptuary.backbones import cpu_linear
-from promptuary.backbones.attention import Attachment, Reached
+from promptuary.backbones.attachment import Attachment, Reached
 from promptuary.backbones.generation import Generation
 from promptuary.backbones.head import head_of
 from promptuary.errors import BackboneError
