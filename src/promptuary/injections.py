@@ -5,11 +5,12 @@ prompts of the code published with Lester et al. 2021 are `HiddenStates`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from einops import rearrange
-from torch import nn
+from jaxtyping import Int
+from torch import Tensor, nn
 
 from promptuary.choices import encoding
 from promptuary.errors import BackboneError, SettingError
@@ -37,6 +38,10 @@ class Injection(nn.Module, ABC):
         """How many places for soft tokens the text must mark for a prompt of `length` soft tokens."""
         return 0
 
+    def leads(self, length: int) -> bool:
+        """Whether all of `length` soft tokens stand before any input whatever, or in no row at all."""
+        return False
+
 
 class Placed(Injection, ABC):
     """Soft tokens that stand in the row, where a placement puts them (`None`: before the input)."""
@@ -53,6 +58,9 @@ class Placed(Injection, ABC):
 
     def marks(self, length: int) -> int:
         return self.placement.marks(length)
+
+    def leads(self, length: int) -> bool:
+        return self.placement.leads(length)
 
 
 class Embeddings(Placed):
@@ -121,13 +129,14 @@ class KeyValues(Injection):
 
     They go through the attention function, not through a cache, so that encoders, encoder-decoders, gradient
     checkpointing and generation with any cache all see them; the input keeps its own positions. Every query of
-    a layer sees them, in sliding windows too. A soft token of an absent slot (`keep` 0) is masked.
+    a layer sees learned ones, in sliding windows too. A soft token of an absent slot (`keep` 0) is masked.
 
     Arguments:
         parts: which attention of the model: `{"encoder"}`, `{"decoder"}`, `{"cross"}` or several; `None` is all
             that the backbone has and that is heard (Li and Liang's three prefixes on an encoder-decoder that writes).
         start: the position of the first input token. 0 for learned prefixes, which have no positions; the
-            number of soft tokens where these are the keys and values of real tokens.
+            number of soft tokens where these are the keys and values of real tokens, which a sliding window then
+            leaves behind as it does tokens.
 
     Raises:
         SettingError: for a part that is unknown, that the backbone lacks or that nothing reads; for a `start` on a
@@ -168,7 +177,43 @@ class KeyValues(Injection):
                 rearrange(value, "b p (heads v) -> b heads p v", heads=a.heads),
                 keep,
             )
-        return Call(bare(x), keys_values, start=self.start)
+        return Call(bare(x), keys_values, start=_starts(self.start, x))
 
     def occupies(self, length: int) -> int:
         return self.start
+
+    def leads(self, length: int) -> bool:
+        return True
+
+
+class Compiled(Injection):
+    """Keys and values that say once and for all what soft tokens say of every input (`SoftPrompted.compiled`).
+
+    All rows share one copy. There is nothing to generate: the prompt has length 0 and width 0.
+
+    Arguments:
+        keys_values: of one row, by index into `Shape.attention`.
+        start: the position of the first input token: how many soft tokens stand in positions before it.
+        dtype: of the model's own keys and values.
+    """
+
+    width = 0
+
+    def __init__(self, keys_values: Mapping[int, KeyValue], start: int, dtype: torch.dtype) -> None:
+        super().__init__()
+
+        def own(given: Tensor) -> Tensor:
+            return given.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
+
+        self.start = start
+        self.keys_values = {i: KeyValue(own(kv.key), own(kv.value), kv.keep) for i, kv in keys_values.items()}
+
+    def forward(self, p: Prompt, x: Instance) -> Call:
+        return Call(bare(x), self.keys_values, start=_starts(self.start, x))
+
+    def occupies(self, length: int) -> int:
+        return self.start
+
+
+def _starts(start: int, x: Instance) -> Int[Tensor, " batch"] | None:
+    return x.ids.new_full(x.ids.shape[:1], start) if start else None

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.generation import Generation
+from promptuary.backbones.padding import expanded
 from promptuary.errors import SettingError
 from promptuary.model import SoftPrompted
 from promptuary.values import Call, Entry, Instance, KeyValue, Layout, Output, Prompt, Targets
@@ -39,9 +40,8 @@ class Share:
 def run(shares: Sequence[Share]) -> list[Output]:
     """What the backbone says of each share, as `share.model(share.x, share.targets)` would; in one pass.
 
-    Shares may differ in method, length, depth, read-out, and in the padding of their rows. Rows that join the model at
-    a later layer (`Late`), or go on counting after keys and values of real tokens (`KeyValues(start=...)`), have one
-    more pass, with those of their kind.
+    Shares may differ in method, length, depth, read-out, and in the padding of their rows; some may be compiled. Rows
+    that join the model at a later layer (`Late`) have one more pass, with those of their kind.
 
     Raises:
         SettingError: for shares of different backbones.
@@ -71,7 +71,7 @@ def generate(shares: Sequence[Share], how: Generation, **options: Any) -> list[I
     passes = list(_passes(shares))
     if len(passes) > 1 and "streamer" in options:
         raise SettingError(
-            "These prompts do not share a pass: some join the model at a later layer, or count from another position. "
+            "These prompts do not share a pass: some join the model at a later layer. "
             "A stream is of one pass: generate them one after the other."
         )
     said: dict[int, Tensor] = {}
@@ -82,7 +82,7 @@ def generate(shares: Sequence[Share], how: Generation, **options: Any) -> list[I
 
 
 def stacked(calls: Sequence[Call]) -> Call:
-    """One call of the rows of several, in their order. They must agree on `start`, on `until` and the layer of `entry`.
+    """One call of the rows of several, in their order. They must agree on `until` and the layer of `entry`.
 
     A row keeps its columns. Layouts, prefixes and rows of states are padded behind to the longest, with slots that are
     masked or absent.
@@ -94,7 +94,7 @@ def stacked(calls: Sequence[Call]) -> Call:
         _layout([call.layout for call in calls]),
         _keys_values(calls),
         {layer: _states(calls, layer) for layer in sorted({layer for call in calls for layer in call.states})},
-        first.start,
+        _starts(calls),
         _entry([call.entry for call in calls if call.entry is not None]),
         first.until,
     )
@@ -110,7 +110,7 @@ def _passes(shares: Sequence[Share]) -> Iterator[tuple[list[int], Call, Backbone
                 "Expected one loaded backbone for all of them: open_prompt(folder, backbone=backbone)."
             )
         call = share.model.call(share.x)
-        together.setdefault((call.start, call.until, call.entry and call.entry.layer), []).append((n, call))
+        together.setdefault((call.until, call.entry and call.entry.layer), []).append((n, call))
     for pairs in together.values():
         yield [n for n, _ in pairs], stacked([call for _, call in pairs]), shares[0].model.backbone
 
@@ -156,24 +156,33 @@ def _shares(layout: Layout, length: int) -> Float[Tensor, "batch length prompt"]
     return rearrange(F.one_hot(layout.prompts, length), "b p l -> b l p").to(layout.embeds.dtype)
 
 
+def _starts(calls: Sequence[Call]) -> Int[Tensor, " rows"] | None:
+    if all(call.start is None for call in calls):
+        return None
+    none = [call.layout.tokens.new_zeros(call.layout.tokens.shape[0]) for call in calls]
+    return torch.cat([n if call.start is None else call.start for call, n in zip(calls, none, strict=True)])
+
+
 def _keys_values(calls: Sequence[Call]) -> dict[int, KeyValue]:
     keeps: dict[tuple[int | None, ...], Tensor] = {}  # one for all layers with the same prefixes, as in a single call
 
     def layer(index: int) -> KeyValue:
         some = next(call.keys_values[index] for call in calls if index in call.keys_values)
-        own = [call.keys_values.get(index, _none(some, call.layout.mask.shape[0])) for call in calls]
+        own = [call.keys_values.get(index, _none(some)) for call in calls]
         known = tuple(id(kv.keep) if index in c.keys_values else None for kv, c in zip(own, calls, strict=True))
         if known not in keeps:
-            keeps[known] = _stack([kv.keep for kv in own])
-        return KeyValue(_stack([kv.key for kv in own]), _stack([kv.value for kv in own]), keeps[known])
+            keeps[known] = stack([kv.keep for kv in own])
+        return KeyValue(stack([kv.key for kv in own]), stack([kv.value for kv in own]), keeps[known])
+
+    def stack(parts: Sequence[Tensor]) -> Tensor:
+        return _stack([expanded(part, c.layout.mask.shape[0]) for part, c in zip(parts, calls, strict=True)])
 
     return {index: layer(index) for index in sorted({index for call in calls for index in call.keys_values})}
 
 
-def _none(like: KeyValue, rows: int) -> KeyValue:
+def _none(like: KeyValue) -> KeyValue:
     """A prefix of no soft tokens."""
-    keys, values = ((rows, t.shape[1], 0, t.shape[3]) for t in (like.key, like.value))
-    return KeyValue(like.key.new_zeros(keys), like.value.new_zeros(values), like.keep.new_zeros(rows, 0))
+    return KeyValue(like.key[:1, :, :0], like.value[:1, :, :0], like.keep[:1, :0])
 
 
 def _states(calls: Sequence[Call], layer: int) -> Prompt:

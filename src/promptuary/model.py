@@ -6,11 +6,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from promptuary.backbones.backbone import Backbone
+from promptuary.backbones.padding import ends
 from promptuary.choices import Choice
 from promptuary.data.batch import Batch
 from promptuary.errors import SettingError
-from promptuary.generators import Generator
-from promptuary.injections import Injection
+from promptuary.generators import Free, Generator
+from promptuary.initial import zeros
+from promptuary.injections import Compiled, Injection
 from promptuary.placements import bare
 from promptuary.values import Call, Instance, Output, Prompt, Targets
 
@@ -81,13 +83,12 @@ class SoftPrompted(nn.Module):
         """How many trailing tokens of an input of `tokens` tokens no soft token before the input can reach.
 
         A layer with a window of w positions carries information w - 1 positions onwards, so windowed layers reach
-        the sum of these; one layer without a window reaches everything. Keys and values stand in no row and are
-        seen from everywhere. The count is for soft tokens that all stand before the input (`Split()`).
+        the sum of these; one layer without a window reaches everything. Learned keys and values have no positions and
+        are seen from everywhere. The count is for soft tokens that all stand before the input (`Split()`).
         """
-        length, part = self.generator.length, "encoder" if self.backbone.shape.encodes else "decoder"
+        part = "encoder" if self.backbone.shape.encodes else "decoder"
         windows = [a.window for a in self.backbone.shape.attention if a.part == part]
-        in_row = self.injection.occupies(length) - self.injection.occupies(0)
-        if not in_row or not windows or None in windows:
+        if not self.injection.occupies(self.generator.length) or not windows or None in windows:
             return 0
         return max(0, tokens - sum(w - 1 for w in windows if w is not None))
 
@@ -127,6 +128,29 @@ class SoftPrompted(nn.Module):
             p = Prompt(F.dropout(p.values, self.dropout), p.keep)
         call: Call = self.injection(p, x)
         return call
+
+    @torch.no_grad()
+    def compiled(self) -> "SoftPrompted":
+        """The same prompt as keys and values of every layer, made once and shared by all rows; for use, not training.
+
+        That takes soft tokens that do not depend on the input, of two kinds. A prefix (`KeyValues`) is cut into its
+        layers. Soft tokens that all stand before a causal model's input, as embeddings or as hidden states, are read
+        once: the input goes on from there. Everything else is returned as it is: prompts that are made or placed by
+        the input or at marks of a template (`Slots`), soft tokens behind an input, and those in the row of a model
+        with an encoder, where they attend to the input too.
+
+        What is said is the same; what is not is an output at soft tokens that nobody reads.
+        """
+        one = self.generator.fixed()
+        if one is None or not bool(one.keep.any()) or not self.injection.leads(self.generator.length):
+            return self
+        nothing = torch.zeros(1, 0, dtype=torch.long, device=self.backbone.device)
+        ahead: Call = self.injection(one, self.instance(nothing, nothing.bool()))
+        known = ahead.keys_values or self.backbone.left(ahead)
+        if known is None:
+            return self
+        injection = Compiled(known, int(ends(ahead)), self.backbone.dtype)
+        return SoftPrompted(self.backbone, Free(0, injection.width, zeros()), injection).eval()
 
     def forward(self, x: Instance, targets: Targets | None = None) -> Output:
         """The backbone's output for `x` under the prompt, aligned with the tokens of `x`."""

@@ -79,6 +79,10 @@ class Placement(nn.Module, ABC):
         """How many places for soft tokens the text must mark for a prompt of `length` soft tokens."""
         return 0
 
+    def leads(self, length: int) -> bool:
+        """Whether all of `length` soft tokens stand before any input whatever."""
+        return False
+
 
 class Split(Placement):
     """The first `before` soft tokens before the input, the others after it.
@@ -110,6 +114,9 @@ class Split(Placement):
             raise SettingError(
                 f"Split(before={self.before}) with a prompt of {length} soft tokens: expected before <= {length}."
             )
+
+    def leads(self, length: int) -> bool:
+        return self.head == 0 and self.before in (None, length)
 
 
 class Adaptive(Chooses, Placement):

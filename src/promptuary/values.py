@@ -160,7 +160,7 @@ class Layout:
 class KeyValue:
     """Soft keys and values of one attention layer, visible to every query of it where `keep` says they are present.
 
-    `heads` are key-value heads.
+    `heads` are key-value heads. `batch` is 1 where all rows of a batch share them.
     """
 
     key: Float[Tensor, "batch heads prompt key"]
@@ -188,7 +188,9 @@ class Call:
         layout: the row of embeddings.
         keys_values: soft keys and values by index into `Shape.attention`.
         states: soft tokens by layer, as hidden states that overwrite the columns `layout.prompts` before it.
-        start: the position of the first column (soft keys and values taken from real tokens stand before it).
+        start: the position of each row's first column; `None` is 0 for all. Where it is not 0, the soft keys and
+            values stand in the positions before it, 0, 1, ..., and a sliding window leaves them behind as it does
+            tokens; where it is 0, they stand nowhere and every query sees them.
         entry: where the row enters, if not as embeddings at the first layer. until: the layer before which the model
             stops, whose input is the result; `None` runs it all. Both are about the tower that reads the layout.
     """
@@ -196,7 +198,7 @@ class Call:
     layout: Layout
     keys_values: Mapping[int, KeyValue] = field(default_factory=dict)
     states: Mapping[int, Prompt] = field(default_factory=dict)
-    start: int = 0
+    start: Int[Tensor, " batch"] | None = None
     entry: Entry | None = None
     until: int | None = None
 

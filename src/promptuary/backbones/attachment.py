@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from promptuary.backbones.attention import NAME, Bias, Extended, Key, Mask, Prefix, Query, Value, expanded
+from promptuary.backbones.attention import NAME, Bias, Extended, Key, Mask, Prefix, Query, Value
+from promptuary.backbones.padding import expanded
 from promptuary.values import Attention, Call, Part, Prompt
 
 PASSED = "promptuary_passed"  # an argument of layers that only hand on: the first one's result, once it is there
@@ -76,7 +77,7 @@ class _Place(threading.local):
 
 @dataclass(frozen=True, eq=False)
 class _Recorder:
-    """Notes the attention calls of a trial pass, in order, and changes nothing."""
+    """Notes the attention calls of a pass, in order, and changes nothing."""
 
     layer: int
     notes: Notes
@@ -156,12 +157,11 @@ class Attachment:
         place = self._place
         if place.notes is not None:
             place.passed += 1
-            if not self._hooked:
-                return None
-            return args, {**kwargs, NAME: _Recorder(place.passed - 1, place.notes)}
+            if self._hooked:
+                kwargs = {**kwargs, NAME: _Recorder(place.passed - 1, place.notes)}
         promise = place.promise
         if promise is None:
-            return None
+            return args, kwargs
         visits = self.layers[layer]
         visit = visits[promise.visit(layer, len(visits))]
         call = promise.call

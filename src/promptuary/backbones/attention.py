@@ -13,14 +13,13 @@ import torch
 from einops import repeat
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from promptuary.backbones import cpu_attention
-from promptuary.backbones.packing import packed_mask
+from promptuary.backbones.padding import expanded
+from promptuary.backbones.sight import NAME
 from promptuary.values import KeyValue
-
-NAME = "promptuary"
 
 # Grouped queries have more heads than keys and values; a mask is a boolean or what is added to the scores.
 Query = Float[Tensor, "rows asking queries key"]
@@ -89,7 +88,6 @@ def _whole(module: nn.Module, query: Query, key: Key, mask: Mask | None, bias: B
 
 
 AttentionInterface.register(NAME, prompted_attention)
-AttentionMaskInterface.register(NAME, packed_mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,15 +110,15 @@ class Prefix:
         mask = _told(module, query, key, mask)
         if mask is None and not self.whole(soft.keep):
             mask = torch.ones(1, 1, queries, own, dtype=torch.bool, device=key.device)
-        if mask is not None:
+        if mask is not None and mask.shape[3] == own:  # else it tells of soft keys already (`sight.py`)
             visible = repeat(expanded(soft.keep, rows), "b p -> b 1 q p", q=queries)
             if mask.dtype != torch.bool:
                 visible = torch.zeros_like(visible, dtype=mask.dtype).masked_fill(~visible, torch.finfo(mask.dtype).min)
             mask = torch.cat([visible.expand(-1, mask.shape[1], -1, -1), mask.expand(rows, -1, queries, -1)], 3)
         if bias is not None:
             bias = torch.cat([bias.new_zeros(*bias.shape[:3], soft.key.shape[2]), bias], 3)
-        key = torch.cat([expanded(soft.key, rows).to(key.dtype), key], 2)
-        value = torch.cat([expanded(soft.value, rows).to(value.dtype), value], 2)
+        key = torch.cat([expanded(soft.key.to(key.dtype), rows), key], 2)
+        value = torch.cat([expanded(soft.value.to(value.dtype), rows), value], 2)
         return key, value, mask, bias
 
 
@@ -130,12 +128,3 @@ def _told(module: nn.Module, query: Query, key: Key, mask: Mask | None) -> Mask 
     if mask is not None or asking == 1 or not getattr(module, "is_causal", True):
         return mask
     return torch.ones(asking, own, dtype=torch.bool, device=key.device).tril(own - asking)[None, None]
-
-
-def expanded(given: Shaped[Tensor, "batch *rest"], rows: int) -> Shaped[Tensor, "rows *rest"]:
-    """Each row of `given` as often as beams or returned sequences multiplied it."""
-    if given.shape[0] == rows:
-        return given
-    if given.shape[0] == 1:
-        return given.expand(rows, *given.shape[1:])
-    return given.repeat_interleave(rows // given.shape[0], dim=0)

@@ -22,7 +22,7 @@ from promptuary.backbones.attachment import Attachment, Reached
 from promptuary.backbones.generation import Generation
 from promptuary.backbones.head import head_of
 from promptuary.errors import BackboneError
-from promptuary.values import Call, Layout, Output, Part, Shape, Targets
+from promptuary.values import Call, KeyValue, Layout, Output, Part, Shape, Targets
 
 
 class Backbone(ABC):
@@ -205,6 +205,14 @@ class Backbone(ABC):
             if a.part in parts:
                 width += [rearrange(key, "1 h p k -> p (h k)"), rearrange(value, "1 h p v -> p (h v)")]
         return torch.cat(width, 1).float()
+
+    def left(self, call: Call) -> dict[int, KeyValue] | None:
+        """The keys and values that the rows of a call leave to whatever stands behind them.
+
+        `None` where what stands behind bears on them (an encoder's rows see each other), and where the model does not
+        go on from keys and values alone (no attention hook, recurrent layers, positions that cannot be given).
+        """
+        return None
 
     @abstractmethod
     def _read(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens output"]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,10 +13,11 @@ from transformers import PreTrainedModel
 
 from promptuary.backbones.backbone import Backbone, call_with, run_stack
 from promptuary.backbones.generation import Generation, fits, generate
-from promptuary.backbones.packing import Packed, Packing, continued
-from promptuary.backbones.padding import at, fitting, flush_right
+from promptuary.backbones.packing import Packing, continued
+from promptuary.backbones.padding import at, ends, fitting, flush_right
+from promptuary.backbones.sight import Before, Sight
 from promptuary.errors import BackboneError
-from promptuary.values import Call, Layout, Output, Part, Targets
+from promptuary.values import Call, KeyValue, Layout, Output, Part, Targets
 
 
 class Decoder(Backbone):
@@ -31,7 +33,7 @@ class Decoder(Backbone):
 
     def run(self, call: Call, targets: Targets | None = None) -> Output:
         if targets is None:
-            call = fitting(call, self._limit(call))
+            call = fitting(call, self.shape.positions)
             return Output(at(self._states(call), call.layout.tokens), None, self.logits)
         choices, steps = targets.ids.shape[1:]
         if choices == 1 or steps == 1 or self.packs:
@@ -47,15 +49,22 @@ class Decoder(Backbone):
                 "Write cache='dynamic' or cache='static'."
             )
         layout = flush_right(call.layout)
-        fits(int(layout.mask.sum(1).max()) + call.start + how.max_new_tokens, self.shape.positions, self.name)
-        if call.start:
-            options["position_ids"] = (layout.mask.cumsum(1) - 1).clamp(min=0) + call.start
+        fits(int(ends(call).max()) + how.max_new_tokens, self.shape.positions, self.name)
+        if call.start is not None:
+            columns = (layout.mask.cumsum(1) - 1).clamp(min=0)
+            options["position_ids"] = columns + rearrange(call.start, "b -> b 1")
         embeds, mask = layout.embeds.to(self.dtype), layout.mask.long()
-        with self.attachment.carrying(replace(call, layout=layout)):
+        before = _before(call, (~layout.mask).sum(1))
+        with self.attachment.carrying(replace(call, layout=layout)), Sight(None, before):
             return generate(self.model, how, start=0, inputs_embeds=embeds, attention_mask=mask, **options)
 
-    def _limit(self, call: Call) -> int | None:
-        return None if self.shape.positions is None else self.shape.positions - call.start
+    def left(self, call: Call) -> dict[int, KeyValue] | None:
+        return self._left(call) if self._goes_on else None
+
+    def _left(self, call: Call) -> dict[int, KeyValue]:
+        with torch.no_grad(), self.attachment.recording() as notes:
+            self._states(call)
+        return {i: KeyValue(key, value, call.layout.mask) for i, (_, _, key, value) in enumerate(notes)}
 
     def _continued(
         self, call: Call, targets: Targets
@@ -63,18 +72,35 @@ class Decoder(Backbone):
         """States at the caller's tokens, and those that predict each target token."""
         texts = continued(call.layout, targets, self.embed)
         positions = None if texts.packing is None else texts.packing.position
-        call = fitting(replace(call, layout=texts.layout), self._limit(call), positions)
+        call = fitting(replace(call, layout=texts.layout), self.shape.positions, positions)
         states = self._states(call, texts.packing)
         predicting = at(states, rearrange(texts.before, "b c s -> b (c s)"))
         return at(states, call.layout.tokens), rearrange(predicting, "b (c s) h -> b c s h", s=targets.ids.shape[2])
 
     def _states(self, call: Call, packing: Packing | None = None) -> Float[Tensor, "batch length output"]:
         positions = None if packing is None else packing.position
-        if call.start:  # after keys and values of real tokens, the input goes on counting
+        if call.start is not None:  # each row goes on counting behind what stands before it; padding is nowhere
             columns = torch.arange(call.layout.mask.shape[1], device=self.device)[None]
-            positions = (columns if positions is None else positions) + call.start
-        with self.attachment.carrying(call), Packed(packing):
+            counted = (columns if positions is None else positions) + rearrange(call.start, "b -> b 1")
+            positions = counted.where(call.layout.mask, 0)
+        with self.attachment.carrying(call), Sight(packing, _before(call, call.layout.tokens.new_zeros(()))):
             return run_stack(self.towers(self.model)[0][0], call.layout, dtype=self.dtype, position_ids=positions)
+
+    @cached_property
+    def _goes_on(self) -> bool:
+        """Whether a text behind the keys and values of its beginning is read as the whole text is; tried once."""
+        if not self.shape.attention:
+            return False
+        ids = torch.arange(3, 13, device=self.device)[None]
+        there, columns = torch.ones_like(ids, dtype=torch.bool), torch.arange(6, device=self.device)[None]
+        first, rest = (
+            Layout(self.embed(part), there[:, :n], columns[:, :n] * 0, columns[:, :n], columns[:, :0])
+            for part, n in ((ids[:, :4], 4), (ids[:, 4:], 6))
+        )
+        with torch.no_grad():
+            found = self._states(Call(rest, self._left(Call(first)), start=ids.new_full((1,), 4)))
+            whole = self._read(ids)[:, 4:]
+        return bool((found - whole).abs().max() / whole.abs().max() < torch.finfo(self.dtype).eps ** 0.5)
 
     def _tried(self) -> bool:
         """Whether a text packed with another behind one row is read as by itself; else each text has its own pass.
@@ -96,3 +122,11 @@ class Decoder(Backbone):
             self.towers(self.model)[0][0], input_ids=ids, use_cache=False, return_dict=True
         ).last_hidden_state
         return states
+
+
+def _before(call: Call, padding: Int[Tensor, "*batch"]) -> Before | None:
+    """What stands in positions before the rows of a call, where anything does."""
+    if call.start is None or not call.keys_values:
+        return None
+    keep = next(iter(call.keys_values.values())).keep
+    return Before(keep, call.start, padding.expand(call.start.shape))

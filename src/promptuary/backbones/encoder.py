@@ -26,7 +26,7 @@ class Encoder(Backbone):
             raise BackboneError(
                 f"{self.name!r} is an encoder: it cannot continue a text. Use a verbalizer at the mask or a classifier."
             )
-        if call.start:
+        if call.start is not None:
             raise BackboneError(f"{self.name!r} is an encoder: its input always starts at position 0.")
         call = fitting(call, self.shape.positions)
         segments = getattr(self.model.config, "type_vocab_size", 0) > 1

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from promptuary.backbones.backbone import Backbone, call_with, run_stack
 from promptuary.backbones.generation import Generation, fits, generate
-from promptuary.backbones.padding import at, fitting
+from promptuary.backbones.padding import at, expanded, fitting
 from promptuary.values import Call, KeyValue, Output, Part, Targets
 
 
@@ -68,10 +68,11 @@ class EncoderDecoder(Backbone):
 
 def _each(call: Call, times: int) -> Call:
     """The soft keys and values of a call for `times` continuations of each row."""
+    rows = times * call.layout.mask.shape[0]
     keeps = {id(kv.keep): kv.keep for kv in call.keys_values.values()}
-    each = {number: keep.repeat_interleave(times, 0) for number, keep in keeps.items()}
+    each = {number: expanded(keep, rows) for number, keep in keeps.items()}
     keys_values = {
-        i: KeyValue(kv.key.repeat_interleave(times, 0), kv.value.repeat_interleave(times, 0), each[id(kv.keep)])
+        i: KeyValue(expanded(kv.key, rows), expanded(kv.value, rows), each[id(kv.keep)])
         for i, kv in call.keys_values.items()
     }
-    return Call(call.layout, keys_values, start=call.start)
+    return Call(call.layout, keys_values)

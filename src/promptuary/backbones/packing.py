@@ -1,20 +1,17 @@
 """Several texts behind one row of a causal model: the row is read once for all of them, and no text sees another.
 
-Row and texts stand in one packed row. Each text goes on from the row's last item, in its positions and in what it sees:
-the model's own rules of sight (causal, sliding, chunked) are asked about positions instead of columns.
+Row and texts stand in one packed row. Each text goes on from the row's last item, in its positions and in what it sees
+(`sight.py`).
 """
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
-from transformers.masking_utils import causal_mask_function, sdpa_mask
 
 from promptuary.backbones.padding import at, trimmed
 from promptuary.values import Layout, Targets
@@ -79,38 +76,3 @@ def continued(layout: Layout, targets: Targets, embed: Embed) -> Continued:
 
 def _flat(each: Shaped[Tensor, "batch choices steps"]) -> Shaped[Tensor, "batch {each.shape[1]*each.shape[2]}"]:
     return rearrange(each, "b c s -> b (c s)")
-
-
-class _Place(threading.local):
-    packing: Packing | None = None
-
-
-_PLACE = _Place()
-
-
-class Packed:
-    """A context in which this thread's models see by the rules of packed rows."""
-
-    def __init__(self, packing: Packing | None) -> None:
-        self._packing = packing
-
-    def __enter__(self) -> None:
-        _PLACE.packing = self._packing
-
-    def __exit__(self, *_: object) -> None:
-        _PLACE.packing = None
-
-
-def packed_mask(*, mask_function: Callable[..., Any] = causal_mask_function, **rest: Any) -> Tensor | None:
-    """The mask function registered with transformers: the plain one, asked about positions where rows are packed."""
-    packing = _PLACE.packing
-    if packing is None:
-        mask: Tensor | None = sdpa_mask(mask_function=mask_function, **rest)
-        return mask
-
-    def sight(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        position, text = packing.position, packing.text
-        seen: Tensor = mask_function(batch, head, position[batch, query], position[batch, key])
-        return seen & ((text[batch, key] == 0) | (text[batch, key] == text[batch, query]))
-
-    return sdpa_mask(mask_function=sight, **{**rest, "allow_is_causal_skip": False})

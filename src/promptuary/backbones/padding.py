@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from promptuary.errors import SettingError
@@ -18,19 +18,27 @@ def fitting(call: Call, limit: int | None, positions: Int[Tensor, "batch length"
     has none for the columns past its table.
 
     Arguments:
-        positions: of the columns, where the model is told them; all columns fit then.
+        positions: of the columns, where a row is packed with its texts. Where the model is told positions, as with
+            these or with a `start`, all columns fit: padding has none.
 
     Raises:
         SettingError: for a row that is too long by itself.
     """
-    if limit is None or call.layout.mask.shape[1] <= limit:
+    if limit is None or (call.start is None and call.layout.mask.shape[1] <= limit):
         return call
-    longest = int(call.layout.mask.sum(1).max() if positions is None else positions.max() + 1)
+    longest = int(ends(call, positions).max())
     if longest > limit:
         raise SettingError(
             f"A row has {longest} tokens with its prompt, the backbone {limit} positions. Cut the text or the prompt."
         )
-    return replace(call, layout=trimmed(call.layout, longest)) if positions is None else call
+    told = positions is not None or call.start is not None
+    return call if told else replace(call, layout=trimmed(call.layout, longest))
+
+
+def ends(call: Call, positions: Int[Tensor, "batch length"] | None = None) -> Int[Tensor, " batch"]:
+    """The position behind each row's last item."""
+    own = call.layout.mask.sum(1) if positions is None else positions.amax(1) + 1
+    return own if call.start is None else own + call.start
 
 
 def trimmed(layout: Layout, length: int) -> Layout:
@@ -43,6 +51,15 @@ def trimmed(layout: Layout, length: int) -> Layout:
         prompts=layout.prompts.clamp(max=length - 1),
         placed=None if layout.placed is None else layout.placed[:, :length],
     )
+
+
+def expanded(given: Shaped[Tensor, "batch *rest"], rows: int) -> Shaped[Tensor, "rows *rest"]:
+    """Each row of `given` as often as beams or returned sequences multiplied it; a single one serves all."""
+    if given.shape[0] == rows:
+        return given
+    if given.shape[0] == 1:
+        return given.expand(rows, *given.shape[1:])
+    return given.repeat_interleave(rows // given.shape[0], dim=0)
 
 
 def at(

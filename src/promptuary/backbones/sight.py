@@ -1,0 +1,107 @@
+"""What a query of a causal model sees where columns are not positions: the mask function registered with transformers.
+
+The model's own rules of sight (causal, sliding, chunked) are asked about positions: of texts that are packed behind one
+row (`packing.py`), and of soft keys and values that stand before the row. Else it is the plain mask function.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from transformers import AttentionMaskInterface
+from transformers.masking_utils import causal_mask_function, sdpa_mask
+
+from promptuary.backbones.packing import Packing
+from promptuary.backbones.padding import expanded
+
+NAME = "promptuary"
+
+Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Any]  # of row, head, query and key: whether the query sees the key
+
+
+@dataclass(frozen=True, eq=False)
+class Before:
+    """Soft keys that stand before the rows, in the positions 0, 1, ...; a row that starts at 0 sees its own always.
+
+    `padding` counts the columns of padding in front of each row.
+    """
+
+    keep: Bool[Tensor, "batch prompt"]
+    start: Int[Tensor, " batch"]
+    padding: Int[Tensor, " batch"]
+
+    @cached_property
+    def whole(self) -> bool:
+        """Whether no soft key is absent."""
+        return bool(self.keep.all())
+
+    def seen(self, rule: Rule, packing: Packing | None, rows: int) -> Rule:
+        """Which soft keys are seen, by the model's own rule; `rows` as beams multiplied them."""
+        keep, start, padding = (expanded(t, rows) for t in (self.keep, self.start, self.padding))
+
+        def sight(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            column = query - padding[batch] if packing is None else packing.position[batch, query]
+            seen: Tensor = rule(batch, head, column + start[batch], key)
+            return keep[batch, key] & (seen | (start[batch] == 0))
+
+        return sight
+
+
+class _Place(threading.local):
+    packing: Packing | None = None
+    before: Before | None = None
+
+
+_PLACE = _Place()
+
+
+class Sight:
+    """A context in which this thread's models see packed texts, and soft keys before their rows, by positions."""
+
+    def __init__(self, packing: Packing | None, before: Before | None) -> None:
+        self._packing, self._before = packing, before
+
+    def __enter__(self) -> None:
+        _PLACE.packing, _PLACE.before = self._packing, self._before
+
+    def __exit__(self, *_: object) -> None:
+        _PLACE.packing = _PLACE.before = None
+
+
+def sighted_mask(*, mask_function: Rule = causal_mask_function, **rest: Any) -> Tensor | None:
+    """The mask by the model's rule of sight; columns of soft keys that stand before the row come first in it."""
+    packing, before = _PLACE.packing, _PLACE.before
+    if before is not None and packing is None and before.whole and mask_function is causal_mask_function:
+        # Every query sees every soft key: without padding one row stands for all, and for one query nothing is hidden.
+        if sdpa_mask(mask_function=mask_function, **rest) is None:
+            if rest["q_length"] == 1:
+                return None
+            rest["batch_size"] = 1
+    if packing is not None or before is not None:
+        rest["allow_is_causal_skip"] = False
+    own: Tensor | None = sdpa_mask(
+        mask_function=mask_function if packing is None else _packed(mask_function, packing), **rest
+    )
+    if before is None or own is None:
+        return own
+    seen = before.seen(mask_function, packing, rest["batch_size"])
+    of_soft = {**rest, "kv_length": before.keep.shape[1], "kv_offset": 0, "attention_mask": None}
+    return torch.cat([sdpa_mask(mask_function=seen, **of_soft), own], 3)
+
+
+def _packed(rule: Rule, packing: Packing) -> Rule:
+    position, text = packing.position, packing.text
+
+    def sight(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        seen: Tensor = rule(batch, head, position[batch, query], position[batch, key])
+        return seen & ((text[batch, key] == 0) | (text[batch, key] == text[batch, query]))
+
+    return sight
+
+
+AttentionMaskInterface.register(NAME, sighted_mask)
