@@ -31,12 +31,8 @@ from tests.strategies import SIDES, Side, Text, ragged, text
 WORDS = [17, 42, 8]
 DECODER: frozenset[Part] = frozenset({"decoder"})
 
-# A window hides words of the same row from far queries, but never a prefix: with room for all, both agree.
-WIDE: dict[str, dict[str, Any]] = {name: {"sliding_window": 64} for name in ("mistral", "gemma2", "gemma3")}
-
-
 def reading(family: str, words: list[int], **as_: Any) -> SoftPrompted:
-    b = backbone(family, **WIDE.get(family, {}), **as_)
+    b = backbone(family, **as_)
     start = from_prompt(b.keys_values(words, DECODER))
     injection = KeyValues(b.shape, start=len(words))
     return SoftPrompted(b, Free(len(words), injection.width, start), injection).eval()
@@ -51,7 +47,7 @@ def after(words: list[int], row: Text, answer: Answer) -> Answer:
 @torch.no_grad()
 def test_keys_and_values_of_real_tokens_equal_real_tokens(family: str, side: Side) -> None:
     rows = ragged(6, 2, 4)
-    oracle = bare(family, **WIDE.get(family, {}))
+    oracle = bare(family)
     for row, answer in zip(rows, answers(reading(family, WORDS), rows, side, extra=1), strict=True):
         whole = bare_answer(oracle, Text(WORDS + row.ids, [0] * len(WORDS) + row.types, row.choices))
         assert distance(answer, after(WORDS, row, whole)) <= EXACT
@@ -62,7 +58,7 @@ def test_keys_and_values_of_real_tokens_equal_real_tokens(family: str, side: Sid
 def test_in_bfloat16_keys_and_values_of_real_tokens_equal_real_tokens(family: str) -> None:
     rows = ragged(6, 2, 4)
     kernel = "eager" if family == "gemma2" else "sdpa"
-    oracle = bare(family, dtype=torch.bfloat16, attention=kernel, **WIDE.get(family, {}))
+    oracle = bare(family, dtype=torch.bfloat16, attention=kernel)
     model = reading(family, WORDS, dtype=torch.bfloat16)
     assert all(p.dtype == torch.float32 for p in model.parameters())
     for row, answer in zip(rows, answers(model, rows, "left"), strict=True):
@@ -196,7 +192,7 @@ def test_the_layers_of_albert_share_weights_but_not_soft_keys_and_values() -> No
 
 
 @torch.no_grad()
-def test_a_prefix_is_seen_through_a_sliding_window() -> None:
+def test_a_learned_prefix_is_seen_through_a_sliding_window() -> None:
     b = backbone("mistral")
     assert [a.window for a in b.shape.attention] == [4, 4]
     injection = KeyValues(b.shape)

@@ -33,7 +33,7 @@ def test_embeddings_take_the_width_of_the_embedding_table_and_room_in_the_row() 
     assert (made.width, made.occupies(5)) == (3, 5)
     call: Call = made(Prompt(torch.ones(1, 2, 3), torch.ones(1, 2)), instance())
     assert call.layout.embeds[0, :, 0].tolist() == [1, 1, 0, 0]
-    assert (dict(call.keys_values), call.states, call.start) == ({}, {}, 0)
+    assert (dict(call.keys_values), call.states, call.start) == ({}, {}, None)
 
 
 def test_hidden_states_take_all_layers_and_room_in_the_row() -> None:
@@ -75,7 +75,7 @@ def test_absent_slots_are_absent_in_the_call() -> None:
 def test_a_start_takes_positions() -> None:
     made = KeyValues(CAUSAL, start=3)
     assert made.occupies(9) == 3
-    assert made(Prompt(torch.zeros(1, 1, 8), torch.ones(1, 1)), instance()).start == 3
+    assert made(Prompt(torch.zeros(1, 1, 8), torch.ones(1, 1)), instance()).start.tolist() == [3]
 
 
 @pytest.mark.parametrize("made", [Embeddings(SHAPE), HiddenStates(SHAPE), KeyValues(SHAPE)])

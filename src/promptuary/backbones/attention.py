@@ -25,7 +25,7 @@ from promptuary.values import KeyValue
 Query = Float[Tensor, "rows asking queries key"]
 Key = Float[Tensor, "rows heads own key"]
 Value = Float[Tensor, "rows heads own value"]
-Mask = Shaped[Tensor, "#rows #asking queries own"]
+Mask = Shaped[Tensor, "#rows #asking queries seen"]
 Bias = Float[Tensor, "#rows asking queries own"]
 
 Extended = tuple[
