@@ -31,7 +31,7 @@ class Before:
     `padding` counts the columns of padding in front of each row.
     """
 
-    keep: Bool[Tensor, "batch prompt"]
+    keep: Bool[Tensor, "#batch prompt"]
     start: Int[Tensor, " batch"]
     padding: Int[Tensor, " batch"]
 
@@ -76,22 +76,28 @@ class Sight:
 def sighted_mask(*, mask_function: Rule = causal_mask_function, **rest: Any) -> Tensor | None:
     """The mask by the model's rule of sight; columns of soft keys that stand before the row come first in it."""
     packing, before = _PLACE.packing, _PLACE.before
-    if before is not None and packing is None and before.whole and mask_function is causal_mask_function:
-        # Every query sees every soft key: without padding one row stands for all, and for one query nothing is hidden.
-        if sdpa_mask(mask_function=mask_function, **rest) is None:
-            if rest["q_length"] == 1:
-                return None
-            rest["batch_size"] = 1
-    if packing is not None or before is not None:
-        rest["allow_is_causal_skip"] = False
-    own: Tensor | None = sdpa_mask(
-        mask_function=mask_function if packing is None else _packed(mask_function, packing), **rest
-    )
-    if before is None or own is None:
-        return own
+    mask: Tensor | None
+    if packing is None:
+        mask = sdpa_mask(mask_function=mask_function, **rest)
+        if before is None:
+            return mask
+        if mask is None and before.whole and mask_function is causal_mask_function:
+            return _open(before.keep.shape[1], **rest)
+    sight = mask_function if packing is None else _packed(mask_function, packing)
+    rest["allow_is_causal_skip"] = False
+    mask = sdpa_mask(mask_function=sight, **rest)
+    if before is None:
+        return mask
     seen = before.seen(mask_function, packing, rest["batch_size"])
     of_soft = {**rest, "kv_length": before.keep.shape[1], "kv_offset": 0, "attention_mask": None}
-    return torch.cat([sdpa_mask(mask_function=seen, **of_soft), own], 3)
+    return torch.cat([sdpa_mask(mask_function=seen, **of_soft), mask], 3)
+
+
+def _open(prompt: int, *, q_length: int, kv_length: int, device: torch.device, **_: Any) -> Tensor | None:
+    """The mask where every query sees all soft keys and nothing is padding: one row for all, none for a single query."""
+    if q_length == 1:
+        return None
+    return torch.ones(q_length, prompt + kv_length, dtype=torch.bool, device=device).tril(prompt)[None, None]
 
 
 def _packed(rule: Rule, packing: Packing) -> Rule:
