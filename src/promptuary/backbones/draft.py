@@ -4,8 +4,9 @@ A step makes a new draft of an old one and leaves the old one as it was. So a st
 fewer rows, and rows of any age stand in one draft: their last tokens in the last column, padding before their first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -88,9 +89,9 @@ def cache_of(layers: Sequence[Layer]) -> DynamicCache:
 
     Every layer keeps all columns, those with a sliding window too: the mask alone says what is in sight.
     """
-    cache = DynamicCache()
+    cache, make = DynamicCache(), cast("Callable[[], DynamicLayer]", DynamicLayer)
     for key, value in layers:
-        layer = DynamicLayer()
+        layer = make()
         layer.lazy_initialization(key, value)
         layer.keys, layer.values = key, value
         cache.layers.append(layer)
@@ -99,7 +100,8 @@ def cache_of(layers: Sequence[Layer]) -> DynamicCache:
 
 def layers_of(cache: DynamicCache) -> tuple[Layer, ...]:
     """The keys and values that a cache holds."""
-    return tuple((layer.keys, layer.values) for layer in cache.layers)
+    held: Any = cache.layers
+    return tuple((layer.keys, layer.values) for layer in held)
 
 
 def _kept_call(call: Call, index: Int[Tensor, " kept"]) -> Call:

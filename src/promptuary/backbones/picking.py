@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -88,7 +89,8 @@ def _shares(scores: Float[Tensor, "rows vocabulary"], sampling: Sampling | None)
         rules.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1.0:
         rules.append(TopPLogitsWarper(sampling.top_p))
-    shares: Tensor = rules(None, scores).softmax(1)
+    before = torch.zeros(len(scores), 0, dtype=torch.long, device=scores.device)  # of no account to these rules
+    shares: Tensor = rules(cast("torch.LongTensor", before), cast("torch.FloatTensor", scores)).softmax(1)
     return shares
 
 

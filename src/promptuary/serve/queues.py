@@ -112,9 +112,9 @@ class Queues:
     def _due(self, taken: Room) -> bool:
         """Whether there is something to do now."""
         if self._somebody_left:
-            self._rows, self._texts, self._beams = (
-                deque(job for job in queue if not job.gone) for queue in (self._rows, self._texts, self._beams)
-            )
+            self._rows = deque(job for job in self._rows if not job.gone)
+            self._texts = deque(job for job in self._texts if not job.gone)
+            self._beams = deque(job for job in self._beams if not job.gone)
             self._somebody_left = False
         return bool(taken.rows or self._texts or self._beams or self._rows_due())
 
