@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from promptuary.backbones.backbone import Backbone, call_with, run_stack
+from promptuary.backbones.draft import Draft, Layer, cache_of, layers_of, riding
 from promptuary.backbones.generation import Generation, fits, generate
 from promptuary.backbones.packing import Packing, continued
 from promptuary.backbones.padding import at, ends, fitting, flush_right
@@ -51,8 +53,7 @@ class Decoder(Backbone):
         layout = flush_right(call.layout)
         fits(int(ends(call).max()) + how.max_new_tokens, self.shape.positions, self.name)
         if call.start is not None:
-            columns = (layout.mask.cumsum(1) - 1).clamp(min=0)
-            options["position_ids"] = columns + rearrange(call.start, "b -> b 1")
+            options["position_ids"] = _counted(layout.mask, call.start)
         embeds, mask = layout.embeds.to(self.dtype), layout.mask.long()
         before = _before(call, (~layout.mask).sum(1))
         with self.attachment.carrying(replace(call, layout=layout)), Sight(None, before):
@@ -65,6 +66,41 @@ class Decoder(Backbone):
         with torch.no_grad(), self.attachment.recording() as notes:
             self._states(call)
         return {i: KeyValue(key, value, call.layout.mask) for i, (_, _, key, value) in enumerate(notes)}
+
+    def begin(self, call: Call) -> Draft:
+        layout = flush_right(call.layout)
+        positions = _counted(layout.mask, call.start)
+        with self.attachment.carrying(replace(call, layout=layout)):
+            return self._written(riding(call), layout.embeds, layout.mask, positions, ())
+
+    def advance(self, draft: Draft, ids: Sequence[int]) -> Draft:
+        embeds = self.embed(torch.tensor(ids, device=self.device)[:, None])
+        mask = F.pad(draft.mask, (0, 1), value=True)
+        with self.attachment.carrying(draft.call):
+            return self._written(draft.call, embeds, mask, rearrange(draft.next, "b -> b 1"), draft.layers)
+
+    def _written(
+        self,
+        riding: Call,
+        embeds: Float[Tensor, "rows new dim"],
+        mask: Bool[Tensor, "rows columns"],
+        positions: Int[Tensor, "rows new"],
+        layers: Sequence[Layer],
+    ) -> Draft:
+        """The draft of rows whose columns are in `layers`, and behind them new ones."""
+        cache = cache_of(layers)
+        with Sight(None, _before(riding, mask.int().argmax(1))):
+            out = call_with(
+                self.towers(self.model)[0][0],
+                inputs_embeds=embeds.to(self.dtype),
+                attention_mask=mask.long(),
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                return_dict=True,
+            )
+        scores = self.logits(out.last_hidden_state[:, -1])
+        return Draft(scores, layers_of(cache), mask, positions[:, -1] + 1, riding)
 
     def _continued(
         self, call: Call, targets: Targets
@@ -130,3 +166,9 @@ def _before(call: Call, padding: Int[Tensor, "*batch"]) -> Before | None:
         return None
     keep = next(iter(call.keys_values.values())).keep
     return Before(keep, call.start, padding.expand(call.start.shape))
+
+
+def _counted(mask: Bool[Tensor, "batch length"], start: Int[Tensor, " batch"] | None) -> Int[Tensor, "batch length"]:
+    """The position of each column of rows that are padded in front."""
+    columns = (mask.cumsum(1) - 1).clamp(min=0)
+    return columns if start is None else columns + rearrange(start, "b -> b 1")
