@@ -18,7 +18,7 @@ from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example
 from promptuary.data.source import Row
 from promptuary.data.task import Task
-from promptuary.errors import BackboneError, CheckpointError, SettingError
+from promptuary.errors import BackboneError, CheckpointError, DataError, SettingError
 from promptuary.tasks import NamedTask, Wording, chosen
 
 if TYPE_CHECKING:
@@ -110,6 +110,17 @@ class Kind(BaseModel, ABC):
     def wording(self, backbone: "Backbone", task: Task, room: int | None) -> Encoder:
         """How rows are written for the backbone, in the room that the prompt leaves."""
         return self.encoder(backbone.tokenizer, task, max_length=self.max_length, room=room, causal=causal(backbone))
+
+    def fields(self, task: Task, texts: Sequence[str]) -> dict[str, Any]:
+        """The fields of a row that are these texts, for whoever has texts and knows no columns.
+
+        Raises:
+            DataError: for one text where the task has two, or two where it has one.
+        """
+        columns = [c for c in (task.text, task.text_pair) if c is not None]
+        if len(columns) != len(texts):
+            raise DataError(f"{len(texts)} given, this task has {len(columns)} ({', '.join(columns)}).")
+        return dict(zip(columns, texts, strict=True))
 
     @abstractmethod
     def reader(self, backbone: "Backbone", wording: Encoder, *, seed: int = 0) -> "Readout":
