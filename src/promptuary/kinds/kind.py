@@ -111,16 +111,17 @@ class Kind(BaseModel, ABC):
         """How rows are written for the backbone, in the room that the prompt leaves."""
         return self.encoder(backbone.tokenizer, task, max_length=self.max_length, room=room, causal=causal(backbone))
 
-    def fields(self, task: Task, texts: Sequence[str]) -> dict[str, Any]:
-        """The fields of a row that are these texts, for whoever has texts and knows no columns.
+    def row(self, task: Task, texts: Sequence[str], place: str) -> Row:
+        """The row that these texts are, for whoever has texts and knows no columns.
 
         Raises:
             DataError: for one text where the task has two, or two where it has one.
         """
         columns = [c for c in (task.text, task.text_pair) if c is not None]
         if len(columns) != len(texts):
-            raise DataError(f"{len(texts)} given, this task has {len(columns)} ({', '.join(columns)}).")
-        return dict(zip(columns, texts, strict=True))
+            own = f"{len(columns)} ({', '.join(columns)})"
+            raise DataError(f"{place}: the number of texts is {len(texts)}, and this task reads {own}.")
+        return Row(dict(zip(columns, texts, strict=True)), place)
 
     @abstractmethod
     def reader(self, backbone: "Backbone", wording: Encoder, *, seed: int = 0) -> "Readout":

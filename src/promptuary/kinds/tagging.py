@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example
@@ -42,9 +42,10 @@ class Tagging(Kind):
     def task(cls, rows: Iterable[Row], name: str, run: "Run") -> Task:
         return tagging(rows, name=name, text=run.text, label=run.label)
 
-    def fields(self, task: Task, texts: Sequence[str]) -> dict[str, Any]:
+    def row(self, task: Task, texts: Sequence[str], place: str) -> Row:
         """A text is split into words at its spaces."""
-        return {name: text.split() for name, text in super().fields(task, texts).items()}
+        made = super().row(task, texts, place)
+        return Row({task.text: made.fields[task.text].split()}, place)
 
     def reader(self, backbone: "Backbone", wording: Encoder, *, seed: int = 0) -> "readouts.Tagger":
         from promptuary.readouts import Tagger

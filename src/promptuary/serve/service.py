@@ -216,7 +216,7 @@ class Service:
     async def _told(self, name: str, tuned: Tuned, texts: Sequence[str]) -> AsyncIterator[Piece]:
         """What a task that does not write says, as one piece."""
         own = [_one(texts)] if tuned.task.text_pair is None else texts
-        answer = await self.engine.predict(name, Row(tuned.reading.fields(tuned.task, own), "texts"))
+        answer = await self.engine.predict(name, tuned.reading.row(tuned.task, own, "texts"))
         yield Piece(_spoken(tuned.reading.output(answer)), (), "stop")
 
     def _import(self, folder: str) -> Path:
@@ -244,7 +244,7 @@ def _row(tuned: Tuned, given: str | list[str] | dict[str, Any], place: str) -> R
         case list():
             return Row({tuned.task.text: given}, place)
         case _:
-            return Row(tuned.reading.fields(tuned.task, [given]), place)
+            return tuned.reading.row(tuned.task, [given], place)
 
 
 def _one(texts: Sequence[str]) -> str:
