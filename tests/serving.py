@@ -72,7 +72,7 @@ class Told:
     endless: bool = False
     asked: list[Any] = field(default_factory=list)
     freed: threading.Event = field(default_factory=threading.Event)  # whether work was given up
-    load: Load = Load(0, 0, 0, 0, 0, 0, 0.0)
+    load: Load = Load()
 
     async def __aenter__(self) -> "Told":
         return self
@@ -85,7 +85,7 @@ class Told:
         return Answer("good", 0.75, {"bad": 0.25, "good": 0.75})
 
     async def write(
-        self, task: str | None, text: str, how: Generation, *, stop: Sequence[str] = (), seed: int | None = None
+        self, task: str | None, text: str, how: Generation, *, stop: Sequence[str] = ()
     ) -> AsyncIterator[Piece]:
         self.asked.append((task, text, how, tuple(stop)))
         try:

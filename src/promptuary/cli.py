@@ -534,11 +534,11 @@ def serve(
         from promptuary.serve import logs, process
     except ImportError as error:
         raise SettingError(f"{error.name} is not installed. Write: pip install 'promptuary[serve]'.") from error
-    logs.start(log_level)
     guard = guards.Guard(
         None if keys is None else guards.read_keys(keys), None if admin is None else guards.read_admin(admin)
     )
     process.check_open(host, guard, allowed=anyone)
+    logs.start(log_level)
 
     from promptuary.backbones.load import load
     from promptuary.serve.engine import Limits

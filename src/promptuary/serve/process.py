@@ -1,6 +1,7 @@
 """The server as a process: it listens, and on SIGTERM or SIGINT finishes what it accepted, within a bounded time."""
 
 import signal
+import socket
 import time
 from pathlib import Path
 from types import FrameType
@@ -35,6 +36,12 @@ class Server(uvicorn.Server):
             )  # fmt: skip
         )
         self.gate, self.finish_s, self._signal, self._ends = gate, finish_s, 0, float("inf")
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in (own for server in self.servers for own in server.sockets):
+            host, port = listener.getsockname()[:2]
+            note("listening", url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._signal:
@@ -78,6 +85,6 @@ def serve(
     """Serve the prompts in a folder until a signal ends it."""
     store = Store(folder, backbone)
     gate = application(Engine(store, limits), store, guard=guard, bounds=bounds, imports=imports)
-    note("starting", host=host, port=port, backbone=backbone.name, tasks=len(store.names()), keys=not guard.open)
+    note("starting", backbone=backbone.name, store=str(folder), tasks=len(store.names()), keys=not guard.open)
     Server(gate, host, port, finish_s=bounds.timeout_s).run()
     note("closed")

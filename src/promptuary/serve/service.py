@@ -30,7 +30,7 @@ from promptuary.tuned import Tuned
 
 T = TypeVar("T")
 BARE_TOKENS = 128  # of the longest text of the bare model, unless the request says otherwise
-PROMPT_FILES = ("manifest.json", "prompt.safetensors")
+GREEDY = 1e-3  # a lower temperature than this is none: scores divided by it are no numbers any more
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,12 @@ class Wish:
     stop: tuple[str, ...] = ()
     n: int = 1
 
-    @property
-    def sampling(self) -> Sampling | None:
-        if not self.temperature:
+    def sampling(self, number: int) -> Sampling | None:
+        """How the tokens of one of its texts are drawn; each has a seed of its own."""
+        if self.temperature is None or self.temperature < GREEDY:
             return None
-        return Sampling(temperature=self.temperature, top_p=1.0 if self.top_p is None else self.top_p)
+        seed = None if self.seed is None else (self.seed + number + 2**63) % 2**64 - 2**63
+        return Sampling(temperature=self.temperature, top_p=1.0 if self.top_p is None else self.top_p, seed=seed)
 
 
 class Service:
@@ -210,7 +211,7 @@ class Service:
         return lambda texts, wish, i: self._written(name, _one(texts), wish, i, writing.how.max_new_tokens)
 
     def _written(self, name: str | None, text: str, wish: Wish, i: int, most: int) -> AsyncIterator[Piece]:
-        how = Generation(max_new_tokens=wish.tokens or most, sampling=wish.sampling)
+        how = Generation(max_new_tokens=wish.tokens or most, sampling=wish.sampling(i))
         return self.engine.write(name, text, how, stop=wish.stop)
 
     async def _told(self, name: str, tuned: Tuned, texts: Sequence[str]) -> AsyncIterator[Piece]:

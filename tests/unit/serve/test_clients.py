@@ -1,6 +1,5 @@
 """The official `openai` client against the server on a real socket, over the real engine."""
 
-import warnings
 from collections.abc import Iterator
 
 import openai
@@ -70,12 +69,10 @@ def test_streams_add_up_to_the_whole(client: openai.OpenAI) -> None:
 
 
 def test_the_clients_own_accumulation_of_a_stream_agrees(client: openai.OpenAI) -> None:
-    with (
-        warnings.catch_warnings(),
-        client.chat.completions.stream(model="notes", messages=[{"role": "user", "content": "note 2"}]) as told,
-    ):
+    asked = [{"role": "user", "content": "I like this box"}]
+    with client.chat.completions.stream(model="mood", messages=asked) as told:  # type: ignore[arg-type]
         message = told.get_final_completion().choices[0].message
-    whole = client.chat.completions.create(model="notes", messages=[{"role": "user", "content": "note 2"}])
+    whole = client.chat.completions.create(model="mood", messages=asked)  # type: ignore[arg-type]
     assert (message.content, message.role) == (whole.choices[0].message.content, "assistant")
 
 

@@ -104,7 +104,7 @@ def test_several_tasks_are_compared_on_one_text(browser: Any, serving: Live, sto
     shares = [element.text for element in many(browser, "article[data-task=mood] .share")]
     assert shares == [f"{100 * p:.1f} %" for p in sorted(mood.probabilities.values(), reverse=True)]
     assert len(many(browser, "article[data-task=tags] li")) == 5
-    assert one(browser, "article[data-task=notes] .written").text == note.prediction
+    assert one(browser, "article[data-task=notes] .written").text.strip() == note.prediction
     one(browser, "article[data-task=mood] summary").click()
     assert len(many(browser, "article[data-task=mood] figure rect")) == store.get("mood").model.generator.length + 1
     assert "prompt-tuning" in one(browser, "article[data-task=mood] table").text

@@ -206,7 +206,10 @@ async function write(task, made, signal) {
   if ($("limit").value) body.max_tokens = Number($("limit").value);
   try {
     const answer = await ask("v1/completions", { method: "POST", body: JSON.stringify(body), signal });
-    for await (const part of events(answer)) text.append(part.choices[0]?.text ?? "");
+    for await (const part of events(answer)) {
+      const piece = part.choices[0]?.text ?? "";
+      text.append(text.textContent ? piece : piece.trimStart());
+    }
   } finally {
     text.classList.remove("writing");
   }
