@@ -505,7 +505,8 @@ def serve(
     host: Annotated[str, typer.Option(help="Where it listens.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
     keys: Annotated[
-        Path | None, typer.Option(help="API keys and what they may ask (see `promptuary key`); without them anyone may.")
+        Path | None,
+        typer.Option(help="API keys and what they may ask (see `promptuary key`); without them anyone may."),
     ] = None,
     admin: Annotated[
         Path | None,
@@ -545,7 +546,7 @@ def serve(
     from promptuary.serve.gate import Bounds
 
     process.serve(
-        load(backbone, device=device or "auto"), store, host=host, port=port, guard=guard, imports=imports,
+        load(backbone, device=device or "auto"), store, host=host, port=port, guard=guard, imports=imports, anyone=anyone,
         limits=Limits(rows=max_rows, tokens=max_tokens, wait_s=wait_ms / 1000, queue=queue),
         bounds=Bounds(body_bytes=max_body_bytes, timeout_s=timeout_s),
     )  # fmt: skip
@@ -564,7 +565,9 @@ def key(
     from promptuary.serve.keys import new_key
 
     print(new_key(keys, name, task or [], rows_per_minute=rows_per_minute, at_once=at_once))
-    err.print(f"{name} may ask {', '.join(task or ['all tasks'])}. Its hash is in {keys}; the key itself is kept nowhere.")
+    err.print(
+        f"{name} may ask {', '.join(task or ['all tasks'])}. Its hash is in {keys}, the key itself nowhere."
+    )
 
 
 @app.command()

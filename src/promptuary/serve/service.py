@@ -6,7 +6,7 @@ finds has one, which is what it says. So chats and completions, streamed or not,
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from promptuary.store import BASE, Store
 from promptuary.tuned import Tuned
 
 T = TypeVar("T")
+Pieces = AsyncGenerator[Piece, None]
 BARE_TOKENS = 128  # of the longest text of the bare model, unless the request says otherwise
 GREEDY = 1e-3  # a lower temperature than this is none: scores divided by it are no numbers any more
 
@@ -108,15 +109,17 @@ class Service:
         Arguments:
             asked: a task with a text for its text column, or with a row's fields.
         """
+        for name in (names := dict.fromkeys(name for name, _ in asked)):
+            self.check(caller, name)
         with caller.asking([name for name, _ in asked]):
-            own = {name: await self.tuned(caller, name) for name in dict.fromkeys(name for name, _ in asked)}
+            own = {name: await self.tuned(caller, name) for name in names}
             rows = [(name, _row(own[name], given, f"rows.{i}")) for i, (name, given) in enumerate(asked)]
             answers = await self._within(_all([self.engine.predict(name, row) for name, row in rows]))
         return [{"task": name, **vars(answer)} for (name, _), answer in zip(rows, answers, strict=True)]
 
     async def write(
         self, caller: Caller, name: str, texts: Sequence[Sequence[str]], wish: Wish
-    ) -> AsyncIterator[tuple[int, Piece]]:
+    ) -> AsyncGenerator[tuple[int, Piece], None]:
         """The pieces of `wish.n` answers to each of `texts` as they come, with the number of their answer.
 
         Arguments:
@@ -137,15 +140,18 @@ class Service:
         with caller.asking([name] * len(texts)):
             return await self._within(_all([self.engine.embed(None if name == BASE else name, t) for t in texts]))
 
-    def tokens(self, texts: Sequence[str]) -> int:
+    async def tokens(self, texts: Sequence[str]) -> int:
         """How many tokens the texts are, without soft tokens, template and special tokens."""
-        return sum(len(written.ids) for written in self._tokens.write(texts))
+        written = await asyncio.to_thread(self._tokens.write, texts)
+        return sum(len(own.ids) for own in written)
 
     async def describe(self, caller: Caller, name: str) -> tuple[Tuned, dict[str, Any]]:
         """A prompt, and what `promptuary show` says of it; made once for each version, one at a time."""
         from promptuary.show import describe
 
-        tuned = await self.tuned(caller, name)
+        self.check(caller, name)
+        with caller.asking([name]):
+            tuned = await self.tuned(caller, name)
         async with self._describing:
             if tuned not in self._described:
                 self._described[tuned] = await asyncio.to_thread(describe, tuned)
@@ -157,7 +163,7 @@ class Service:
         Raises:
             Fault: 400 for what is no prompt of this model.
         """
-        source = files if folder is None else self._import(folder)
+        source = self._import(folder) if folder is not None else files or {}
         try:
             await asyncio.to_thread(self.store.add, name, source)
         except CheckpointError as error:
@@ -196,9 +202,7 @@ class Service:
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
-    async def _says(
-        self, caller: Caller, name: str
-    ) -> Callable[[Sequence[str], Wish, int], AsyncIterator[Piece]]:
+    async def _says(self, caller: Caller, name: str) -> Callable[[Sequence[str], Wish, int], Pieces]:
         """How a task answers a row of texts in pieces."""
         if name == BASE:
             if not self.writes:
@@ -210,11 +214,11 @@ class Service:
             return lambda texts, wish, i: self._told(name, tuned, texts)
         return lambda texts, wish, i: self._written(name, _one(texts), wish, i, writing.how.max_new_tokens)
 
-    def _written(self, name: str | None, text: str, wish: Wish, i: int, most: int) -> AsyncIterator[Piece]:
+    def _written(self, name: str | None, text: str, wish: Wish, i: int, most: int) -> Pieces:
         how = Generation(max_new_tokens=wish.tokens or most, sampling=wish.sampling(i))
         return self.engine.write(name, text, how, stop=wish.stop)
 
-    async def _told(self, name: str, tuned: Tuned, texts: Sequence[str]) -> AsyncIterator[Piece]:
+    async def _told(self, name: str, tuned: Tuned, texts: Sequence[str]) -> Pieces:
         """What a task that does not write says, as one piece."""
         own = [_one(texts)] if tuned.task.text_pair is None else texts
         answer = await self.engine.predict(name, tuned.reading.row(tuned.task, own, "texts"))
@@ -232,7 +236,7 @@ class Service:
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self.timeout_s
 
-    async def _within(self, work: Any) -> Any:
+    async def _within(self, work: Awaitable[T]) -> T:
         async with asyncio.timeout(self.timeout_s):
             return await work
 
@@ -259,7 +263,7 @@ def _spoken(fields: Mapping[str, Any]) -> str:
     return " ".join("_" if value is None else named(value) for value in each)
 
 
-async def _all(work: Sequence[Any]) -> list[Any]:
+async def _all(work: Sequence[Awaitable[T]]) -> list[T]:
     """The results of coroutines that run together; the first error ends the others and is raised."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
@@ -270,7 +274,7 @@ async def _all(work: Sequence[Any]) -> list[Any]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _together(streams: Sequence[AsyncIterator[T]], deadline: float) -> AsyncIterator[tuple[int, T]]:
+async def _together(streams: Sequence[AsyncGenerator[T, None]], deadline: float) -> AsyncGenerator[tuple[int, T], None]:
     """The items of several streams as they come, each with the number of its stream.
 
     Raises:
@@ -297,7 +301,7 @@ async def _together(streams: Sequence[AsyncIterator[T]], deadline: float) -> Asy
         await asyncio.gather(*waiting, return_exceptions=True)
         for stream in streams:
             with contextlib.suppress(Exception):
-                await stream.aclose()  # type: ignore[attr-defined]
+                await stream.aclose()
 
 
 async def _next(stream: AsyncIterator[T]) -> T | None:

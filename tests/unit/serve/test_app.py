@@ -136,7 +136,13 @@ def test_several_prompts_have_several_texts_each_in_their_order(client: TestClie
 
 
 def test_the_bare_model_is_a_model_called_base(client: TestClient) -> None:
-    assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["mood", "notes", "spans", "tags", "base"]
+    assert [model["id"] for model in client.get("/v1/models").json()["data"]] == [
+        "mood",
+        "notes",
+        "spans",
+        "tags",
+        "base",
+    ]
     assert client.get("/v1/models/base").json()["id"] == "base"
     body = client.post("/v1/completions", json={"model": "base", "prompt": "I like", "max_tokens": 4}).json()
     assert body["usage"]["completion_tokens"] <= 4
@@ -293,7 +299,14 @@ def test_what_has_no_meaning_here_is_refused_by_name(client: TestClient, change:
 
 
 def test_what_changes_no_answer_is_allowed(client: TestClient) -> None:
-    neutral = {"logprobs": None, "presence_penalty": 0, "tools": [], "user": "me", "metadata": {"a": "b"}, "echo": False}
+    neutral = {
+        "logprobs": None,
+        "presence_penalty": 0,
+        "tools": [],
+        "user": "me",
+        "metadata": {"a": "b"},
+        "echo": False,
+    }
     assert client.post("/v1/completions", json={"model": "mood", "prompt": "hi", **neutral}).status_code == 200
 
 
@@ -338,6 +351,8 @@ def test_a_wrong_key_is_401_and_a_task_it_is_not_for_403(store: Store) -> None:
     assert fault(asking.get("/tasks/tags", headers=own), 403)["code"] == "task_not_allowed"
     assert [model["id"] for model in asking.get("/v1/models", headers=own).json()["data"]] == ["mood"]
     assert "tags" not in fault(asking.get("/v1/models/tagz", headers=own), 404)["message"]
+    unknown = {"rows": [{"task": "mod", "text": "hi"}]}
+    assert "'mood'" in fault(asking.post("/predict", json=unknown, headers=own), 404)["message"]
     assert fault(asking.post("/predict", content=b"x" * 2_000_000), 401)
 
 
@@ -381,10 +396,12 @@ def test_an_answer_that_does_not_come_is_504(store: Store) -> None:
 
 
 def test_what_nobody_expected_is_500_and_tells_nothing(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "promptuary.serve")
     answer = told(store, Told(wrong=lambda: ZeroDivisionError("a secret"))).post("/predict", json=ASK)
     assert fault(answer, 500)["type"] == "server_error"
     assert "secret" not in answer.text
     assert "ZeroDivisionError" in caplog.text
+    assert [r.fields["status"] for r in caplog.records if r.getMessage() == "request"] == [500]  # type: ignore[attr-defined]
 
 
 def test_what_the_backbone_cannot_do_is_400(store: Store) -> None:
@@ -466,7 +483,11 @@ def test_a_task_is_added_asked_reloaded_and_removed(shop: Shop) -> None:
 def test_what_is_no_prompt_is_not_added(shop: Shop) -> None:
     asking, mood = shop.asking, shop.mood
     manifest, prompt = ((mood / file).read_bytes() for file in ("manifest.json", "prompt.safetensors"))
-    for files in ({"manifest": manifest}, {"manifest": b"{}", "prompt": prompt}, {"manifest": manifest, "prompt": b"x"}):
+    for files in (
+        {"manifest": manifest},
+        {"manifest": b"{}", "prompt": prompt},
+        {"manifest": manifest, "prompt": b"x"},
+    ):
         assert fault(asking.put("/tasks/new", files=files, headers=LEADER), 400)["code"] == "not_a_prompt"
     other = json.loads(manifest) | {"fingerprint": "float16:0"}
     wrong = {"manifest": json.dumps(other).encode(), "prompt": prompt}

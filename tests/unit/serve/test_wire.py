@@ -53,7 +53,9 @@ def asking(store: Store) -> Iterator[TestClient]:
 @pytest.mark.parametrize("path", REQUESTS)
 @settings(max_examples=60)
 @given(data=st.data())
-def test_an_invented_body_is_answered_or_refused_in_a_sentence(asking: TestClient, path: str, data: st.DataObject) -> None:
+def test_an_invented_body_is_answered_or_refused_in_a_sentence(
+    asking: TestClient, path: str, data: st.DataObject
+) -> None:
     body = json.dumps(data.draw(bodies(path)), allow_nan=True)
     refused(asking, path, body.encode())
 
