@@ -243,17 +243,19 @@ class Client:
         if not same(question.answer, said):
             self.seen.different.append(f"{question.task}: {said} for {question.answer}")
 
-    def _predict(self, kind: str, asked: Sequence[Question]) -> None:
+    def ask(self, asked: Sequence[Question]) -> None:
+        """Rows in one request."""
+        kind = "one row" if len(asked) == 1 else "2 to 8 rows of mixed tasks"
         status, content = self._post(kind, "/predict", {"rows": [{"task": q.task, "fields": q.fields} for q in asked]})
         if status == 200:
             for question, said in zip(asked, json.loads(content)["answers"], strict=True):
                 self._check(question, {name: said[name] for name in question.answer})
 
     def _one(self) -> None:
-        self._predict("one row", [self._draw.choice(self._asked)])
+        self.ask([self._draw.choice(self._asked)])
 
     def _several(self) -> None:
-        self._predict("2 to 8 rows of mixed tasks", self._draw.sample(self._asked, self._draw.randint(2, 8)))
+        self.ask(self._draw.sample(self._asked, self._draw.randint(2, 8)))
 
     def _chat(self) -> None:
         question = self._draw.choice(self._asked)
@@ -340,7 +342,8 @@ def counted(port: int) -> dict[str, float]:
 def load_on(port: int, asked: Sequence[Question], clients: int, seconds: float) -> dict[str, Any]:
     """Everything that is measured of one server, in plain values."""
     warm = Client(port, asked, -1)
-    warm.run(time.perf_counter() + min(10.0, seconds / 6))
+    for question in asked[::TEXTS]:  # every task is opened
+        warm.ask([question])
     before, began = counted(port), time.perf_counter()
     ends = began + seconds
     own = [Client(port, asked, seed) for seed in range(clients)]
@@ -358,6 +361,7 @@ def load_on(port: int, asked: Sequence[Question], clients: int, seconds: float) 
     for client in own:
         seen.joined(client.seen)
     did = {name: after[f"promptuary_{name}_total"] - before[f"promptuary_{name}_total"] for name in BATCHES}
+    cpu = after["process_cpu_seconds_total"] - before["process_cpu_seconds_total"]
     minute = min(60.0, seconds / 3)
     first = [size for at, size in memory if at <= minute]
     last = [size for at, size in memory if at >= seconds - minute]
@@ -369,7 +373,7 @@ def load_on(port: int, asked: Sequence[Question], clients: int, seconds: float) 
         "ms": {kind: quantiles(own) for kind, own in sorted(seen.seconds.items())},
         "rows_per_batch": did["batch_rows"] / did["batches"],
         "padding": did["batch_padding"] / max(1.0, did["batch_tokens"] + did["batch_padding"]),
-        "busy": did["batch_seconds"] / took,
+        "busy": did["batch_seconds"] / took, "cpu_ms_per_row": 1000 * cpu / max(1, seen.rows),
         "memory_bytes": {"first": statistics.mean(first), "last": statistics.mean(last), "window_s": minute},
     }  # fmt: skip
 
@@ -412,7 +416,8 @@ def report(results: Mapping[str, Any]) -> str:
         lines += [
             f"## {model}, {own['tasks']} tasks", "",
             f"{own['requests_per_s']:.0f} requests and {own['rows_per_s']:.0f} rows a second; "
-            f"{own['rows_per_batch']:.1f} rows a batch, {own['padding']:.1%} padding; the model was at work {own['busy']:.0%} of the time. "
+            f"{own['rows_per_batch']:.1f} rows a batch, {own['padding']:.1%} padding; the model was at work "
+            f"{own['busy']:.0%} of the time, and a row took {own['cpu_ms_per_row']:.1f} ms of a processor. "
             f"{own['rows_checked']:,} answers were compared with offline ones, {own['different']} differed. Memory: "
             f"{memory['first'] / 2**20:.0f} MiB in the first {memory['window_s']:.0f} s, "
             f"{memory['last'] / 2**20:.0f} MiB in the last.",
