@@ -469,7 +469,7 @@ MUTANTS = (
     Mutant("bank.py", "tuned.backbone is not self.backbone:", "False:", BANKED),
     Mutant("sharing.py", "writing and writing.how", "bool(writing)", BANKED),
     Mutant("sharing.py", "(tuned.precision, writing", "(writing", BANKED),
-    Mutant("sharing.py", "(self.example.ids) + self.tuned.model.generator.length", "(self.example.ids)", BANKED),
+    Mutant("sharing.py", "len(self.example.ids) + soft", "len(self.example.ids)", BANKED),
     Mutant("bank.py", "islice(remaining, WINDOW)", "remaining", BANKED),
     Mutant("bank.py", "loss * count for loss, count in losses)", "loss for loss, count in losses)", BANKED),
     Mutant(
