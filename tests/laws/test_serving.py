@@ -56,7 +56,7 @@ def running(work: Callable[[Engine], Awaitable[Any]], of: Store, limits: Limits 
 
     async def inside() -> Any:
         async with Engine(of, limits) as engine:
-            return await asyncio.wait_for(work(engine), 60)
+            return await asyncio.wait_for(work(engine), 600)
 
     return asyncio.run(inside())
 
@@ -394,7 +394,7 @@ def test_leaving_finishes_what_was_accepted_and_refuses_what_is_new() -> None:
             await leaving
         return found
 
-    texts, read = asyncio.run(asyncio.wait_for(inside(), 60))
+    texts, read = asyncio.run(asyncio.wait_for(inside(), 600))
     for row, pieces, answer in zip(rows(5), texts, read, strict=True):
         assert ids(pieces) == alone(store("gpt2").get("reply"), row.fields["text"], how)
         same(answer, next(store("gpt2").get("prompt").predict([row])))
