@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -159,9 +160,9 @@ class Engine:
         own = row(tuned)
         [example] = tuned.wording.encode([own], labelled=False)
         asked = Asked(0, task or BASE, tuned, own, example, question)
-        if asked.tokens > self.limits.tokens:
+        if asked.columns > self.limits.tokens:
             raise DataError(
-                f"{own.place}: it has {asked.tokens} tokens with its prompt, and a batch has room for "
+                f"{own.place}: it has {asked.columns} tokens with its prompt, and a batch has room for "
                 f"{self.limits.tokens}. Shorten the text, or raise Limits(tokens)."
             )
         return asked
@@ -176,9 +177,12 @@ class Engine:
         return job
 
     def _written(self, asked: Asked, how: Generation, stop: tuple[str, ...]) -> Job:
-        backbone, job = self.store.backbone, Writing(asked, how=how, stop=stop)
+        backbone, learned = self.store.backbone, asked.tuned.reading
         if not backbone.shape.decodes:
             raise BackboneError(f"{backbone.name!r} is an encoder and does not write. Use predict, or another model.")
+        if how.end is None and asked.tuned is not self._base and (own := learned.writing(backbone)) is not None:
+            how = replace(how, end=own.how.end)  # its texts learned to end so
+        job = Writing(asked, how=how, stop=stop)
         if how.sequences > 1:
             raise SettingError(f"Generation(sequences={how.sequences}): a request has one text. Ask several times.")
         in_row = 0 if backbone.shape.encodes else _places(asked)
