@@ -59,6 +59,9 @@ SERVED = ("tests/laws/test_serving.py",)
 QUEUED = ("tests/unit/test_queues.py", "tests/unit/test_waiting.py")
 SPELLED = ("tests/unit/test_spelling.py",)
 STORED = ("tests/unit/test_store.py",)
+KEYED = ("tests/unit/serve/test_keys.py",)
+GATED = ("tests/unit/serve/test_gate.py",)
+ASKED = ("tests/unit/serve/test_app.py",)
 READOUTS = ("tests/unit/test_readouts.py", *CHOSEN)
 
 
@@ -528,6 +531,27 @@ MUTANTS = (
     Mutant("serve/spelling.py", "(0 if last else self._open())", "0", SPELLED),
     Mutant("serve/spelling.py", "default=1) + 1)", "default=1) + 2)", SPELLED),
     Mutant("serve/spelling.py", "sure = min(found)", "sure = max(found)", SPELLED),
+    # what speaks HTTP
+    Mutant("serve/keys.py", "hmac.compare_digest(known, given)", "known[:1] <= given[:1]", KEYED),
+    Mutant("serve/keys.py", "self._asking >= key.at_once", "self._asking > key.at_once", KEYED),
+    Mutant("serve/keys.py", "(now - self._seen) * limit / 60", "(now - self._seen) * limit / 600", KEYED),
+    Mutant("serve/process.py", "host not in LOOPBACK and not allowed", "not allowed", KEYED),
+    Mutant("serve/gate.py", "if len(body) > most or", "if", GATED),
+    Mutant("serve/gate.py", "told.isdigit() and int(told) > most", "False", GATED),
+    Mutant("serve/gate.py", "        for task in (work, watching):\n", "        for task in (watching,):\n", GATED),
+    Mutant("serve/gate.py", "name not in self.hosts", "False", GATED),
+    Mutant("serve/gate.py", "if reply.done:  #", "if False:  #", ASKED),
+    Mutant("serve/process.py", "self.gate.open == 0 or", "True or", GATED),
+    Mutant("serve/process.py", "connection.transport.close()", "pass", GATED),
+    Mutant("serve/faults.py", "max(1, math.ceil(retry_after_s))", "int(retry_after_s)", ASKED),
+    Mutant("serve/service.py", "if name != BASE and name not in", "if name not in", ASKED),
+    Mutant("serve/service.py", "self.temperature < GREEDY", "self.temperature < 0", ASKED),
+    Mutant("serve/service.py", "(self.seed + number +", "(self.seed +", ASKED),
+    Mutant("serve/openai.py", "[*form.opening(), form.part(*first)]", "[form.part(*first)]", ASKED),
+    Mutant("serve/openai.py", 'f"<{len(vector)}f"', 'f">{len(vector)}f"', ASKED),
+    Mutant("serve/wire.py", "value not in NEUTRAL[name]", "value in NEUTRAL[name]", ASKED),
+    Mutant("serve/app.py", "allow_inf_nan=False", "allow_inf_nan=True", ASKED),
+    Mutant("serve/app.py", "if (folder is None) == (not files):", "if False:", ASKED),
     # tasks with a name, and their official scores
     Mutant("metrics.py", "right.get(group, True) and g == p", "g == p", SCORED),
     Mutant("metrics.py", "one <= other or other <= one", "one <= other", SCORED),

@@ -31,8 +31,8 @@ class Server(uvicorn.Server):
 
     def __init__(self, gate: Gate, host: str, port: int, *, finish_s: float) -> None:
         config = uvicorn.Config(
-            gate, host=host, port=port, log_config=None, access_log=False, server_header=False, lifespan="on", http="h11",
-            limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=CLOSE_S,
+            gate, host=host, port=port, log_config=None, access_log=False, server_header=False, lifespan="on",
+            http="h11", limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=CLOSE_S,
         )  # fmt: skip
         super().__init__(config)
         self.gate, self.finish_s, self.silent_s = gate, finish_s, gate.bounds.timeout_s

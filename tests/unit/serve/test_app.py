@@ -167,6 +167,22 @@ def test_without_a_temperature_texts_are_greedy_and_as_long_as_the_task_says(sto
     assert how.max_new_tokens == 6
 
 
+@pytest.mark.parametrize("temperature", [0, 0.0, 1e-9, 5e-324, None])
+def test_no_temperature_and_next_to_none_are_greedy(store: Store, temperature: float | None) -> None:
+    engine = Told()
+    asked = {"model": "base", "prompt": "a", "temperature": temperature, "seed": 3}
+    assert told(store, engine).post("/v1/completions", json=asked).status_code == 200
+    assert engine.asked[0][2].sampling is None
+
+
+def test_each_of_several_texts_is_drawn_with_a_seed_of_its_own(store: Store) -> None:
+    for seed, expected in ((7, [7, 8, 9]), (2**63 - 2, [2**63 - 2, 2**63 - 1, -(2**63)]), (None, [None] * 3)):
+        engine = Told()
+        asked = {"model": "base", "prompt": "a", "temperature": 1, "seed": seed, "n": 3}
+        told(store, engine).post("/v1/completions", json=asked)
+        assert [how.sampling.seed for _, _, how, _ in engine.asked] == expected
+
+
 def test_the_bare_model_hears_a_chat_as_lines_where_its_tokenizer_has_no_template(store: Store) -> None:
     engine = Told()
     messages = [{"role": "system", "content": "be kind"}, {"role": "user", "content": [{"type": "text", "text": "hi"}]}]
@@ -262,7 +278,8 @@ def test_an_unknown_task_or_path_is_404_wherever_it_is_named(client: TestClient)
     "body",
     [
         b"", b"{", b'{"rows": [}', b'{"rows": [{"task": "mood", "text": "\xff\xfe"}]}', b"\xff\xfe{\x00}\x00",
-        b'{"rows": [{"task": "mood", "text": "\\ud800"}]}', b'{"rows": [{"task": "mood", "text": "a"}], "x": NaN}',
+        b'{"rows": [{"task": "mood", "text": "\\ud800"}]}',
+        b'{"rows": [{"task": "mood", "fields": {"text": "a", "x": NaN}}]}',
         b"[" * 100_000, b'{"rows": ' + b"1" * 5000 + b"}", b"[]", b"null", b'"text"', b"{}",
     ],
     ids=lambda body: repr(body[:30]),
