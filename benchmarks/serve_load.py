@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import http.client
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -362,7 +363,7 @@ def load_on(port: int, asked: Sequence[Question], clients: int, seconds: float) 
         seen.joined(client.seen)
     did = {name: after[f"promptuary_{name}_total"] - before[f"promptuary_{name}_total"] for name in BATCHES}
     cpu = after["process_cpu_seconds_total"] - before["process_cpu_seconds_total"]
-    minute = min(60.0, seconds / 3)
+    minute, load_average = min(60.0, seconds / 3), os.getloadavg()[0]
     first = [size for at, size in memory if at <= minute]
     last = [size for at, size in memory if at >= seconds - minute]
     requests = sum(map(len, seen.seconds.values()))
@@ -374,7 +375,7 @@ def load_on(port: int, asked: Sequence[Question], clients: int, seconds: float) 
         "rows_per_batch": did["batch_rows"] / did["batches"],
         "padding": did["batch_padding"] / max(1.0, did["batch_tokens"] + did["batch_padding"]),
         "busy": did["batch_seconds"] / took, "cpu_ms_per_row": 1000 * cpu / max(1, seen.rows),
-        "memory_bytes": {"first": statistics.mean(first), "last": statistics.mean(last), "window_s": minute},
+        "load_average": load_average, "memory_bytes": {"first": statistics.mean(first), "last": statistics.mean(last), "window_s": minute},
     }  # fmt: skip
 
 
@@ -417,7 +418,8 @@ def report(results: Mapping[str, Any]) -> str:
             f"## {model}, {own['tasks']} tasks", "",
             f"{own['requests_per_s']:.0f} requests and {own['rows_per_s']:.0f} rows a second; "
             f"{own['rows_per_batch']:.1f} rows a batch, {own['padding']:.1%} padding; the model was at work "
-            f"{own['busy']:.0%} of the time, and a row took {own['cpu_ms_per_row']:.1f} ms of a processor. "
+            f"{own['busy']:.0%} of the time, and a row took {own['cpu_ms_per_row']:.1f} ms of a processor "
+            f"(load average of the machine: {own['load_average']:.0f}). "
             f"{own['rows_checked']:,} answers were compared with offline ones, {own['different']} differed. Memory: "
             f"{memory['first'] / 2**20:.0f} MiB in the first {memory['window_s']:.0f} s, "
             f"{memory['last'] / 2**20:.0f} MiB in the last.",

@@ -220,5 +220,7 @@ def _done(status: str, code: int = 200) -> Response:
 
 async def _failed(request: Request, error: Exception) -> Response:
     fault = fault_of(error)
-    request.scope["state"].get("told", {})["code"] = fault.code
+    request.state.told["code"] = fault.code
+    if fault.status_code == 500:
+        request.state.told["error"] = str(error)
     return fault.response()

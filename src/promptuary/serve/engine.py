@@ -102,14 +102,15 @@ class Engine:
         return asked.tuned.reading.answers(said, asked.tuned.wording, [row], [asked.example])[0]
 
     async def write(
-        self, task: str | None, text: str, how: Generation, *, stop: Sequence[str] = ()
+        self, task: str | None, text: str | list[int], how: Generation, *, stop: Sequence[str] = ()
     ) -> AsyncIterator[Piece]:
         """The text that the model goes on with under a task's prompt, piece by piece; `None` is no prompt.
 
         The last piece says why it is the last. Closing the iterator gives up the text, and its place at once.
 
         Arguments:
-            text: the task's text; tasks with two texts, or with further columns, have `predict`.
+            text: the task's text; tasks with two texts, or with further columns, have `predict`. Without a prompt it
+                may be token ids, which are read as they are.
             how: one text (`sequences=1`). Its `pad` and `cache` are of no account here.
             stop: strings that end the text and do not belong to it.
 

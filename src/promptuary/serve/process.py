@@ -5,9 +5,10 @@ import socket
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from promptuary.backbones.backbone import Backbone
 from promptuary.errors import SettingError
@@ -62,7 +63,7 @@ class Server(uvicorn.Server):
     def _drop_silent(self) -> None:
         """Close connections on which no request comes: uvicorn waits for the rest of a request's head for ever."""
         now, seen, self._silent = time.monotonic(), self._silent, {}
-        for connection in self.server_state.connections:
+        for connection in cast("set[H11Protocol]", self.server_state.connections):
             if connection.cycle is None or connection.cycle.response_complete:
                 since = self._silent.setdefault(connection, seen.get(connection, now))
                 if now - since > self.silent_s:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from starlette.testclient import TestClient
 
 from promptuary.data.source import Row
-from promptuary.errors import BackboneError, BusyError
+from promptuary.errors import BackboneError, BusyError, MissingError
 from promptuary.serve.app import application
 from promptuary.serve.engine import Engine, Limits
 from promptuary.serve.gate import Bounds
@@ -191,16 +192,40 @@ def test_the_bare_model_hears_a_chat_as_lines_where_its_tokenizer_has_no_templat
 
 
 def test_the_bare_model_hears_a_chat_in_its_tokenizers_template(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = store.backbone.tokenizer
+    end = tokenizer.eos_token
     template = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no systems') }}{% endif %}"
-    template += "[{{ m.role }}|{{ m.content }}]{% endfor %}{% if add_generation_prompt %}>{% endif %}"
-    monkeypatch.setattr(store.backbone.tokenizer, "chat_template", template)
+    template += "{{ m.role }} {{ m.content }}{{ eos_token }}{% endfor %}{% if add_generation_prompt %} >{% endif %}"
+    monkeypatch.setattr(tokenizer, "chat_template", template)
     engine = Told()
     asking = told(store, engine)
-    chat = {"model": "base", "messages": [{"role": "user", "content": "hi"}]}
-    asking.post("/v1/chat/completions", json=chat)
-    assert engine.asked[0][1] == "[user|hi]>"
+    chat = {"model": "base", "messages": [{"role": "user", "content": f"hi{end}box"}]}
+    body = asking.post("/v1/chat/completions", json=chat).json()
+    ids = engine.asked[0][1]
+    assert ids.count(tokenizer.eos_token_id) == 1
+    assert tokenizer.decode(ids) == f"user hi {end[1:]}box{end} >"
+    assert body["usage"]["prompt_tokens"] == len(ids)
     chat["messages"] = [{"role": "system", "content": "hi"}]
     assert "no systems" in fault(asking.post("/v1/chat/completions", json=chat), 400)["message"]
+
+
+def test_token_ids_of_a_template_go_on_as_the_model_itself_goes_on(
+    client: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = store.backbone.tokenizer
+    monkeypatch.setattr(tokenizer, "chat_template", "{{ messages[0].content }}{{ bos_token }}")
+    with TestClient(application(Engine(store, Limits()), store)) as asking:
+        chat = {"model": "base", "messages": [{"role": "user", "content": "note 1"}], "max_tokens": 4}
+        said = asking.post("/v1/chat/completions", json=chat).json()["choices"][0]["message"]["content"]
+        chat["messages"] = [{"role": "user", "content": "very " * 500}]
+        assert "room for 63" in fault(asking.post("/v1/chat/completions", json=chat), 400)["message"]
+    given = [*tokenizer("note 1")["input_ids"], tokenizer.bos_token_id]
+    ids = torch.tensor([given])
+    for _ in range(4):  # nothing of ours: the model's own scores
+        if (token := int(store.backbone.model(input_ids=ids).logits[0, -1].argmax())) == tokenizer.eos_token_id:
+            break
+        ids = torch.cat([ids, torch.tensor([[token]])], 1)
+    assert said == tokenizer.decode(ids[0, len(given) :])
 
 
 def test_a_tuned_prompt_hears_the_texts_of_a_chat_and_no_roles(store: Store) -> None:
@@ -336,6 +361,7 @@ def test_what_changes_no_answer_is_allowed(client: TestClient) -> None:
         ({"task": "mood", "text": " "}, "'text' is empty"),
         ({"task": "mood", "fields": {"txt": "a"}}, "there is no column 'text'"),
         ({"task": "mood", "fields": {"text": 3}}, "Expected a text"),
+        ({"task": "base", "text": "a"}, "the model without a prompt"),
         ({"task": "spans", "text": "what broke"}, "this task reads 2 (question, context)"),
         ({"task": "tags", "text": []}, "Expected a list of one word or more"),
         ({"task": "mood", "text": "very " * 500}, "there is room for "),
@@ -344,7 +370,7 @@ def test_what_changes_no_answer_is_allowed(client: TestClient) -> None:
 def test_a_row_that_cannot_be_answered_is_400_with_its_place(client: TestClient, row: Any, told: str) -> None:
     found = fault(client.post("/predict", json={"rows": [{"task": "mood", "text": "fine"}, row]}), 400)
     assert told in found["message"]
-    assert "row" in found["message"]
+    assert row.get("task") == "base" or "row" in found["message"]
 
 
 def test_a_text_that_does_not_fit_is_400_and_names_the_limit(client: TestClient) -> None:
@@ -419,6 +445,11 @@ def test_what_nobody_expected_is_500_and_tells_nothing(store: Store, caplog: pyt
     assert "secret" not in answer.text
     assert "ZeroDivisionError" in caplog.text
     assert [r.fields["status"] for r in caplog.records if r.getMessage() == "request"] == [500]  # type: ignore[attr-defined]
+
+
+def test_a_task_that_is_taken_out_meanwhile_is_404_and_no_other_is_named(store: Store) -> None:
+    asking = told(store, Told(wrong=lambda: MissingError("There is no prompt 'mood' here. Known are: secret.")))
+    assert fault(asking.post("/predict", json=ASK), 404)["message"] == "This task was taken out just now."
 
 
 def test_what_the_backbone_cannot_do_is_400(store: Store) -> None:
@@ -528,13 +559,15 @@ def test_nobody_but_the_administrator_changes_tasks(shop: Shop, store: Store) ->
     assert "--imports" in found["message"]
 
 
-def test_a_damaged_prompt_is_told_and_the_others_answer(shop: Shop) -> None:
+def test_a_damaged_prompt_is_told_and_the_others_answer(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "promptuary.serve")
     for name in ("new", "newer"):
         shop.asking.put(f"/tasks/{name}", data={"folder": "feelings"}, headers=LEADER)
     (shop.store.folder / "new" / "prompt.safetensors").write_bytes(b"half of it")
     found = fault(shop.asking.post("/predict", json={"rows": [{"task": "new", "text": "hi"}]}), 500)
     assert found["code"] == "task_damaged"
     assert str(shop.store.folder) not in found["message"]
+    assert "prompt.safetensors" in caplog.records[-1].fields["error"]  # type: ignore[attr-defined]
     assert shop.asking.post("/predict", json={"rows": [{"task": "newer", "text": "hi"}]}).status_code == 200
     assert fault(shop.asking.post("/tasks/new/reload", headers=LEADER), 409)["code"] == "task_damaged"
 
