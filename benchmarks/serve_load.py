@@ -375,7 +375,8 @@ def load_on(port: int, asked: Sequence[Question], clients: int, seconds: float) 
         "rows_per_batch": did["batch_rows"] / did["batches"],
         "padding": did["batch_padding"] / max(1.0, did["batch_tokens"] + did["batch_padding"]),
         "busy": did["batch_seconds"] / took, "cpu_ms_per_row": 1000 * cpu / max(1, seen.rows),
-        "load_average": load_average, "memory_bytes": {"first": statistics.mean(first), "last": statistics.mean(last), "window_s": minute},
+        "load_average": load_average,
+        "memory_bytes": {"first": statistics.mean(first), "last": statistics.mean(last), "window_s": minute},
     }  # fmt: skip
 
 

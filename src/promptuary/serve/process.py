@@ -27,7 +27,7 @@ class Server(uvicorn.Server):
     """uvicorn that goes on listening while it finishes, so that new requests are told with 503 to go elsewhere.
 
     Arguments:
-        finish_s: how long accepted requests may take after the signal. A second signal ends them at once.
+        finish_s: how long accepted requests may take after the signal. A second SIGINT ends them at once.
     """
 
     def __init__(self, gate: Gate, host: str, port: int, *, finish_s: float) -> None:
@@ -46,7 +46,7 @@ class Server(uvicorn.Server):
             note("listening", url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._signal:
+        if self._signal and sig == signal.SIGINT:  # not SIGTERM: some tools send it twice
             self.should_exit = self.force_exit = True
         self._signal = sig
 
