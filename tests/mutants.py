@@ -44,6 +44,7 @@ READ = ("tests/laws/test_reading.py",)
 LATE = ("tests/laws/test_late.py",)
 MULTIPLIED = ("tests/laws/test_cpu_linear.py",)
 MIXED = ("tests/laws/test_mixed.py",)
+COMPILED = ("tests/laws/test_compiled.py",)
 COLLATED = ("tests/unit/data/test_collate.py",)
 BLENDED = ("tests/unit/data/test_mixture.py",)
 BANKED = ("tests/unit/test_bank.py",)
@@ -111,14 +112,14 @@ MUTANTS = (
     ),
     Mutant("injections.py", "b p (heads k) -> b heads p k", "b p (k heads) -> b heads p k", INJECTED),
     Mutant("injections.py", "keys_values, keep = {}, p.keep > 0", "keys_values, keep = {}, p.keep > -1", INJECTED),
-    Mutant("injections.py", "start=self.start)", "start=0)", INJECTED),
+    Mutant("injections.py", "bare(x), keys_values, start=_starts(self.start, x)", "bare(x), keys_values", INJECTED),
     Mutant(
         "injections.py",
         "enumerate(shape.attention) if a.part in chosen",
         "enumerate(a for a in shape.attention if a.part in chosen)",
         INJECTED,
     ),
-    Mutant("injections.py", "        return self.start\n", "        return length\n", INJECTED),
+    Mutant("injections.py", "return self.start\n\n    def leads", "return length\n\n    def leads", INJECTED),
     Mutant(
         "injections.py",
         "b p (layers hidden) -> layers b p hidden",
@@ -199,14 +200,14 @@ MUTANTS = (
     Mutant("backbones/attention.py", "bias.new_zeros(", "bias.new_ones(", HOOKED),
     Mutant(
         "backbones/attention.py",
-        "torch.cat([expanded(soft.key, rows).to(key.dtype), key], 2)",
-        "torch.cat([key, expanded(soft.key, rows).to(key.dtype)], 2)",
+        "torch.cat([expanded(soft.key.to(key.dtype), rows), key], 2)",
+        "torch.cat([key, expanded(soft.key.to(key.dtype), rows)], 2)",
         HOOKED,
     ),
     Mutant(
         "backbones/attention.py",
-        "expanded(soft.value, rows).to(value.dtype)",
-        "expanded(soft.value, rows).to(value.dtype) * 0",
+        "expanded(soft.value.to(value.dtype), rows)",
+        "expanded(soft.value.to(value.dtype), rows) * 0",
         HOOKED,
     ),
     Mutant("backbones/attachment.py", "return seen % times", "return 0", ("tests/unit/test_backbones.py", *HOOKED)),
@@ -227,7 +228,7 @@ MUTANTS = (
     ),
     Mutant("backbones/attachment.py", "call, call.states[layer])", "call, call.states[min(call.states)])", TRAINED),
     Mutant(
-        "backbones/attention.py",
+        "backbones/padding.py",
         "given.repeat_interleave(rows // given.shape[0], dim=0)",
         "given.repeat(rows // given.shape[0], *([1] * (given.dim() - 1)))",
         GENERATED,
@@ -267,25 +268,25 @@ MUTANTS = (
     Mutant("backbones/encoder.py", "call.layout.types if segments", "call.layout.types * 0 if segments", PLACED),
     Mutant("backbones/decoder.py", "self.packs = self._tried()", "self.packs = False", CHOSEN),
     Mutant("backbones/decoder.py", "if choices == 1 or steps == 1 or self.packs:", "if True:", CHOSEN),
-    Mutant("backbones/decoder.py", "else positions) + call.start", "else positions)", INJECTED),
+    Mutant("backbones/decoder.py", 'else positions) + rearrange(call.start, "b -> b 1")', "else positions)", INJECTED),
     Mutant("backbones/decoder.py", "(columns if positions is None else positions)", "columns", CHOSEN),
     # several texts behind one row
     Mutant("backbones/packing.py", "before = row - 1 + torch", "before = row + torch", PLACED),
     Mutant("backbones/packing.py", "(rank > 0, earlier + rank, 0)", "(rank > 0, rank, 0)", CHOSEN),
     Mutant("backbones/packing.py", "fed = targets.mask & (rank < rank[..., -1:])", "fed = targets.mask", CHOSEN),
     Mutant("backbones/packing.py", "_flat(row + rank)", "_flat(rank)", CHOSEN),
-    Mutant("backbones/packing.py", "(text[batch, key] == 0) | ", "", CHOSEN),
-    Mutant("backbones/packing.py", " | (text[batch, key] == text[batch, query])", "", CHOSEN),
-    Mutant("backbones/packing.py", "position[batch, query], position[batch, key]", "query, key", CHOSEN),
+    Mutant("backbones/sight.py", "(text[batch, key] == 0) | ", "", CHOSEN),
+    Mutant("backbones/sight.py", " | (text[batch, key] == text[batch, query])", "", CHOSEN),
+    Mutant("backbones/sight.py", "position[batch, query], position[batch, key]", "query, key", CHOSEN),
     Mutant("backbones/packing.py", ".masked_fill(~present, 0)", "", CHOSEN),
-    Mutant("backbones/packing.py", "class _Place(threading.local):", "class _Place:", ISOLATED),
+    Mutant("backbones/sight.py", "class _Place(threading.local):", "class _Place:", ISOLATED),
     Mutant(
         "backbones/packing.py",
         "source = (~present).int().argsort(dim=1, stable=True)",
         "source = torch.arange(present.shape[1]).expand(present.shape).clone()",
         PLACED,
     ),
-    Mutant("backbones/padding.py", "positions.max() + 1)", "positions.max())", CHOSEN),
+    Mutant("backbones/padding.py", "positions.amax(1) + 1", "positions.amax(1)", CHOSEN),
     Mutant("backbones/encoder_decoder.py", "ids.gather(1, first)[:, :-1]", "ids[:, :-1]", PLACED),
     Mutant(
         "backbones/encoder_decoder.py",
@@ -301,8 +302,8 @@ MUTANTS = (
     ),
     Mutant(
         "backbones/encoder_decoder.py",
-        "kv.value.repeat_interleave(times, 0)",
-        "kv.value.repeat(times, 1, 1, 1)",
+        "expanded(kv.value, rows), each",
+        "kv.value.repeat(times, 1, 1, 1), each",
         HOOKED,
     ),
     # how they are trained, chosen and kept
@@ -425,13 +426,7 @@ MUTANTS = (
         MIXED,
     ),
     # rows under different prompts in one pass
-    Mutant(
-        "mixing.py",
-        "call.start, call.until, call.entry and call.entry.layer",
-        "call.until, call.entry and call.entry.layer",
-        MIXED,
-    ),
-    Mutant("mixing.py", "call.start, call.until, call.entry and call.entry.layer", "call.start", MIXED),
+    Mutant("mixing.py", "(call.until, call.entry and call.entry.layer)", "(None,)", MIXED),
     Mutant("mixing.py", "shares[n].rows * how.sequences", "shares[n].rows", MIXED),
     Mutant("mixing.py", "is not shares[0].model.backbone:", "is None:", MIXED),
     Mutant(
@@ -455,8 +450,8 @@ MUTANTS = (
     ),
     Mutant(
         "mixing.py",
-        "keeps[known] = _stack([kv.keep for kv in own])",
-        "keeps[known] = _stack([kv.keep | True for kv in own])",
+        "keeps[known] = stack([kv.keep for kv in own])",
+        "keeps[known] = stack([kv.keep | True for kv in own])",
         MIXED,
     ),
     Mutant(
@@ -472,7 +467,30 @@ MUTANTS = (
         "backbones/packing.py", "None if layout.placed is None else at(F.pad", "None if True else at(F.pad", DECIDED
     ),
     Mutant("backbones/padding.py", "None if layout.placed is None else layout.placed[:, :length]", "None", DECIDED),
-    Mutant("backbones/encoder_decoder.py", "keep.repeat_interleave(times, 0)", "keep.repeat(times, 1)", MIXED),
+    Mutant("backbones/encoder_decoder.py", "number: expanded(keep, rows)", "number: keep.repeat(times, 1)", MIXED),
+    # prompts as keys and values
+    Mutant("model.py", "not bool(one.keep.any())", "False", COMPILED),
+    Mutant("model.py", "int(ends(ahead))", "0", COMPILED),
+    Mutant("placements.py", "return self.head == 0 and", "return", COMPILED),
+    Mutant("placements.py", " and self.before in (None, length)", "", COMPILED),
+    Mutant("injections.py", "given.detach().to(dtype, copy=True, ", "given.detach().to(dtype, ", COMPILED),
+    Mutant("backbones/decoder.py", "if self._goes_on else None", "", COMPILED),
+    Mutant("backbones/decoder.py", "counted.where(call.layout.mask, 0)", "counted", COMPILED),
+    Mutant(
+        "backbones/decoder.py",
+        "_before(call, (~layout.mask).sum(1))",
+        "_before(call, layout.mask.sum(1) * 0)",
+        COMPILED,
+    ),
+    Mutant("backbones/padding.py", "if call.start is None else own + call.start", "", COMPILED),
+    Mutant("backbones/padding.py", "told = positions is not None or call.start is not None", "told = False", COMPILED),
+    Mutant("backbones/sight.py", "column + start[batch], key)", "column, key)", COMPILED),
+    Mutant("backbones/sight.py", "keep[batch, key] & (", "(", COMPILED),
+    Mutant("backbones/sight.py", " | (start[batch] == 0)", "", COMPILED),
+    Mutant("backbones/sight.py", "before.whole and mask_function is causal_mask_function", "before.whole", COMPILED),
+    Mutant("backbones/sight.py", "mask is None and before.whole and", "mask is None and", COMPILED),
+    Mutant("backbones/sight.py", ".tril(prompt)", "", COMPILED),
+    Mutant("mixing.py", "n if call.start is None else call.start", "n", COMPILED),
     Mutant("bank.py", "tuned.backbone is not self.backbone:", "False:", BANKED),
     Mutant("sharing.py", "writing and writing.how", "bool(writing)", BANKED),
     Mutant("sharing.py", "(tuned.precision, writing", "(writing", BANKED),

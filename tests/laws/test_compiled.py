@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import pytest
 import torch
 import transformers as hf
-from torch import Tensor
 
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.generation import Generation, Sampling
@@ -18,15 +17,14 @@ from promptuary.generators import Free
 from promptuary.initial import normal
 from promptuary.injections import Embeddings, HiddenStates, KeyValues
 from promptuary.methods import METHODS
-from promptuary.mixing import Share, generate, run
+from promptuary.mixing import generate, run
 from promptuary.model import SoftPrompted
 from promptuary.placements import Slots, Split
-from tests.answers import BFLOAT16, Answer, Given, answers, distance, gap, prompted
-from tests.backbones import CAUSAL, FAMILIES, HOOKED, POSITIONS, VOCABULARY, backbone
+from tests.answers import BFLOAT16, Answer, answers, distance, gap, prompted
+from tests.backbones import CAUSAL, FAMILIES, POSITIONS, VOCABULARY, backbone
 from tests.laws.checks import REFUSED, STATIC, trainable
-from tests.laws.test_generation import backbone as untied
 from tests.laws.test_mixed import FEW, KINDS, STEPS, TEXTS, Told, continued, share, taken, tuned
-from tests.strategies import SIDES, Side, Text, ragged, text
+from tests.strategies import SIDES, Side, ragged, text
 
 EXACT = 1e-5  # of the largest number
 IN_ROW = ("prompt-tuning", "p-tuning", "deep-prompt-tuning")  # before the input of a causal model
@@ -38,7 +36,18 @@ COMPILED = [
     for method in (*IN_ROW, *PREFIXES)
     if (family, method) not in REFUSED and (method in PREFIXES or family in CAUSAL)
 ]
-WRITERS = [(family, method) for family, method in COMPILED if FAMILIES[family].kind != "encoder"]
+OFTEN = {
+    ("gpt2", "prompt-tuning"),
+    ("mistral", "deep-prompt-tuning"),
+    ("gemma3", "prompt-tuning"),
+    ("t5", "p-tuning-v2"),
+}
+WRITERS = [
+    pytest.param(family, method, marks=[] if (family, method) in OFTEN else pytest.mark.slow)
+    for family, method in COMPILED
+    if FAMILIES[family].kind != "encoder"
+]
+SLOW = pytest.mark.slow
 
 
 def compiled(model: SoftPrompted) -> SoftPrompted:
@@ -98,7 +107,9 @@ def test_what_a_window_hides_of_a_prompt_it_hides_of_a_compiled_one(family: str)
     assert bool(one.out_of_sight(40)) == (family == "mistral")
 
 
-@pytest.mark.parametrize(("family", "method"), [c for c in COMPILED if c[0] in ("bert", "gpt2", "llama", "gemma3", "t5")])
+@pytest.mark.parametrize(
+    ("family", "method"), [c for c in COMPILED if c[0] in ("bert", "gpt2", "llama", "gemma3", "t5")]
+)
 @torch.no_grad()
 def test_in_bfloat16_too(family: str, method: str) -> None:
     made = tuned(family, method, 1)
@@ -111,8 +122,14 @@ def test_in_bfloat16_too(family: str, method: str) -> None:
     assert {t.dtype for kv in call.keys_values.values() for t in (kv.key, kv.value)} == {torch.bfloat16}
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "mistral", "gemma3"])
-@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize(
+    ("family", "side"),
+    [
+        pytest.param(family, side, marks=[] if side == often else SLOW)
+        for family, often in (("gpt2", "left"), ("llama", "right"), ("mistral", "left"), ("gemma3", "between"))
+        for side in SIDES
+    ],
+)
 @torch.no_grad()
 def test_compiled_prompts_share_a_pass_with_each_other_and_with_all_others(
     family: str, side: Side, monkeypatch: pytest.MonkeyPatch
@@ -121,21 +138,23 @@ def test_compiled_prompts_share_a_pass_with_each_other_and_with_all_others(
     mixed = [m for model in models for m in {model, model.compiled()}]
     assert sum(m.injection.occupies(m.generator.length) > m.generator.length for m in mixed) == 2  # of unlike lengths
     texts = [continued(TEXTS[n % 2], STEPS[n % 2]) for n in range(len(mixed))]
+    runs: list[int] = []
+    b, plain = models[0].backbone, models[0].backbone.run
     for scored in (True, False):
         expected = [
             [answers(model, [row], scored=scored)[0] for row in rows] for model, rows in zip(mixed, texts, strict=True)
         ]
-        runs: list[int] = []
-        plain = models[0].backbone.run
         with monkeypatch.context() as patch:
-            patch.setattr(models[0].backbone, "run", lambda call, t, p=plain: runs.append(0) or p(call, t))
+            patch.setattr(b, "run", lambda call, t: runs.append(len(call.layout.mask)) or plain(call, t))
             said = run([share(m, t, side, scored=scored) for m, t in zip(mixed, texts, strict=True)])
-        assert len(runs) == 1
         for model, rows, out, own in zip(mixed, texts, said, expected, strict=True):
             close(taken(model, out, rows, side, scored=scored), own)
+    assert runs == [sum(map(len, texts))] * 2
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "mistral", "gemma3", "opt"])
+@pytest.mark.parametrize(
+    "family", ["gpt2", "mistral", *(pytest.param(f, marks=SLOW) for f in ("llama", "qwen3", "gemma3", "neox", "opt"))]
+)
 @torch.no_grad()
 def test_compiled_prompts_of_unlike_lengths_generate_in_one_pass(family: str) -> None:
     whole = [tuned(family, m, n % 2) for n, m in enumerate(FEW) if (family, m) not in REFUSED]
@@ -217,13 +236,19 @@ def test_room_and_positions_are_those_of_the_prompt() -> None:
     short = compiled(model)
     assert short.room == model.room == POSITIONS - 50
     with torch.no_grad():
-        close(answers(short, [text(14, seed=1, steps=())], scored=False), answers(model, [text(14, seed=1, steps=())], scored=False))
+        close(
+            answers(short, [text(14, seed=1, steps=())], scored=False),
+            answers(model, [text(14, seed=1, steps=())], scored=False),
+        )
         # Short behind long soft tokens, long behind none: they fit by themselves, so they fit together.
         rows = [text(9, seed=2)], [text(60, seed=3)]
         shares = [share(short, rows[0], "right", scored=True), share(prompted("gpt2", "frozen"), rows[1], "left")]
         said = run(shares)
         close(taken(short, said[0], rows[0], "right", scored=True), answers(model, rows[0]))
-        close(taken(shares[1].model, said[1], rows[1], "left", scored=False), answers(shares[1].model, rows[1], scored=False))
+        close(
+            taken(shares[1].model, said[1], rows[1], "left", scored=False),
+            answers(shares[1].model, rows[1], scored=False),
+        )
     for one in (model, short):
         with pytest.raises(SettingError, match=r"has 65 tokens with its prompt, the backbone 64 positions"):
             answers(one, [text(15, seed=1, steps=())], scored=False)

@@ -158,9 +158,7 @@ def test_generation_does_not_depend_on_where_the_padding_stands(family: str, pro
         assert torch.equal(first, other)
 
 
-@pytest.mark.parametrize(
-    ("family", "prompt"), [c for c in CASES if c[1] not in ("split", "absent")]
-)
+@pytest.mark.parametrize(("family", "prompt"), [c for c in CASES if c[1] not in ("split", "absent")])
 def test_beams_find_what_a_beam_search_without_cache_finds(family: str, prompt: str) -> None:
     model = PROMPTS[prompt](backbone(family)).eval()
     x, how = instance(model), Generation(max_new_tokens=4, end=(), beams=3, sequences=2)

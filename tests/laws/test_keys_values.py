@@ -31,6 +31,7 @@ from tests.strategies import SIDES, Side, Text, ragged, text
 WORDS = [17, 42, 8]
 DECODER: frozenset[Part] = frozenset({"decoder"})
 
+
 def reading(family: str, words: list[int], **as_: Any) -> SoftPrompted:
     b = backbone(family, **as_)
     start = from_prompt(b.keys_values(words, DECODER))

@@ -87,6 +87,16 @@ def test_rows_of_all_prompts_are_scored_as_by_each(shelf: Shelf, family: str) ->
         assert found[name] == pytest.approx(bank[name].evaluate(given), abs=1e-5)
 
 
+def test_a_bank_takes_compiled_prompts_beside_others(shelf: Shelf) -> None:
+    bank = open_bank(prompts(shelf, "gpt2"))
+    asked = questions(bank)
+    expected = list(bank.predict(asked))
+    for name in ("prompt-tuning", "p-tuning-v2", "ipt-lstm", "tagging", "short"):
+        bank.add(name, bank[name].compiled())
+    for answer, own in zip(bank.predict(asked), expected, strict=True):
+        same(answer, own)
+
+
 def test_one_model_serves_all_and_one_pass_serves_many(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     bank = open_bank(prompts(shelf, "bert"))
     assert all(bank[name].backbone is bank.backbone for name in bank)

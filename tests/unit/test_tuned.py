@@ -70,6 +70,16 @@ def test_every_method_answers_the_same_in_a_new_process(
     assert before == fresh[str(shelf.prompt(family, name))]
 
 
+@pytest.mark.parametrize("name", ["prompt-tuning", "prefix-tuning", "ipt-lstm"])
+def test_a_saved_prompt_answers_the_same_when_it_is_compiled(shelf: Shelf, name: str) -> None:
+    tuned = open_prompt(shelf.prompt("gpt2", name))
+    compiled = tuned.compiled()
+    assert (compiled.model is tuned.model) == (name == "ipt-lstm")
+    expected = [dict(a.probabilities) for a in tuned.predict_texts(TEXTS)]
+    for found, own in zip(compiled.predict_texts(TEXTS), expected, strict=True):
+        assert dict(found.probabilities) == pytest.approx(own, abs=1e-5)
+
+
 @pytest.mark.parametrize("name", STATIC)
 def test_training_can_go_on_from_the_network_that_made_a_prompt(shelf: Shelf, name: str) -> None:
     backbone = load(str(shelf.model("bert")))

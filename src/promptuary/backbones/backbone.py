@@ -231,7 +231,7 @@ class Backbone(ABC):
                 width += [rearrange(key, "1 h p k -> p (h k)"), rearrange(value, "1 h p v -> p (h v)")]
         return torch.cat(width, 1).float()
 
-    def left(self, call: Call) -> dict[int, KeyValue] | None:
+    def leaves(self, call: Call) -> dict[int, KeyValue] | None:
         """The keys and values that the rows of a call leave to whatever stands behind them.
 
         `None` where what stands behind bears on them (an encoder's rows see each other), and where the model does not

@@ -94,7 +94,7 @@ def sighted_mask(*, mask_function: Rule = causal_mask_function, **rest: Any) -> 
 
 
 def _open(prompt: int, *, q_length: int, kv_length: int, device: torch.device, **_: Any) -> Tensor | None:
-    """The mask where every query sees all soft keys and nothing is padding: one row for all, none for a single query."""
+    """The mask without padding where every query sees all soft keys: one row for all, none for a single query."""
     if q_length == 1:
         return None
     return torch.ones(q_length, prompt + kv_length, dtype=torch.bool, device=device).tril(prompt)[None, None]
