@@ -117,18 +117,20 @@ class Contender(ABC):
             SettingError: naming what to install.
         """
         if self.needs is not None and importlib.util.find_spec(self.needs[0]) is None:
-            raise SettingError(f"{self.name!r} needs {self.needs[0]}. Write: pip install 'promptuary[{self.needs[1]}]'.")
+            raise SettingError(
+                f"{self.name!r} needs {self.needs[0]}. Write: pip install 'promptuary[{self.needs[1]}]'."
+            )
 
 
 def fitted(result: Result, answer: Callable[[Sequence[Row]], Probabilities], *, stored: int, recipe: Any) -> Learned:
     """What the one loop of training left, as a `Learned`."""
-    curve = [{k: v for k, v in e.items() if k not in ("event", "best")} for e in result.history if e["event"] == "scores"]
+    curve = [
+        {k: v for k, v in e.items() if k not in ("event", "best")} for e in result.history if e["event"] == "scores"
+    ]
     return Learned(
         scores=dict(result.scores),
         answer=answer,
-        cost=Cost(
-            result.counts.nominal, result.counts.touched, stored, result.steps, result.best_step, result.seconds
-        ),
+        cost=Cost(result.counts.nominal, result.counts.touched, stored, result.steps, result.best_step, result.seconds),
         last={k: v for k, v in curve[-1].items() if k != "step"} if curve else {},
         curve=curve,
         alarms={alarm.name: alarm.sentence for alarm in result.alarms},

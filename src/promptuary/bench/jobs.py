@@ -33,9 +33,7 @@ def _of_seed(plan: Plan, regime: str, nth: int) -> Iterator[Job]:
                     yield from _of_cell(plan, regime, task, backbone, method, seeds[nth], first)
 
 
-def _of_cell(
-    plan: Plan, regime: str, task: str, backbone: str, method: str, seed: int, first: int
-) -> Iterator[Job]:
+def _of_cell(plan: Plan, regime: str, task: str, backbone: str, method: str, seed: int, first: int) -> Iterator[Job]:
     """The trials of the search that a cell chooses from, and its final trial.
 
     Arguments:
@@ -43,10 +41,18 @@ def _of_cell(
     """
     about = {"task": task, "regime": regime, "backbone": backbone, "method": method}
     made = {**about, **_made_of(plan, regime, task), "trials": plan.trials(method)}
-    search = f"{_spoken(about)}, search with seed {first} #{_hash({**made, 'seed': first})}"
+    mark = _hash({**made, "seed": first})
+    search = f"{_spoken(about)}, search with seed {first} #{mark}"
     study = f"{task}, {regime}, {backbone}"
     for number, settings in enumerate(plan.trials(method)):
-        yield Job(study, f"{search}, trial {number}", {**about, "seed": first}, number, search, settings)
+        yield Job(
+            study,
+            f"{_spoken(about)}, seed {first}, trial {number} #{mark}",
+            {**about, "seed": first},
+            number,
+            search,
+            settings,
+        )
     transfers = [t.model_dump() | plan.tasks[t.to].model_dump() for t in plan.transfers if t.source == task]
     final = {**made, "first": first, "seed": seed, "transfers": transfers}
     yield Job(study, f"{_spoken(about)}, seed {seed} #{_hash(final)}", {**about, "seed": seed}, None, search, {})

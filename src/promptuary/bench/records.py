@@ -17,7 +17,7 @@ A final trial has, beside these:
     search            every trial of the search: number, settings, score, outcome, seconds
     chosen            the number of the trial that was chosen
     edges             settings that were chosen at the edge of their space
-    metric            the score that chose
+    metric            the score that chose; metrics: those it is the mean of, or itself
     labels            the names of the classes, in the order of their numbers
     reports           for each task that was asked (its own first): `scores`, `true` and `said` (the class of each row, one
                       character each, see `packed`), `probabilities` (float16 in base64, `[rows, classes]`),

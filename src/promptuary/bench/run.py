@@ -34,6 +34,8 @@ from promptuary.bench.space import Range
 from promptuary.bench.store import OUTCOME, Entry, Store
 from promptuary.checkpoint import MANIFEST
 from promptuary.errors import BackboneError, DivergedError, MemoryShortError, PromptuaryError, SettingError
+from promptuary.specs import Run
+from promptuary.tasks import chosen as chosen_task
 from promptuary.train import record, state
 from promptuary.train.evaluation import goodness
 
@@ -125,7 +127,7 @@ class Worker:
         with self.store.claim(entry) as mine:
             if not mine:
                 return False
-            self.board.takes(entry.job.name.split(" #")[0])
+            self.board.takes(entry.job.title)
             if entry.job.final:
                 self._report(entry, sorted(trials, key=lambda trial: trial.job.number or 0))
             else:
@@ -191,6 +193,7 @@ class Worker:
         metric = ground.run().metric
         told |= {
             "search": search, "chosen": chosen.job.number, "edges": self._edges(chosen, trials), "metric": metric,
+            "metrics": _official(ground.run()),
             "labels": list(ground.task.labels), "reports": reports, "opened": list(self.store.now(entry).opened),
             "prompt": str(place.relative_to(self.folder)) if (place / MANIFEST).is_file() else None,
         }  # fmt: skip
@@ -205,7 +208,9 @@ class Worker:
         mine, found = self._settled(chosen), []
         for name in self.plan.space(str(chosen.job.about["method"])) if len(tried) > 2 else ():
             values = [own[name] for own in tried]
-            if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values) and min(values) < max(values):
+            if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values) and min(values) < max(
+                values
+            ):
                 found += [name] if mine[name] in (min(values), max(values)) else []
         return found
 
@@ -272,6 +277,11 @@ def _tried(trial: Entry) -> dict[str, Any]:
         "outcome": trial.trial.user_attrs.get(OUTCOME),
         "seconds": kept.get("cost", {}).get("seconds"),
     }
+
+
+def _official(run: Run) -> list[str]:
+    """The scores whose mean chooses: the official ones of a named task where it is their mean, else the one."""
+    return list(chosen_task(run.task)[0].metrics) if run.metric == "mean" else [run.metric]
 
 
 def _asked(ground: Ground, learned: Learned, rows: Sequence[Any]) -> dict[str, Any]:

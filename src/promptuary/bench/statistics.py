@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from einops import rearrange
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -22,7 +23,9 @@ Labels = NDArray[np.integer[Any]]
 Interval = tuple[float, float]
 
 
-def interval(tasks: Sequence[Table], *, draws: int = DRAWS, level: float = LEVEL, seed: int = 0) -> Interval:
+def interval(
+    tasks: Sequence[Table], *, bounds: Interval = (0.0, 1.0), draws: int = DRAWS, level: float = LEVEL, seed: int = 0
+) -> Interval:
     """Where the mean over tasks of the mean over seeds and rows would fall if seeds and rows were drawn again.
 
     The pigeonhole bootstrap (Owen 2007): in each task, seeds and rows are drawn with replacement, each by itself. Three
@@ -32,6 +35,7 @@ def interval(tasks: Sequence[Table], *, draws: int = DRAWS, level: float = LEVEL
 
     Arguments:
         tasks: for each task the values `[seeds, rows]`; tasks are not drawn again.
+        bounds: the smallest and the largest value there can be; gains have -1 and 1.
         draws: of the bootstrap. level: the share of experiments whose mean is inside.
 
     Raises:
@@ -42,24 +46,32 @@ def interval(tasks: Sequence[Table], *, draws: int = DRAWS, level: float = LEVEL
     source = np.random.default_rng(seed)
     drawn = sum(_redrawn(values.astype(float), source, draws) for values in tasks) / len(tasks)
     centre = float(np.mean([values.mean() for values in tasks]))
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    stretch = _stretch(tasks, level)
-    return centre + stretch * (float(low) - centre), centre + stretch * (float(high) - centre)
+    return _middle(np.asarray(drawn), centre, _stretch(tasks, level), bounds, level)
+
+
+def _middle(drawn: Table, centre: float, stretch: float, bounds: Interval, level: float) -> Interval:
+    """The middle share of what was drawn, stretched from its centre, inside of what can be."""
+    ends = centre + stretch * (np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]) - centre)
+    low, high = np.clip(ends, *bounds)
+    return float(low), float(high)
 
 
 def _redrawn(values: Table, source: np.random.Generator, draws: int) -> Table:
     """Means of one task under other seeds and rows, `[draws]`."""
-    seeds, rows = values.shape
-    of_seeds = _shares(source, draws, seeds)  # [draws, seeds]
-    of_rows = _shares(source, draws, rows)  # [draws, rows]
-    wider = np.sqrt(seeds / (seeds - 1)) if seeds > 1 else 1.0
-    of_seeds = 1 / seeds + wider * (of_seeds - 1 / seeds)
-    return np.asarray(((of_seeds @ values) * of_rows).sum(1))
+    kinds, counts = np.unique(values, axis=1, return_counts=True)  # rows that are alike are drawn together
+    return np.asarray(((_seeds(source, draws, len(values)) @ kinds) * _rows(source, draws, counts)).sum(1))
 
 
-def _shares(source: np.random.Generator, draws: int, n: int) -> Table:
-    """How often each of `n` was drawn when `n` were, as shares of 1, `[draws, n]`."""
-    return source.multinomial(n, np.full(n, 1 / n), size=draws) / n
+def _rows(source: np.random.Generator, draws: int, counts: Labels) -> Table:
+    """The share that each kind of row has when as many rows are drawn, `[draws, kinds]`."""
+    n = int(counts.sum())
+    return source.multinomial(n, counts / n, size=draws) / n
+
+
+def _seeds(source: np.random.Generator, draws: int, n: int) -> Table:
+    """The weight of each seed when as many are drawn, `[draws, seeds]`, with deviations as wide as those of the truth."""
+    shares = _rows(source, draws, np.ones(n, dtype=int))
+    return 1 / n + (np.sqrt(n / (n - 1)) if n > 1 else 1.0) * (shares - 1 / n)
 
 
 def _stretch(tasks: Sequence[Table], level: float) -> float:
@@ -144,38 +156,40 @@ SCORES: Mapping[str, Callable[[Table], Table]] = MappingProxyType(
 )
 
 
-def score(name: str) -> Callable[[Table], Table]:
-    """The score of that name as a function of the confusion matrix.
+def score(names: Sequence[str]) -> Callable[[Table], Table]:
+    """The mean of the scores of these names, as a function of the confusion matrix.
 
     Raises:
         SettingError: for a name that is none, with the nearest.
     """
-    if name not in SCORES:
-        raise SettingError(f"{name!r} is no score of a confusion matrix. {nearest(name, SCORES)}")
-    return SCORES[name]
+    for name in names:
+        if name not in SCORES:
+            raise SettingError(f"{name!r} is no score of a confusion matrix. {nearest(name, SCORES)}")
+    return lambda counts: np.mean([SCORES[name](counts) for name in names], axis=0)
 
 
 def score_interval(
-    name: str, true: Labels, said: Labels, classes: int, *, draws: int = DRAWS, level: float = LEVEL, seed: int = 0
+    names: Sequence[str],
+    true: Labels,
+    said: Labels,
+    classes: int,
+    *,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+    seed: int = 0,
 ) -> Interval:
-    """As `interval`, for a score that is no mean over rows, of one task.
+    """As `interval`, for the mean of scores that are no means over rows, of one task.
 
     Arguments:
+        names: of the scores, as in `SCORES`.
         true: the class of each row, `[seeds, rows]`, the same rows for every seed. said: what was answered.
     """
-    source, measured = np.random.default_rng(seed), score(name)
-    seeds, rows = true.shape
-    shares = np.zeros((draws, seeds, classes, classes + 1))
-    weights = _shares(source, draws, rows) * rows  # [draws, rows]
-    for i in range(seeds):
-        cell = true[i] * (classes + 1) + np.where(said[i] < 0, classes, said[i])
-        pairs = np.eye(classes * (classes + 1))[cell]  # [rows, pairs]
-        shares[:, i] = (weights @ pairs).reshape(draws, classes, classes + 1)
-    of_seeds = _shares(source, draws, seeds)
-    wider = np.sqrt(seeds / (seeds - 1)) if seeds > 1 else 1.0
-    of_seeds = 1 / seeds + wider * (of_seeds - 1 / seeds)
-    drawn = (measured(shares) * of_seeds).sum(1)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    source, measured = np.random.default_rng(seed), score(names)
+    told = np.where(said < 0, classes, said)
+    kinds, counts = np.unique(true * (classes + 1) + told, axis=1, return_counts=True)  # [seeds, kinds]
+    weights = _rows(source, draws, counts) * counts.sum()  # [draws, kinds]
+    pairs = np.eye(classes * (classes + 1))[kinds]  # [seeds, kinds, pairs]
+    matrices = rearrange(np.einsum("dk,skp->dsp", weights, pairs, optimize=True), "d s (t c) -> d s t c", t=classes)
+    drawn = (measured(matrices) * _seeds(source, draws, len(true))).sum(1)
     centre = float(np.mean([measured(confusion(t, s, classes)) for t, s in zip(true, said, strict=True)]))
-    stretch = _stretch([(true == said).astype(float)], level)
-    return centre + stretch * (float(low) - centre), centre + stretch * (float(high) - centre)
+    return _middle(drawn, centre, _stretch([(true == said).astype(float)], level), (0.0, 1.0), level)

@@ -55,6 +55,11 @@ class Job:
         return self.number is None
 
     @property
+    def title(self) -> str:
+        """The name without its hash."""
+        return self.name.partition(" #")[0]
+
+    @property
     def key(self) -> str:
         """The name as that of a file."""
         return hashlib.blake2b(self.name.encode(), digest_size=12).hexdigest()
@@ -233,5 +238,7 @@ def _waiting(job: Job, space: Space) -> FrozenTrial:
         state=TrialState.WAITING,
         params={f"{method}.{name}": value for name, value in values.items()},
         distributions={f"{method}.{name}": way for name, way in known.items()},
-        user_attrs={JOB: json.loads(json.dumps({k: dict(v) if isinstance(v, Mapping) else v for k, v in plain.items()}))},
+        user_attrs={
+            JOB: json.loads(json.dumps({k: dict(v) if isinstance(v, Mapping) else v for k, v in plain.items()}))
+        },
     )

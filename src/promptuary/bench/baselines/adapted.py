@@ -1,8 +1,8 @@
-"""Baselines that change the model itself: a copy of it is the read-out's own, and the one loop trains what is free in it.
+"""Baselines that change the model itself: a copy of it is the read-out's own, and the one loop trains what is free there.
 
 Before the read-out stands a prompt of length 0 on a backbone that does nothing (`backbones/idle.py`). So fine-tuning,
-BitFit, LoRA, IA3 and adapters have the loop, the loader, the schedule, the wording and the read-out that prompts have, on
-any family; a baseline says only which numbers of the copy are free (`Adapted.free`).
+BitFit, LoRA, IA3 and adapters have the loop, the loader, the schedule, the wording and the read-out that prompts have,
+on any family; a baseline says only which numbers of the copy are free (`Adapted.free`).
 """
 
 from abc import abstractmethod
@@ -67,8 +67,8 @@ class Whole(Readout):
 class Adapted(Contender):
     """A baseline that trains numbers of a copy of the model, beside the read-out that prompts have too.
 
-    The copy is in float32 (with the budget's precision as its arithmetic), and its own dropout is on while it trains, as
-    is usual for these methods.
+    The copy is in float32 (with the budget's precision as its arithmetic), and its own dropout is on while it trains,
+    as is usual for these methods.
 
     Class attributes:
         recipe: its defaults; what a run may spend is the budget's.
@@ -111,9 +111,7 @@ class Adapted(Contender):
             self.recipe, **{k: v for k, v in settings.items() if k in FIELDS}, **ground.budget.model_dump(), patience=0
         )
         pad, held = int(own.tokenizer.pad_token_id or 0), list(ground.selection)
-        examples, chosen = (
-            reading.taught(wording.encode(rows), wording) for rows in (ground.train, held)
-        )
+        examples, chosen = (reading.taught(wording.encode(rows), wording) for rows in (ground.train, held))
         result = fit(
             model, readout, Loader(examples, recipe.batch, pad=pad, seed=seed, shuffle=True),
             Loader(chosen, 2 * recipe.batch, pad=pad), recipe,

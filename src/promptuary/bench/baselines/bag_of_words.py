@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -62,5 +63,5 @@ def _features(texts: Sequence[str]) -> list[str]:
     found = []
     for number, text in enumerate(texts):
         words = [f"{number} {word}" for word in WORD.findall(text.lower())]
-        found += words + [f"{a} {b}" for a, b in zip(words, words[1:], strict=False)]
+        found += words + [f"{a} {b}" for a, b in pairwise(words)]
     return found
