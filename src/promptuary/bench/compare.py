@@ -1,10 +1,10 @@
-"""From the records of a study to statements: scores with intervals, differences with tests, costs, and what looks wrong.
+"""From a study's records to statements: scores with intervals, differences with tests, costs, what looks wrong.
 
 The record of a final trial (`records`) is all that is needed, from the store or from a file of lines.
 
 Score: mean and standard deviation over seeds; the interval is a bootstrap over seeds and reported rows (`statistics`).
-Difference: row by row and seed by seed against one method, in accuracy; Wilcoxon's test over tasks where there are six or
-more, else a test over the rows of one task; p values are corrected by Holm for all methods of one table.
+Difference: row by row and seed by seed against one method, in accuracy; Wilcoxon's test over tasks where there are six
+or more, else a test over the rows of one task; p values are corrected by Holm for all methods of one table.
 """
 
 import json
@@ -44,8 +44,8 @@ class Line:
 
     Arguments:
         metric: what is scored. seeds: those with a result; scores: theirs, 0 to 1.
-        mean, deviation: over seeds (the deviation of a sample; `None` for one seed). interval: where the mean would fall
-            for other rows and seeds; `None` where the score is no function of the confusion matrix.
+        mean, deviation: over seeds (the deviation of a sample; `None` for one seed). interval: where the mean would
+            fall for other rows and seeds; `None` where the score is no function of the confusion matrix.
         majority: the score of always saying the commonest reported class, in accuracy.
         cost: means over seeds, by the names in `COSTS`.
         chosen: the settings that were chosen, by seed. alarms: in words. lost: seeds without a result, by outcome.

@@ -68,8 +68,8 @@ class Rows:
     """The rows of one task under one regime for one seed.
 
     Arguments:
-        train, selection: see `Ground`. report: by name of the task that is asked: itself, and those it is transferred to.
-        counts: of what is told of the rows: how many teach and select, and texts that do both.
+        train, selection: see `Ground`. report: by name of the task that is asked: itself, and those it is asked too.
+        counts: how many rows teach and select, and how many of those that select are copies of one that teaches.
     """
 
     task: Task

@@ -12,7 +12,8 @@ from promptuary.bench.store import Job
 
 def jobs(plan: Plan) -> list[Job]:
     """All jobs of a plan, in the order in which they are begun: seed by seed, so that an unfinished study compares all
-    methods on few seeds; the trials of a search before what waits for them."""
+    methods on few seeds; the trials of a search before what waits for them.
+    """
     found: dict[str, Job] = {}
     last = max(len(regime.seeds or plan.seeds) for regime in plan.regimes.values())
     for nth in range(last):

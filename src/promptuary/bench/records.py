@@ -19,8 +19,8 @@ A final trial has, beside these:
     edges             settings that were chosen at the edge of their space
     metric            the score that chose; metrics: those it is the mean of, or itself
     labels            the names of the classes, in the order of their numbers
-    reports           for each task that was asked (its own first): `scores`, `true` and `said` (the class of each row, one
-                      character each, see `packed`), `probabilities` (float16 in base64, `[rows, classes]`),
+    reports           for each task that was asked (its own first): `scores`, `true` and `said` (the class of each row,
+                      one character each, see `packed`), `probabilities` (float16 in base64, `[rows, classes]`),
                       `inference_ms` a row, `rows`
     opened            how often the rows that report were opened, each with the choice and the time
     prompt            the folder of the saved prompt, relative to the study's, or `null`

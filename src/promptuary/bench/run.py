@@ -1,9 +1,9 @@
 """Running a plan: trials that nobody else runs, until all are finished, or the time is up.
 
-A search sees the rows that teach and those that select. When all its trials are finished, the best is chosen by the rows
-that select, and the final trial opens the rows that report, once. What breaks down (a loss that is no number, memory that
-is short, a method that a backbone refuses) is an outcome, kept like any other; a process that is killed loses the steps
-since its last saved state, and nothing else.
+A search sees the rows that teach and those that select. When all its trials are finished, the best is chosen by the
+rows that select, and the final trial opens the rows that report, once. What breaks down (a loss that is no number,
+memory that is short, a method that a backbone refuses) is an outcome, kept like any other; a process that is killed
+loses the steps since its last saved state, and nothing else.
 """
 
 import os
@@ -30,10 +30,9 @@ from promptuary.bench.jobs import jobs
 from promptuary.bench.memory import peak
 from promptuary.bench.plan import Plan
 from promptuary.bench.records import digest, folded, packed
-from promptuary.bench.space import Range
 from promptuary.bench.store import OUTCOME, Entry, Store
 from promptuary.checkpoint import MANIFEST
-from promptuary.errors import BackboneError, DivergedError, MemoryShortError, PromptuaryError, SettingError
+from promptuary.errors import BackboneError, DivergedError, MemoryShortError, SettingError
 from promptuary.specs import Run
 from promptuary.tasks import chosen as chosen_task
 from promptuary.train import record, state

@@ -1,7 +1,7 @@
 """What a search may change, and the settings that it tries.
 
-A space is a table: for each setting its values, or a range. The settings to be tried are drawn before anything runs, from
-a seed, so that they are the same for every process, after every restart, and for every seed of a method.
+A space is a table: for each setting its values, or a range. The settings to be tried are drawn before anything runs,
+from a seed, so that they are the same for every process, after every restart, and for every seed of a method.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

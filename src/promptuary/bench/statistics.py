@@ -31,7 +31,8 @@ def interval(
     The pigeonhole bootstrap (Owen 2007): in each task, seeds and rows are drawn with replacement, each by itself. Three
     seeds drawn from three vary too little, by (seeds - 1) / seeds, so their deviations are scaled up (Rao and Wu 1988);
     and the interval is stretched by Student's t over the normal distribution, at the degrees of freedom that
-    Satterthwaite's rule gives the two variances. With one seed only rows are drawn: it then says nothing of other seeds.
+    Satterthwaite's rule gives the two variances. With one seed only rows are drawn: it then says nothing of other
+    seeds.
 
     Arguments:
         tasks: for each task the values `[seeds, rows]`; tasks are not drawn again.
@@ -69,7 +70,7 @@ def _rows(source: np.random.Generator, draws: int, counts: Labels) -> Table:
 
 
 def _seeds(source: np.random.Generator, draws: int, n: int) -> Table:
-    """The weight of each seed when as many are drawn, `[draws, seeds]`, with deviations as wide as those of the truth."""
+    """The weight of each seed when as many are drawn, `[draws, seeds]`, with deviations scaled up to the truth's."""
     shares = _rows(source, draws, np.ones(n, dtype=int))
     return 1 / n + (np.sqrt(n / (n - 1)) if n > 1 else 1.0) * (shares - 1 / n)
 
@@ -121,7 +122,7 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def confusion(true: Sequence[int], said: Sequence[int], classes: int) -> Table:
-    """How many rows of each class (first axis) were called what (second axis; answers that are none, -1, stand last)."""
+    """How many rows of each class (first axis) were called what (second axis; answers that are none, -1, last)."""
     counts = np.zeros((classes, classes + 1))
     np.add.at(counts, (np.asarray(true), np.where(np.asarray(said) < 0, classes, np.asarray(said))), 1.0)
     return counts

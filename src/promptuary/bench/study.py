@@ -42,8 +42,8 @@ def protocol(plan: Plan) -> str:
         else f"Every method that has settings to search has {plan.search.trials} trials on each task, {whose}."
     )
     return (
-        f"{search} Rows, batches, epochs, evaluations and precision are the same for all; nothing stops early. Steps and "
-        "settings are chosen on rows that are not reported; the reported rows are opened once, after the choice."
+        f"{search} Rows, batches, epochs, evaluations and precision are the same for all; nothing stops early. Steps "
+        "and settings are chosen on rows that are not reported; the reported rows are opened once, after the choice."
     )
 
 

@@ -163,8 +163,8 @@ def test_the_rows_that_report_are_read_by_a_final_trial_and_by_nothing_before(
     run(study, out)
     assert len(opened) == 1
     texts = {str(row.fields) for row in rows_of(study, "opinions", "full", 0).train}
-    ground = running.Worker(study, out, Board(None)).ground({"task": "opinions", "regime": "full", "seed": 0, **{
-        "backbone": study.backbones[0]}})  # fmt: skip
+    about = {"task": "opinions", "regime": "full", "seed": 0, "backbone": study.backbones[0]}
+    ground = running.Worker(study, out, Board(None)).ground(about)
     assert {str(row.fields) for row in ground.train} == texts
     assert not any(isinstance(value, Sealed) for value in vars(ground).values())
     assert not any(

@@ -1,4 +1,4 @@
-"""Baselines that change the model itself: a copy of it is the read-out's own, and the one loop trains what is free there.
+"""Baselines that change the model: a copy of it is the read-out's own, and the one loop trains what is free in it.
 
 Before the read-out stands a prompt of length 0 on a backbone that does nothing (`backbones/idle.py`). So fine-tuning,
 BitFit, LoRA, IA3 and adapters have the loop, the loader, the schedule, the wording and the read-out that prompts have,

@@ -1,4 +1,4 @@
-"""IA3 (Liu et al. 2022): keys, values and the feed-forward layer's inner states, each times a trained number, by PEFT."""
+"""IA3 (Liu et al. 2022): keys, values and the feed-forward layer's inner states times trained numbers, by PEFT."""
 
 from collections.abc import Mapping
 from typing import Any
