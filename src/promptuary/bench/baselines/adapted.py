@@ -25,6 +25,7 @@ from promptuary.bench.contender import Contender, Learned, Probabilities, fitted
 from promptuary.bench.grounds import Ground
 from promptuary.bench.space import around
 from promptuary.data.batch import Batch
+from promptuary.data.encoder import Encoder
 from promptuary.data.loader import Loader
 from promptuary.data.source import Row
 from promptuary.errors import SettingError, nearest
@@ -92,20 +93,25 @@ class Adapted(Contender):
             BackboneError: for a family that this baseline does not know.
         """
 
-    def learn(
-        self, ground: Ground, settings: Mapping[str, Any], *, seed: int, folder: Path, progress: Progress | None = None
-    ) -> Learned:
+    def readout(self, ground: Ground, settings: Mapping[str, Any], *, seed: int) -> tuple[Whole, Encoder]:
+        """The read-out with its copy of the model before training, and how rows are written for it."""
         own = load(ground.backbone.name, dropout=True, device=ground.backbone.device)
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(seed)
             self.free(own.model, {**self.own, **settings})
-        own.model.to(own.device)
+        own.model.to(ground.backbone.device)
         reading: Any = ground.reading()
         wording = reading.wording(own, ground.task, own.shape.positions)
         inner = reading.reader(own, wording, seed=seed)
         if reading.readout == "classifier":
             _freeze_unheard(own, inner)
-        readout = Whole(own, inner)
+        return Whole(own, inner), wording
+
+    def learn(
+        self, ground: Ground, settings: Mapping[str, Any], *, seed: int, folder: Path, progress: Progress | None = None
+    ) -> Learned:
+        readout, wording = self.readout(ground, settings, seed=seed)
+        reading, own = ground.reading(), ground.backbone
         model = prompted(Idle(own.shape, own.device), "frozen", {}, init=None, seed=seed)
         recipe = replace(
             self.recipe, **{k: v for k, v in settings.items() if k in FIELDS}, **ground.budget.model_dump(), patience=0
