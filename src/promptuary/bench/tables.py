@@ -1,12 +1,28 @@
 """A comparison as text: Markdown to read, LaTeX to print. Numbers are percent, unless they say otherwise."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import mean
 
 from promptuary.bench.compare import Comparison, Difference, Elsewhere, Line, Table, Together
 from promptuary.bench.statistics import Interval
 
-Body = tuple[list[str], list[list[str]]]  # heads and rows
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in a place of a table.
+
+    Arguments:
+        text: as it is printed. value: the number that it stands for, by which rows are ordered; `None` for words.
+        line: what it was made of, where that is one method on one task.
+    """
+
+    text: str
+    value: float | None = None
+    line: Line | None = None
+
+
+Body = tuple[list[str], list[list[Cell]]]  # heads and rows
 
 
 def markdown(found: Comparison) -> str:
@@ -16,7 +32,10 @@ def markdown(found: Comparison) -> str:
     )
     parts = [f"# {found.name}", f"{found.protocol}{state}".strip(), f"{found.origin}."]
     for table in found.tables:
-        parts += [f"## {table.place.regime}, {table.place.backbone}", *_sections(table, _markdown)]
+        parts += [
+            f"## {table.place.regime}, {table.place.backbone}",
+            *(_markdown(caption, body) for caption, body in sections(table)),
+        ]
         told = [f"- {line.method} on {line.task}: {alarm}" for line in table.lines for alarm in line.alarms]
         parts += ["### What looks wrong", "\n".join(told)] if told else []
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -24,25 +43,29 @@ def markdown(found: Comparison) -> str:
 
 def latex(found: Comparison) -> str:
     """The tables of the comparison, each a `tabular` (package booktabs)."""
-    parts = [f"% {found.name}: {found.origin}"]
+    parts = [f"% {found.name}: {found.origin}".replace("\n", " ")]
     for table in found.tables:
-        parts += [f"% {table.place.regime}, {table.place.backbone}", *_sections(table, _latex)]
+        parts += [
+            f"% {table.place.regime}, {table.place.backbone}",
+            *(_latex(caption, body) for caption, body in sections(table)),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
-def _sections(table: Table, drawn: Callable[[str, Body], str]) -> list[str]:
-    parts = [drawn("Scores: mean ± deviation over seeds (their number), and the interval of the mean.", _scores(table))]
+def sections(table: Table) -> list[tuple[str, Body]]:
+    """The tables of a place, those that are not empty, each with its caption."""
+    parts = [("Scores: mean ± deviation over seeds (their number), and the interval of the mean.", _scores(table))]
     if table.differences:
         said = (
             f"Gain over {table.differences[0].against}, in points of accuracy: the mean over tasks, its interval, p by "
             "Wilcoxon's test over tasks (by a sign-flip test over rows for one task), and p by Holm's rule."
         )
-        parts.append(drawn(said, _gains(table.differences)))
-    parts.append(drawn("What it costs: means over tasks and seeds.", _costs(table)))
+        parts.append((said, _gains(table.differences)))
+    parts.append(("What it costs: means over tasks and seeds.", _costs(table)))
     if table.elsewhere:
-        parts.append(drawn("Asked of other tasks without training, in accuracy.", _transfers(table.elsewhere)))
+        parts.append(("Asked of other tasks without training, in accuracy.", _transfers(table.elsewhere)))
     if table.together:
-        parts.append(drawn("The seeds as an ensemble, by majority vote, in accuracy.", _ensembles(table.together)))
+        parts.append(("The seeds as an ensemble, by majority vote, in accuracy.", _ensembles(table.together)))
     return parts
 
 
@@ -50,11 +73,12 @@ def _scores(table: Table) -> Body:
     tasks = list(dict.fromkeys(line.task for line in table.lines))
     known = {(line.method, line.task): line for line in table.lines}
     body = []
-    for method in _methods(table):
+    for method in methods(table):
         own = [known.get((method, task)) for task in tasks]
         means = [line.mean for line in own if line is not None and line.mean is not None]
-        average = f"{100 * mean(means):.1f}" if len(means) == len(tasks) else ""
-        body.append([method, *(said(line) for line in own), average])
+        average = percent(mean(means)) if len(means) == len(tasks) else Cell("")
+        scores = (Cell(said(line), None if line is None else line.mean, line) for line in own)
+        body.append([Cell(method), *scores, average])
     metrics = {line.task: line.metric for line in table.lines if line.metric}
     return ["", *(f"{task} ({metrics.get(task, '-')})" for task in tasks), "mean"], body
 
@@ -79,8 +103,10 @@ def _between(interval: Interval | None) -> str:
 def _gains(found: Sequence[Difference]) -> Body:
     rows = [
         [
-            d.method, f"{100 * d.gain:+.1f}", f"{100 * d.interval[0]:+.1f} to {100 * d.interval[1]:+.1f}",
-            f"{len(d.tasks)}", f"{sum(gain > 0 for gain in d.tasks.values())}", f"{d.p:.4f}", f"{d.corrected:.4f}",
+            Cell(d.method), Cell(f"{100 * d.gain:+.1f}", d.gain),
+            Cell(f"{100 * d.interval[0]:+.1f} to {100 * d.interval[1]:+.1f}", d.interval[0]),
+            number(len(d.tasks)), number(sum(gain > 0 for gain in d.tasks.values())),
+            Cell(f"{d.p:.4f}", d.p), Cell(f"{d.corrected:.4f}", d.corrected),
         ]
         for d in found
     ]  # fmt: skip
@@ -88,43 +114,55 @@ def _gains(found: Sequence[Difference]) -> Body:
 
 
 def _costs(table: Table) -> Body:
+    forms: dict[str, Callable[[float], str]] = {
+        "trained": whole, "touched": whole, "stored": size, "seconds": "{:.1f}".format,
+        "seconds_to_best": "{:.1f}".format, "peak_bytes": size, "inference_ms": "{:.2f}".format,
+    }  # fmt: skip
     body = []
-    for method in _methods(table):
-        costs = [line.cost for line in table.lines if line.method == method and line.cost]
-
-        def of(name: str, form: Callable[[float], str], costs: Sequence[object] = costs) -> str:
-            values = [cost[name] for cost in costs if name in cost]  # type: ignore[index, operator]
-            return form(mean(values)) if values else ""
-
-        body.append(
-            [
-                method, of("trained", whole), of("touched", whole), of("stored", size), of("seconds", "{:.1f}".format),
-                of("seconds_to_best", "{:.1f}".format), of("peak_bytes", size), of("inference_ms", "{:.2f}".format),
-            ]
-        )  # fmt: skip
+    for method in methods(table):
+        own = [cost(table, method, name) for name in forms]
+        cells = (Cell("" if v is None else form(v), v) for v, form in zip(own, forms.values(), strict=True))
+        body.append([Cell(method), *cells])
     heads = ["", "trained", "touched", "stored", "seconds", "to the best step", "peak memory", "ms a row"]
     return heads, body
+
+
+def cost(table: Table, method: str, name: str) -> float | None:
+    """What a method takes, by a name in `compare.COSTS`: the mean over its tasks; `None` where it is not known."""
+    known = [line.cost[name] for line in table.lines if line.method == method and name in line.cost]
+    return mean(known) if known else None
 
 
 def _transfers(found: Sequence[Elsewhere]) -> Body:
     rows = []
     for e in found:
         spread = "" if e.deviation is None else f" ± {100 * e.deviation:.1f}"
-        score = f"{100 * e.mean:.1f}{spread}{_between(e.interval)}"
-        rows.append([e.method, e.source, e.to, score, f"{100 * e.majority:.1f}"])
+        score = Cell(f"{100 * e.mean:.1f}{spread}{_between(e.interval)}", e.mean)
+        rows.append([Cell(e.method), Cell(e.source), Cell(e.to), score, percent(e.majority)])
     return ["", "learned on", "asked of", "accuracy", "majority"], rows
 
 
 def _ensembles(found: Sequence[Together]) -> Body:
     rows = [
-        [t.method, t.task, f"{t.members}", *(f"{100 * score:.1f}" for score in (t.ensemble, t.mean, t.best))]
+        [Cell(t.method), Cell(t.task), number(t.members), *(percent(score) for score in (t.ensemble, t.mean, t.best))]
         for t in found
     ]
     return ["", "task", "members", "ensemble", "mean member", "best member"], rows
 
 
-def _methods(table: Table) -> list[str]:
+def methods(table: Table) -> list[str]:
+    """The methods of a place, in their order."""
     return list(dict.fromkeys(line.method for line in table.lines))
+
+
+def percent(share: float) -> Cell:
+    """`85.4`."""
+    return Cell(f"{100 * share:.1f}", share)
+
+
+def number(count: int) -> Cell:
+    """`12,345`."""
+    return Cell(f"{count:,}", count)
 
 
 def whole(value: float) -> str:
@@ -143,22 +181,29 @@ def size(value: float) -> str:
 
 def _markdown(caption: str, body: Body) -> str:
     heads, rows = body
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-    return caption + "\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *([cell.text for cell in row] for row in rows)]
+    escaped = ([text.replace("|", "\\|") for text in line] for line in lines)
+    return caption + "\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
 
 
 def _latex(caption: str, body: Body) -> str:
     heads, rows = body
-    lines = [" & ".join(map(_escaped, cells)) + r" \\" for cells in (heads, *rows)]
+    lines = [[_escaped(text) for text in heads], *([_escaped(cell.text) for cell in row] for row in rows)]
+    head, *rest = (" & ".join(cells) + r" \\" for cells in lines)
     return "\n".join(
         [
-            f"% {caption}", rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}", r"\toprule", lines[0], r"\midrule",
-            *lines[1:], r"\bottomrule", r"\end{tabular}",
+            f"% {caption}", rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}", r"\toprule", head, r"\midrule",
+            *rest, r"\bottomrule", r"\end{tabular}",
         ]
     )  # fmt: skip
 
 
+MARKS = str.maketrans({
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "\n": " ",
+    "<": r"\textless{}", ">": r"\textgreater{}", "[": "{[}", **{mark: f"\\{mark}" for mark in "&%$#_{}"},
+})  # fmt: skip
+
+
 def _escaped(text: str) -> str:
-    for mark in ("\\", "&", "%", "_", "#", "$"):
-        text = text.replace(mark, "\\" + mark)
-    return text.replace("±", r"$\pm$")
+    """Text that LaTeX prints as it is; a bracket behind the end of a row would be read as a distance."""
+    return text.translate(MARKS)
