@@ -611,7 +611,8 @@ def bench(
     """Run a plan: methods compete on tasks with equal rows, budget and search, and report once.
 
     A killed run goes on with the same command, several processes may share a folder, and nothing runs twice. Writes
-    records.jsonl, comparison.md, comparison.tex and comparison.json into the folder.
+    plan.json, records.jsonl, comparison.md, comparison.tex and comparison.json into the folder; `report` makes a page
+    of them.
     """
     from promptuary.bench import run, study
     from promptuary.bench.jobs import jobs as listed
@@ -670,7 +671,7 @@ def compare(
     rows = list(source.rows(data))
     task = classification(rows, name=Path(data).stem, text=text, text_pair=text_pair, label=label)
 
-    from promptuary.bench.advice import advise
+    from promptuary.bench.advice import advise, table
     from promptuary.bench.recommend import PROMPT, Question, recommend
 
     asked = _given(text=text, text_pair=text_pair, label=label, max_length=max_length)
@@ -679,17 +680,16 @@ def compare(
     )
     result = recommend(question, console=None if as_json else err, began=began)
     advice = advise(result)
+    page = _reported(folder)
     if as_json:
         print(json.dumps({**result, "advice": asdict(advice)}))
         return
-    shown = Table(title=f"{task.name}: {result['rows']['estimate']:,} rows that nothing was chosen by")
-    for column in ("", "what", "accuracy, %", "95 % interval", "macro F1, %", "the prompt's gain", "p (Holm)"):
+    caption, (heads, cells) = table(advice, result["rows"]["estimate"])
+    shown = Table(title=f"{task.name}: {caption}")
+    for column in heads:
         shown.add_column(column, justify="left" if column in ("", "what") else "right", overflow="fold")
-    for e in advice.estimates:
-        gain = "" if e.name == "prompt" else f"{100 * e.gain:+.1f}"
-        p = "" if e.name == "prompt" else f"{e.p:.3g}"
-        between = f"{100 * e.interval[0]:.1f} to {100 * e.interval[1]:.1f}"
-        shown.add_row(e.name, e.spoken, f"{100 * e.accuracy:.1f}", between, f"{100 * e.macro_f1:.1f}", gain, p)
+    for line in cells:
+        shown.add_row(*(cell.text for cell in line))
     out.print(shown)
     for sentence in advice.words:
         out.print(f"- {sentence}")
@@ -697,6 +697,45 @@ def compare(
         out.print(f"\nThe prompt is in {folder / PROMPT}. Next:")
         for command in ("evaluate {} --data FILE", "predict {} --input FILE --output FILE"):
             out.print("  promptuary " + command.format(folder / PROMPT))
+    if page is not None:
+        out.print(f"The report is {page}.")
+
+
+def _reported(folder: Path) -> Path | None:
+    """The page of a search, in its folder; `None` where pictures cannot be drawn."""
+    from promptuary.errors import SettingError
+    from promptuary.report.writing import REPORT, report, save
+
+    try:
+        save(report(folder), folder / REPORT)
+    except SettingError as error:  # the answer is there, and needs no pictures
+        _tell(f"no report was written. {error}")
+        return None
+    return folder / REPORT
+
+
+@app.command()
+@_told
+def report(
+    folder: Annotated[Path, typer.Argument(help="The folder of `promptuary bench` or `promptuary compare`.")],
+    page: Annotated[Path | None, typer.Option("--out", help="The page (default: report.html in the folder).")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Also write the tables as Markdown.")] = None,
+    latex: Annotated[Path | None, typer.Option(help="Also write the tables as LaTeX (package booktabs).")] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Also write the figures into this folder, as SVG and PDF.")
+    ] = None,
+    explain: Annotated[bool, typer.Option(help="Open the best prompts to explain them; loads their backbone.")] = True,
+) -> None:
+    """Make a page of a study or of a search: words, tables, figures, and where every number comes from.
+
+    It is one file that asks nothing of a network. Needs `pip install 'promptuary[show]'`.
+    """
+    from promptuary.report import writing
+
+    made = writing.report(folder, explain=explain)
+    written = writing.save(made, page or folder / writing.REPORT, markdown=markdown, latex=latex, figures=figures)
+    for path in written:
+        out.print(f"{path}")
 
 
 def _opened(folder: Path, backbone: str | None, device: str | None) -> "Tuned":

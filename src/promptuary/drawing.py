@@ -4,6 +4,7 @@ Colours are Okabe and Ito's (2008) and cividis, which colour-blind readers can t
 a picture is drawn; its settings are as before afterwards.
 """
 
+import importlib
 import io
 import re
 import warnings
@@ -11,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+from promptuary.errors import SettingError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,6 +32,23 @@ SETTINGS: Mapping[Any, Any] = MappingProxyType({
     "svg.fonttype": "none", "svg.hashsalt": "promptuary", "text.parse_math": False, "font.size": 10,
     "axes.spines.top": False, "axes.spines.right": False,
 })  # fmt: skip
+
+
+def check(what: str) -> None:
+    """Refuse to begin where no picture could be drawn.
+
+    Arguments:
+        what: begins the sentence: what needs matplotlib.
+
+    Raises:
+        SettingError: where matplotlib is missing.
+    """
+    try:
+        importlib.import_module("matplotlib")
+    except ImportError as error:
+        raise SettingError(
+            f"{what} need matplotlib, which is not installed. Write: pip install 'promptuary[show]'."
+        ) from error
 
 
 def svg(told: str, draw: "Callable[..., Figure]", *given: Any) -> str:
@@ -82,7 +102,7 @@ def heat(names: Sequence[str], weights: Sequence[Sequence[float]], first: int) -
     edges = [first + i - 0.5 for i in range(options + 1)]
     mesh = axes.pcolormesh(edges, range(len(names) + 1), weights, cmap=colormaps["cividis"].resampled(16), vmin=0)
     axes.invert_yaxis()
-    axes.set_yticks([i + 0.5 for i in range(len(names))], [_brief(name) for name in names])
+    axes.set_yticks([i + 0.5 for i in range(len(names))], [brief(name) for name in names])
     if options <= 12:
         axes.set_xticks(range(first, first + options))
     axes.set_xlabel("option")
@@ -95,7 +115,7 @@ def bars(names: Sequence[str], counts: Sequence[Sequence[int]], what: str) -> "F
     figure, axes = canvas(0.8 + 0.9 * len(names), len(names))
     for each, name, own in zip(axes, names, counts, strict=True):
         each.bar(range(len(own)), [n / max(1, sum(own)) for n in own], color=COLOURS[1])
-        each.set_title(_brief(name), loc="left", fontsize=9)
+        each.set_title(brief(name), loc="left", fontsize=9)
         each.yaxis.set_major_formatter(_percent)
     axes[-1].set_xlabel(what)
     return figure
@@ -127,5 +147,6 @@ def _percent(share: float, _: Any) -> str:
     return f"{share:.0%}"
 
 
-def _brief(name: str) -> str:
+def brief(name: str) -> str:
+    """A name that fits beside an axis."""
     return name if len(name) <= 18 else name[:17] + "…"

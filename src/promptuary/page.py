@@ -4,7 +4,6 @@ The page is whole by itself (`markup`) and runs no script. Classes differ in col
 readers can tell apart) and in the form of their points.
 """
 
-import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -24,6 +23,10 @@ if TYPE_CHECKING:
 PROJECTIONS = {"pca": "principal components", "tsne": "t-SNE"}
 HEATED = 24  # classes in a picture of weights, and in one of counts
 COUNTED = 8
+WORDLESS = (
+    "None for keys, values and hidden states, which do not live among word embeddings, and for a pool that mixes the "
+    "same prompt for every row."
+)
 
 
 def check_page(path: Path, projection: str) -> None:
@@ -35,12 +38,7 @@ def check_page(path: Path, projection: str) -> None:
     """
     if projection not in PROJECTIONS:
         raise SettingError(f"projection={projection!r}. {nearest(projection, PROJECTIONS)}")
-    try:
-        importlib.import_module("matplotlib")
-    except ImportError as error:
-        raise SettingError(
-            "The page's pictures need matplotlib, which is not installed. Write: pip install 'promptuary[show]'."
-        ) from error
+    drawing.check("The page's pictures")
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise DataError(f"{path} is no file that could be written. Name a file in a folder that exists (--html).")
 
@@ -216,10 +214,7 @@ def words(described: Mapping[str, Any], data: Mapping[str, Any]) -> str:
         head, control = "mean prompt of class", data["control_cosine"]
         rows = [(name, told(own)) for name, own in zip(data["classes"], data["nearest"], strict=True)]
     else:
-        return paragraph(
-            "None for keys, values and hidden states, which do not live among word embeddings, and for a pool that "
-            "mixes the same prompt for every row."
-        )
+        return paragraph(WORDLESS)
     return table((head, "words by cosine"), rows) + paragraph(
         f"A random vector's nearest word has a cosine of {control:.2f}: what is not clearly above it says nothing."
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from promptuary.bench import statistics
 from promptuary.bench.records import unpacked
 from promptuary.bench.statistics import Interval
-from promptuary.bench.tables import size
+from promptuary.bench.tables import Captioned, Cell, percent, size
 
 LEVEL = 0.01  # p value below which something was learned
 BETTER = 0.05  # p value, corrected, below which one method is better than another one
@@ -71,6 +71,23 @@ def _estimate(
         more["gain_interval"] = statistics.interval([gain], bounds=(-1.0, 1.0))
     where, scores = statistics.interval([right]), own["scores"]
     return Estimate(name, spoken(own), scores["accuracy"], where, scores["macro_f1"], **more)  # type: ignore[arg-type]
+
+
+def table(advice: Advice, rows: int) -> Captioned:
+    """The estimates as a table; `rows` is how many they are made on."""
+    body = []
+    for e in advice.estimates:
+        gain = "" if e.name == "prompt" else f"{100 * e.gain:+.1f}"
+        p = "" if e.name == "prompt" else f"{e.p:.3g}"
+        between = f"{100 * e.interval[0]:.1f} to {100 * e.interval[1]:.1f}"
+        body.append(
+            [
+                Cell(e.name), Cell(e.spoken), percent(e.accuracy), Cell(between, e.interval[0]), percent(e.macro_f1),
+                Cell(gain, e.gain if gain else None), Cell(p, e.p if p else None),
+            ]
+        )  # fmt: skip
+    heads = ["", "what", "accuracy, %", "95 % interval", "macro F1, %", "the prompt's gain", "p (Holm)"]
+    return f"{rows:,} rows that nothing was chosen by", (heads, body)
 
 
 def spoken(own: Mapping[str, Any]) -> str:

@@ -173,18 +173,24 @@ def read(path: Path) -> list[Record]:
     return found
 
 
-def _table(place: Place, records: Sequence[Record], against: str) -> Table:
-    cells: dict[tuple[str, str], list[Record]] = {}
+def cells(records: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
+    """The records of one place by task and method, those of each in the order of their seeds."""
+    found: dict[tuple[str, str], list[Record]] = {}
     for r in records:
-        cells.setdefault((r["task"], r["method"]), []).append(r)
-    for own in cells.values():
+        found.setdefault((r["task"], r["method"]), []).append(r)
+    for own in found.values():
         own.sort(key=lambda r: r["seed"])
+    return found
+
+
+def _table(place: Place, records: Sequence[Record], against: str) -> Table:
+    of = cells(records)
     return Table(
         place,
-        [line(own) for own in cells.values()],
-        differences(cells, against),
-        [found for own in cells.values() for found in _elsewhere(own)],
-        [found for own in cells.values() if (found := _together(own)) is not None],
+        [line(own) for own in of.values()],
+        differences(of, against),
+        [found for own in of.values() for found in _elsewhere(own)],
+        [found for own in of.values() if (found := _together(own)) is not None],
     )
 
 

@@ -366,7 +366,8 @@ class _Search:
                 {
                     "method": e.job.about["method"], "settings": dict(e.job.settings), "steps": e.job.number,
                     "score": e.score, "sentence": (e.record or {}).get("sentence"),
-                    "cost": (e.record or {}).get("cost"),
+                    "cost": (e.record or {}).get("cost"), "curve": (e.record or {}).get("curve", []),
+                    "trial": e.job.name,
                 }
                 for e in trials
             ],

@@ -12,7 +12,13 @@ from promptuary.bench.records import Record
 from promptuary.bench.store import OUTCOME, Store
 from promptuary.files import write
 
-RECORDS, PAGE, LATEX, NUMBERS = "records.jsonl", "comparison.md", "comparison.tex", "comparison.json"
+PLAN, RECORDS, PAGE, LATEX, NUMBERS = (
+    "plan.json",
+    "records.jsonl",
+    "comparison.md",
+    "comparison.tex",
+    "comparison.json",
+)
 
 
 def finished(plan: Plan, folder: Path) -> list[Record]:
@@ -48,9 +54,10 @@ def protocol(plan: Plan) -> str:
 
 
 def export(plan: Plan, folder: Path) -> Comparison:
-    """Write records (a line each), the comparison as JSON, as Markdown and as LaTeX into the folder of a study."""
+    """Write the plan, records (a line each), the comparison as JSON, as Markdown and as LaTeX into a study's folder."""
     records = finished(plan, folder)
     found = compared(plan, records)
+    write(folder / PLAN, plan.model_dump_json(by_alias=True, indent=1).encode())
     write(folder / RECORDS, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode())
     write(folder / NUMBERS, json.dumps(found.to_json(), indent=1, ensure_ascii=False).encode())
     write(folder / PAGE, tables.markdown(found).encode())

@@ -1,10 +1,10 @@
 """A comparison as text: Markdown to read, LaTeX to print. Numbers are percent, unless they say otherwise."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import mean
 
-from promptuary.bench.compare import Comparison, Difference, Elsewhere, Line, Table, Together
+from promptuary.bench.compare import Comparison, Line, Table
 from promptuary.bench.statistics import Interval
 
 
@@ -23,6 +23,7 @@ class Cell:
 
 
 Body = tuple[list[str], list[list[Cell]]]  # heads and rows
+Captioned = tuple[str, Body]
 
 
 def markdown(found: Comparison) -> str:
@@ -34,7 +35,7 @@ def markdown(found: Comparison) -> str:
     for table in found.tables:
         parts += [
             f"## {table.place.regime}, {table.place.backbone}",
-            *(_markdown(caption, body) for caption, body in sections(table)),
+            *(markdown_table(*captioned) for captioned in sections(table)),
         ]
         told = [f"- {line.method} on {line.task}: {alarm}" for line in table.lines for alarm in line.alarms]
         parts += ["### What looks wrong", "\n".join(told)] if told else []
@@ -47,29 +48,19 @@ def latex(found: Comparison) -> str:
     for table in found.tables:
         parts += [
             f"% {table.place.regime}, {table.place.backbone}",
-            *(_latex(caption, body) for caption, body in sections(table)),
+            *(latex_table(*captioned) for captioned in sections(table)),
         ]
     return "\n\n".join(parts) + "\n"
 
 
-def sections(table: Table) -> list[tuple[str, Body]]:
-    """The tables of a place, those that are not empty, each with its caption."""
-    parts = [("Scores: mean ± deviation over seeds (their number), and the interval of the mean.", _scores(table))]
-    if table.differences:
-        said = (
-            f"Gain over {table.differences[0].against}, in points of accuracy: the mean over tasks, its interval, p by "
-            "Wilcoxon's test over tasks (by a sign-flip test over rows for one task), and p by Holm's rule."
-        )
-        parts.append((said, _gains(table.differences)))
-    parts.append(("What it costs: means over tasks and seeds.", _costs(table)))
-    if table.elsewhere:
-        parts.append(("Asked of other tasks without training, in accuracy.", _transfers(table.elsewhere)))
-    if table.together:
-        parts.append(("The seeds as an ensemble, by majority vote, in accuracy.", _ensembles(table.together)))
-    return parts
+def sections(table: Table) -> list[Captioned]:
+    """The tables of a place, those that are not empty."""
+    found = [part(table) for part in (scores, gains, costs, transfers, ensembles)]
+    return [(caption, body) for caption, body in found if body[1]]
 
 
-def _scores(table: Table) -> Body:
+def scores(table: Table) -> Captioned:
+    """Methods by tasks."""
     tasks = list(dict.fromkeys(line.task for line in table.lines))
     known = {(line.method, line.task): line for line in table.lines}
     body = []
@@ -77,30 +68,39 @@ def _scores(table: Table) -> Body:
         own = [known.get((method, task)) for task in tasks]
         means = [line.mean for line in own if line is not None and line.mean is not None]
         average = percent(mean(means)) if len(means) == len(tasks) else Cell("")
-        scores = (Cell(said(line), None if line is None else line.mean, line) for line in own)
-        body.append([Cell(method), *scores, average])
+        cells = (Cell(said(line), None if line is None else line.mean, line) for line in own)
+        body.append([Cell(method), *cells, average])
     metrics = {line.task: line.metric for line in table.lines if line.metric}
-    return ["", *(f"{task} ({metrics.get(task, '-')})" for task in tasks), "mean"], body
+    heads = ["", *(f"{task} ({metrics.get(task, '-')})" for task in tasks), "mean"]
+    return "Scores: mean ± deviation over seeds (their number), and the interval of the mean.", (heads, body)
 
 
 def said(line: Line | None) -> str:
     """`85.4 ± 0.3 (3) [84.1, 86.6]`."""
-    if line is None:
-        return ""
+    return "" if line is None else " ".join(part for part in (middle(line), around(line)) if part)
+
+
+def middle(line: Line) -> str:
+    """`85.4 ± 0.3`; what became of a line without a result."""
     if line.mean is None:
         return ", ".join(line.lost) or "-"
-    spread = "" if line.deviation is None else f" ± {100 * line.deviation:.1f}"
+    return f"{100 * line.mean:.1f}" + ("" if line.deviation is None else f" ± {100 * line.deviation:.1f}")
+
+
+def around(line: Line) -> str:
+    """`(3) [84.1, 86.6]`: how many seeds, where the mean would fall, how many seeds are lost."""
+    if line.mean is None:
+        return ""
     lost = sum(line.lost.values())
-    return f"{100 * line.mean:.1f}{spread} ({len(line.seeds)}){_between(line.interval)}" + (
-        f", {lost} lost" if lost else ""
-    )
+    return f"({len(line.seeds)}){_between(line.interval)}" + (f", {lost} lost" if lost else "")
 
 
 def _between(interval: Interval | None) -> str:
     return "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 
-def _gains(found: Sequence[Difference]) -> Body:
+def gains(table: Table) -> Captioned:
+    """What each method gains over the one that all are held against."""
     rows = [
         [
             Cell(d.method), Cell(f"{100 * d.gain:+.1f}", d.gain),
@@ -108,12 +108,18 @@ def _gains(found: Sequence[Difference]) -> Body:
             number(len(d.tasks)), number(sum(gain > 0 for gain in d.tasks.values())),
             Cell(f"{d.p:.4f}", d.p), Cell(f"{d.corrected:.4f}", d.corrected),
         ]
-        for d in found
+        for d in table.differences
     ]  # fmt: skip
-    return ["", "gain", "95 % interval", "tasks", "of them better", "p", "p (Holm)"], rows
+    over = table.differences[0].against if table.differences else ""
+    said = (
+        f"Gain over {over}, in points of accuracy: the mean over tasks, its interval, p by Wilcoxon's test over tasks "
+        "(by a sign-flip test over rows for one task), and p by Holm's rule."
+    )
+    return said, (["", "gain", "95 % interval", "tasks", "of them better", "p", "p (Holm)"], rows)
 
 
-def _costs(table: Table) -> Body:
+def costs(table: Table) -> Captioned:
+    """What each method takes."""
     forms: dict[str, Callable[[float], str]] = {
         "trained": whole, "touched": whole, "stored": size, "seconds": "{:.1f}".format,
         "seconds_to_best": "{:.1f}".format, "peak_bytes": size, "inference_ms": "{:.2f}".format,
@@ -124,7 +130,7 @@ def _costs(table: Table) -> Body:
         cells = (Cell("" if v is None else form(v), v) for v, form in zip(own, forms.values(), strict=True))
         body.append([Cell(method), *cells])
     heads = ["", "trained", "touched", "stored", "seconds", "to the best step", "peak memory", "ms a row"]
-    return heads, body
+    return "What it costs: means over tasks and seeds.", (heads, body)
 
 
 def cost(table: Table, method: str, name: str) -> float | None:
@@ -133,21 +139,25 @@ def cost(table: Table, method: str, name: str) -> float | None:
     return mean(known) if known else None
 
 
-def _transfers(found: Sequence[Elsewhere]) -> Body:
+def transfers(table: Table) -> Captioned:
+    """What was learned on one task, asked of another one."""
     rows = []
-    for e in found:
+    for e in table.elsewhere:
         spread = "" if e.deviation is None else f" ± {100 * e.deviation:.1f}"
         score = Cell(f"{100 * e.mean:.1f}{spread}{_between(e.interval)}", e.mean)
         rows.append([Cell(e.method), Cell(e.source), Cell(e.to), score, percent(e.majority)])
-    return ["", "learned on", "asked of", "accuracy", "majority"], rows
+    heads = ["", "learned on", "asked of", "accuracy", "majority"]
+    return "Asked of other tasks without training, in accuracy.", (heads, rows)
 
 
-def _ensembles(found: Sequence[Together]) -> Body:
+def ensembles(table: Table) -> Captioned:
+    """The seeds of each method together."""
     rows = [
         [Cell(t.method), Cell(t.task), number(t.members), *(percent(score) for score in (t.ensemble, t.mean, t.best))]
-        for t in found
+        for t in table.together
     ]
-    return ["", "task", "members", "ensemble", "mean member", "best member"], rows
+    heads = ["", "task", "members", "ensemble", "mean member", "best member"]
+    return "The seeds as an ensemble, by majority vote, in accuracy.", (heads, rows)
 
 
 def methods(table: Table) -> list[str]:
@@ -179,14 +189,16 @@ def size(value: float) -> str:
     return f"{value:.1f} GB"
 
 
-def _markdown(caption: str, body: Body) -> str:
+def markdown_table(caption: str, body: Body) -> str:
+    """One table in Markdown, under its caption."""
     heads, rows = body
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *([cell.text for cell in row] for row in rows)]
     escaped = ([text.replace("|", "\\|") for text in line] for line in lines)
     return caption + "\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
 
 
-def _latex(caption: str, body: Body) -> str:
+def latex_table(caption: str, body: Body) -> str:
+    """One table in LaTeX (package booktabs), under its caption as a comment."""
     heads, rows = body
     lines = [[_escaped(text) for text in heads], *([_escaped(cell.text) for cell in row] for row in rows)]
     head, *rest = (" & ".join(cells) + r" \\" for cells in lines)
