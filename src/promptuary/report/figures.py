@@ -155,7 +155,7 @@ def trade(known: Styles, points: Sequence[Point], axis: str, form: Callable[[flo
     axes.set_xlim(left=-0.15 * least)
     axes.xaxis.set_major_formatter(lambda value, _: form(value))
     axes.minorticks_off()
-    _thinned(axes, 6)
+    _thinned(axes, least)
     axes.set_xlabel(axis)
     axes.set_ylabel("mean score, %")
     return _finished(figure, axes, keyed)
@@ -218,13 +218,13 @@ def _finished(figure: "Canvas", axes: "Axes", keyed: bool) -> "Canvas":
     return figure
 
 
-def _thinned(axes: "Axes", most: int) -> None:
-    """Leave out ticks of an axis that grows by factors until their names have room."""
-    low, high = axes.get_xlim()
-    ticks = [float(tick) for tick in axes.get_xticks() if low <= tick <= high]
+def _thinned(axes: "Axes", least: float, most: int = 5) -> None:
+    """Leave out ticks of an axis that grows by factors: those below `least` but for 0, others until all have room."""
+    _, high = axes.get_xlim()
+    ticks = [float(tick) for tick in axes.get_xticks() if least <= tick <= high]
     while len(ticks) > most:
-        ticks = [ticks[0], *ticks[1:][::-1][::2][::-1]]
-    axes.set_xticks(ticks)
+        ticks = ticks[::-1][::2][::-1]
+    axes.set_xticks([0.0, *ticks])
 
 
 def brief(value: float) -> str:

@@ -73,8 +73,9 @@ caption{text-align:left;padding:.4rem 0;max-width:44rem}
 thead th{vertical-align:bottom;border-bottom:2px solid var(--line)}
 th[scope=row]{font-weight:500}
 td.n,th.n{text-align:right}
-td small{display:block;white-space:nowrap}
-td.n a{white-space:nowrap}
+td.n,th,td small{white-space:nowrap}
+.wide td{overflow-wrap:normal;max-width:28rem}
+td small{display:block}
 th button{all:unset;cursor:pointer}
 th button::after{content:" \\2195";color:var(--soft)}
 th[aria-sort=ascending] button::after{content:" \\2191"}

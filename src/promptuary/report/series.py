@@ -1,6 +1,6 @@
 """What the figures of a report draw, as plain numbers made from records: curves, points, counts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import Any
@@ -60,12 +60,17 @@ def of_place(records: Sequence[Record], place: Place) -> list[Record]:
     return [r for r in records if (r["regime"], r["backbone"]) == (place.regime, place.backbone)]
 
 
-def best(table: Table) -> str | None:
-    """The method with the highest mean score of those that have a score on every task; the first of equal ones."""
+def best(table: Table, among: Collection[str] | None = None) -> str | None:
+    """The method with the highest mean score of those that have a score on every task; the first of equal ones.
+
+    Arguments:
+        among: only these methods; all, if not given.
+    """
     tasks = {line.task for line in table.lines}
     scores = {
         method: [line.mean for line in table.lines if line.method == method and line.mean is not None]
         for method in methods(table)
+        if among is None or method in among
     }
     whole = [method for method, own in scores.items() if len(own) == len(tasks)]
     return max(whole, key=lambda method: mean(scores[method]), default=None)

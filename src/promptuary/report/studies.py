@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from promptuary.bench import tables
 from promptuary.bench.compare import Comparison, Place, Table, read
 from promptuary.bench.plan import Plan
@@ -14,6 +16,7 @@ from promptuary.bench.records import Record
 from promptuary.bench.study import PLAN, RECORDS, compared
 from promptuary.errors import DataError, PromptuaryError
 from promptuary.markup import paragraph
+from promptuary.methods import METHODS
 from promptuary.report import figures, mistakes, series
 from promptuary.report.explained import explained
 from promptuary.report.figures import Figure, grid
@@ -21,6 +24,7 @@ from promptuary.report.page import Part, sentences, under
 from promptuary.report.tables import html, plain
 from promptuary.report.trace import Trace, trace
 from promptuary.report.words import Told, tell
+from promptuary.specs import complaint
 
 PROMPTS = 6  # that are opened and explained
 
@@ -50,7 +54,9 @@ class Study:
         return series.of_place(self.records, table.place)
 
     def each(self, body: Callable[[Table], str]) -> str:
-        """The same of every place, under its name."""
+        """The same of every place, under its name where there are several."""
+        if len(self.found.tables) == 1:
+            return body(self.found.tables[0])
         return "".join(under(_called(table.place), body(table)) for table in self.found.tables)
 
 
@@ -69,6 +75,8 @@ def opened(folder: Path) -> Study:
             )
     try:
         plan = Plan(**json.loads((folder / PLAN).read_bytes()))
+    except ValidationError as error:
+        raise DataError(f"{folder / PLAN}: {complaint(error, 'Key')}") from error
     except (ValueError, TypeError) as error:
         raise DataError(f"{folder / PLAN} is no plan ({error}).") from error
     records = read(folder / RECORDS)
@@ -80,10 +88,10 @@ def opened(folder: Path) -> Study:
 def lead(study: Study) -> str:
     """What was compared, in a sentence."""
     tasks, methods = ({r[name] for r in study.records} for name in ("task", "method"))
-    seeds = {r["seed"] for r in study.records}
+    seeds, backbones = {r["seed"] for r in study.records}, sorted({r["backbone"] for r in study.records})
     return (
-        f"{len(methods)} methods on {len(tasks)} tasks with {len(seeds)} seeds: {study.found.finished} of "
-        f"{study.found.planned} results."
+        f"{len(methods)} methods on {len(tasks)} tasks, on {', '.join(backbones)}, with {len(seeds)} seeds: "
+        f"{study.found.finished} of {study.found.planned} results."
     )
 
 
@@ -214,11 +222,12 @@ def _transfer(study: Study) -> Part:
 
 
 def _prompts(study: Study) -> str:
-    """The best method's first prompt on each task, as far as prompts were kept and can be opened."""
+    """The first prompt of the best method that keeps some, on each task, as far as they can be opened."""
     chosen = []
     for table in study.found.tables:
-        method = series.best(table)
-        own = [r for r in study.of(table) if r["method"] == method and r.get("prompt")]
+        kept = [r for r in study.of(table) if r.get("prompt") and r["method"] in METHODS and r["method"] != "frozen"]
+        method = series.best(table, {r["method"] for r in kept})
+        own = [r for r in kept if r["method"] == method]
         chosen += [next(r for r in own if r["task"] == task) for task in dict.fromkeys(r["task"] for r in own)]
     return "".join(_prompt(study, r) for r in chosen[:PROMPTS])
 
