@@ -8,7 +8,8 @@ PromptuaryError             the user can mend it; the command line prints the se
 |-- BackboneError           a model that is missing, or that cannot do what a method asks of it
 |-- CheckpointError         a saved prompt that is broken, or that belongs to another backbone
 `-- TrainingError           training that went wrong while running: no room on the disk, memory that is short
-    `-- DivergedError       loss or gradient are no finite numbers: the same run would end there again
+    |-- DivergedError       loss or gradient are no finite numbers: the same run would end there again
+    `-- MemoryShortError    the device has too little memory for a step
 """
 
 import difflib
@@ -55,6 +56,10 @@ class TrainingError(PromptuaryError):
 
 class DivergedError(TrainingError):
     """Loss or gradient became NaN or infinite: the same run would end there again."""
+
+
+class MemoryShortError(TrainingError):
+    """The device has too little memory for a step."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

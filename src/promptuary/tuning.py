@@ -86,6 +86,7 @@ def tune(
     material: Material | None = None,
     overwrite: bool = False,
     console: Console | None = None,
+    progress: Progress | None = None,
 ) -> list[Outcome]:
     """Tune a prompt for each seed of `run`, and save it. The same call goes on where an interrupted one stopped.
 
@@ -96,6 +97,7 @@ def tune(
         overwrite: erase what the folder holds of another run, or of one that cannot go on; the same run goes on, and
             its finished seeds stay.
         console: where progress and alarms are shown; `None` is silent.
+        progress: told of every step instead of a bar on the console.
 
     Raises:
         PromptuaryError: one of its kinds, before any long work where that can be known.
@@ -113,7 +115,14 @@ def tune(
         check_given(backbone, device=run.device, precision=recipe.precision, dropout=run.dropout)
     run = _with_marks(run)
     ground = _ground(run, backbone, material, console)
-    return [_one(run, recipe, backbone, ground, seed, place, console, overwrite) for seed, place in folders.items()]
+    return [
+        _one(run, recipe, backbone, ground, seed, place, progress or _bar(run, seed, console), overwrite)
+        for seed, place in folders.items()
+    ]
+
+
+def _bar(run: Run, seed: int, console: Console | None) -> Progress:
+    return Silent() if console is None else Terminal(f"{run.method}, seed {seed}")
 
 
 def _ground(run: Run, backbone: Backbone, material: Material, console: Console | None) -> _Ground:
@@ -133,7 +142,7 @@ def _ground(run: Run, backbone: Backbone, material: Material, console: Console |
 
 def _one(
     run: Run, recipe: Recipe, backbone: Backbone, ground: _Ground,
-    seed: int, folder: Path, console: Console | None, overwrite: bool,
+    seed: int, folder: Path, progress: Progress, overwrite: bool,
 ) -> Outcome:  # fmt: skip
     reading, wording = ground.reading, ground.wording
     readout = reading.reader(backbone, wording, seed=seed)
@@ -147,7 +156,6 @@ def _one(
     rates = {**groups.known(method(run.method).rates, model, readout), **run.rates}
 
     def fitted() -> Result:
-        progress: Progress = Silent() if console is None else Terminal(f"{run.method}, seed {seed}")
         return fit(
             model, readout, train, held, recipe,
             seed=seed, folder=folder, settings=_identity(run, ground), metric=run.metric, names=wording.task.labels,

@@ -23,7 +23,7 @@ def prepare(model: nn.Module) -> None:
     """Let the linear layers of a frozen model take the faster product, where this machine has one.
 
     The layers stay what they were, with their weights and names; another device or precision, autocast, a compiler and
-    a weight that is trained take the plain road.
+    a weight or bias that is trained take the plain road.
     """
     if not pays():
         return
@@ -37,7 +37,7 @@ class FrozenLinear(nn.Linear):
     """`nn.Linear` whose weight is frozen."""
 
     def forward(self, input: Float[Tensor, "*rows inputs"]) -> Float[Tensor, "*rows outputs"]:
-        if not _suits(input, self.weight):
+        if not _suits(input, self.weight, self.bias):
             return super().forward(input)
         return product(input, self.weight, self.bias)
 
@@ -46,7 +46,7 @@ class FrozenConv1D(Conv1D):
     """The linear layer of GPT-2, whose weight lies transposed."""
 
     def forward(self, x: Float[Tensor, "*rows inputs"]) -> Float[Tensor, "*rows outputs"]:
-        if not _suits(x, self.weight):
+        if not _suits(x, self.weight, self.bias):
             return cast("Tensor", super().forward(x))  # type: ignore[no-untyped-call]
         return product(x, self.weight.t(), self.bias)
 
@@ -81,8 +81,9 @@ def _product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return done
 
 
-def _suits(input: Tensor, weight: Tensor) -> bool:
-    plain = input.dtype == weight.dtype == torch.float32 and input.device.type == "cpu" and not weight.requires_grad
+def _suits(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    trained = weight.requires_grad or (bias is not None and bias.requires_grad)
+    plain = input.dtype == weight.dtype == torch.float32 and input.device.type == "cpu" and not trained
     return plain and input.numel() > 0 and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
 
 

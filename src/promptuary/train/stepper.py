@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
 
 from promptuary.data.batch import Batch
-from promptuary.errors import DivergedError, SettingError, TrainingError
+from promptuary.errors import DivergedError, MemoryShortError, SettingError
 from promptuary.model import SoftPrompted
 from promptuary.readouts import Readout
 from promptuary.train import groups, lazy, schedule
@@ -77,7 +77,7 @@ class Stepper:
 
         Raises:
             DivergedError: when loss or gradient are no finite numbers; no tensor has moved then.
-            TrainingError: when memory is short; no tensor has moved then.
+            MemoryShortError: when memory is short; no tensor has moved then.
         """
         self.number = number
         for group in self.optimizer.param_groups:
@@ -109,7 +109,7 @@ class Stepper:
                 loss = self._loss(batch.to(self.device)) * (count / max(1, sum(counts)))
                 self.accelerator.backward(loss)
             except torch.OutOfMemoryError as error:
-                raise TrainingError(
+                raise MemoryShortError(
                     f"The device's memory is short for {len(batch.ids)} rows of {batch.ids.shape[1]} tokens. Halve "
                     f"batch (now {self.recipe.batch}) and double accumulation (now {self.recipe.accumulation}): the "
                     "steps stay the same. Or set checkpointing=True."

@@ -1,0 +1,154 @@
+"""The result of a search in words: whether there is anything to learn, what to use, how sure that is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptuary.bench import statistics
+from promptuary.bench.records import unpacked
+from promptuary.bench.statistics import Interval
+from promptuary.bench.tables import Captioned, Cell, percent, size
+
+LEVEL = 0.01  # p value below which something was learned
+BETTER = 0.05  # p value, corrected, below which one method is better than another one
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One line of the answer.
+
+    Arguments:
+        name: `prompt` is the choice. spoken: method, settings and steps.
+        accuracy: on the sealed rows; interval: where it would fall for other rows.
+        gain, gain_interval: of the choice over this one. p: of a sign-flip test, corrected by Holm's rule.
+    """
+
+    name: str
+    spoken: str
+    accuracy: float
+    interval: Interval
+    macro_f1: float
+    gain: float = 0.0
+    gain_interval: Interval = (0.0, 0.0)
+    p: float = 1.0
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What a search found.
+
+    Arguments:
+        learned: whether the choice is above the majority beyond chance. words: the answer, sentence by sentence.
+    """
+
+    learned: bool
+    estimates: tuple[Estimate, ...]
+    words: tuple[str, ...]
+
+
+def advise(result: Mapping[str, Any]) -> Advice:
+    """What a result says."""
+    true = unpacked(result["true"])
+    right = {name: (unpacked(own["said"]) == true)[None].astype(float) for name, own in result["estimates"].items()}
+    gains = {name: right["prompt"] - own for name, own in right.items() if name != "prompt"}
+    above = statistics.flipped(gains["majority"]) if "majority" in gains else 1.0
+    corrected = dict(zip(gains, statistics.holm([statistics.flipped(gain) for gain in gains.values()]), strict=True))
+    found = tuple(_estimate(name, result, right[name], gains.get(name), corrected.get(name)) for name in right)
+    learned = above < LEVEL and float(gains["majority"].mean()) > 0
+    words = _learned(result, found) if learned else _nothing(result, found, above)
+    return Advice(learned, found, (*words, *_beside(result)))
+
+
+def _estimate(
+    name: str, result: Mapping[str, Any], right: NDArray[np.float64], gain: NDArray[np.float64] | None, p: float | None
+) -> Estimate:
+    own = result["estimates"][name]
+    more = {} if gain is None else {"gain": float(gain.mean()), "p": p}
+    if gain is not None:
+        more["gain_interval"] = statistics.interval([gain], bounds=(-1.0, 1.0))
+    where, scores = statistics.interval([right]), own["scores"]
+    return Estimate(name, spoken(own), scores["accuracy"], where, scores["macro_f1"], **more)  # type: ignore[arg-type]
+
+
+def table(advice: Advice, rows: int) -> Captioned:
+    """The estimates as a table; `rows` is how many they are made on."""
+    body = []
+    for e in advice.estimates:
+        gain = "" if e.name == "prompt" else f"{100 * e.gain:+.1f}"
+        p = "" if e.name == "prompt" else f"{e.p:.3g}"
+        between = f"{100 * e.interval[0]:.1f} to {100 * e.interval[1]:.1f}"
+        body.append(
+            [
+                Cell(e.name), Cell(e.spoken), percent(e.accuracy), Cell(between, e.interval[0]), percent(e.macro_f1),
+                Cell(gain, e.gain if gain else None), Cell(p, e.p if p else None),
+            ]
+        )  # fmt: skip
+    heads = ["", "what", "accuracy, %", "95 % interval", "macro F1, %", "the prompt's gain", "p (Holm)"]
+    return f"{rows:,} rows that nothing was chosen by", (heads, body)
+
+
+def spoken(own: Mapping[str, Any]) -> str:
+    """`p-tuning-v2, length 40, 600 steps`."""
+    settings = [f"{name} {value:g}" for name, value in own["settings"].items()]
+    steps = [f"{own['steps']:,} steps"] if own["steps"] else []
+    return ", ".join([own["method"], *settings, *steps])
+
+
+def _learned(result: Mapping[str, Any], found: tuple[Estimate, ...]) -> list[str]:
+    best = found[0]
+    rows = result["rows"]["estimate"]
+    words = [
+        f"Use {best.spoken}, on {result['backbone']}. It answers {_percent(best.accuracy)} of {rows:,} rows that "
+        f"nothing was chosen by, with an interval from {_percent(best.interval[0])} to {_percent(best.interval[1])}."
+    ]
+    for other in found[1:]:
+        if other.name == "majority":
+            words.append(f"Always saying the commonest class is right for {_percent(other.accuracy)}.")
+        elif other.p < BETTER and other.gain > 0:
+            words.append(f"It beats {_called(other)} by {100 * other.gain:.1f} points (p = {other.p:.2g}).")
+        elif other.p < BETTER:
+            words.append(
+                f"But {_called(other)} is better by {-100 * other.gain:.1f} points (p = {other.p:.2g}): use that, give "
+                "more time, or a larger backbone."
+            )
+        else:
+            words.append(
+                f"It is not clearly better than {_called(other)} ({100 * other.gain:+.1f} points, p = {other.p:.2g}): "
+                "these rows do not tell them apart."
+            )
+    stored = (result["estimates"]["prompt"]["cost"] or {}).get("stored")
+    return [*words, f"The prompt has {size(stored)}."] if stored else words
+
+
+def _nothing(result: Mapping[str, Any], found: tuple[Estimate, ...], p: float) -> list[str]:
+    best, most = found[0], next((e for e in found if e.name == "majority"), found[0])
+    return [
+        f"There is nothing to learn here that this search could find: {best.spoken} answers "
+        f"{_percent(best.accuracy)} of {result['rows']['estimate']:,} rows that nothing was chosen by, and always "
+        f"saying the commonest class {_percent(most.accuracy)} (p = {p:.2g}).",
+        "The labels may not depend on the text, or the rows are too few, or the time was too short. Do not use this "
+        "prompt.",
+    ]
+
+
+def _beside(result: Mapping[str, Any]) -> list[str]:
+    words = list(result["warnings"])
+    alarms = result["estimates"]["prompt"].get("alarms") or {}
+    words += [sentence for name, sentence in alarms.items() if name != "majority"]
+    if result["doubtful"]:
+        words.append(
+            f"{result['doubtful']} of {result['rows']['selection']} rows that select are answered otherwise than their "
+            "label says, with 95 % probability and more: doubtful.jsonl lists them, the surest first."
+        )
+    return words
+
+
+def _called(other: Estimate) -> str:
+    return "the frozen model with a trained head" if other.name == "frozen" else other.name.replace("-", " ")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,387 @@
+"""From a study's records to statements: scores with intervals, differences with tests, costs, what looks wrong.
+
+The record of a final trial (`records`) is all that is needed, from the store or from a file of lines.
+
+Score: mean and standard deviation over seeds; the interval is a bootstrap over seeds and reported rows (`statistics`).
+Difference: row by row and seed by seed against one method, in accuracy; Wilcoxon's test over tasks where there are six
+or more, else a test over the rows of one task; p values are corrected by Holm for all methods of one table.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptuary.bench import statistics
+from promptuary.bench.contenders import CONTENDERS
+from promptuary.bench.records import Record, unfolded, unpacked
+from promptuary.bench.statistics import Interval
+from promptuary.ensembles import vote
+from promptuary.errors import DataError
+
+COSTS = ("trained", "stored", "touched", "seconds", "seconds_to_best", "peak_bytes", "inference_ms")
+FAR = 2.0  # standard errors between the best and the last step's score, from where they are far apart
+Right = NDArray[np.float64]  # [seeds, rows], 1 where a row was answered rightly
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where numbers are compared: under one regime, on one backbone."""
+
+    regime: str
+    backbone: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method on one task.
+
+    Arguments:
+        metric: what is scored. seeds: those with a result; scores: theirs, 0 to 1.
+        mean, deviation: over seeds (the deviation of a sample; `None` for one seed). interval: where the mean would
+            fall for other rows and seeds; `None` where the score is no function of the confusion matrix.
+        majority: the score of always saying the commonest reported class, in accuracy.
+        cost: means over seeds, by the names in `COSTS`.
+        chosen: the settings that were chosen, by seed. alarms: in words. lost: seeds without a result, by outcome.
+    """
+
+    task: str
+    method: str
+    metric: str
+    seeds: tuple[int, ...]
+    scores: tuple[float, ...]
+    mean: float | None
+    deviation: float | None
+    interval: Interval | None
+    majority: float | None
+    cost: Mapping[str, float]
+    chosen: Mapping[str, Mapping[str, Any]]
+    alarms: tuple[str, ...]
+    lost: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a method gains over another one, in accuracy (0 to 1).
+
+    Arguments:
+        tasks: the gain on each. gain: their mean. interval: a bootstrap over seeds and rows of each task.
+        p: of Wilcoxon's test over tasks, or over the rows of the only task; 1 where there are two to five tasks.
+        corrected: the same by Holm's rule, for all methods that are held against the same one here.
+    """
+
+    method: str
+    against: str
+    tasks: Mapping[str, float]
+    gain: float
+    interval: Interval
+    p: float
+    corrected: float = 1.0
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What a method learned on one task, asked of another one: accuracy, mean and deviation over seeds."""
+
+    source: str
+    to: str
+    method: str
+    mean: float
+    deviation: float | None
+    interval: Interval
+    majority: float
+
+
+@dataclass(frozen=True)
+class Together:
+    """The seeds of a method as an ensemble (majority vote, ties by probability) beside their mean and their best."""
+
+    task: str
+    method: str
+    members: int
+    ensemble: float
+    mean: float
+    best: float
+
+
+@dataclass(frozen=True)
+class Table:
+    """Everything that is said of one place."""
+
+    place: Place
+    lines: Sequence[Line]
+    differences: Sequence[Difference]
+    elsewhere: Sequence[Elsewhere]
+    together: Sequence[Together]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A study in numbers.
+
+    Arguments:
+        name: of the plan. planned: its final trials. finished: those with a result or an outcome.
+        protocol: what was equal for all methods, in words. origin: by what the numbers were made.
+    """
+
+    name: str
+    planned: int
+    finished: int
+    protocol: str
+    origin: str
+    tables: Sequence[Table] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it in plain values."""
+        return asdict(self)
+
+
+def compare(records: Sequence[Record], *, name: str, planned: int, against: str, protocol: str = "") -> Comparison:
+    """What the final records of a study say.
+
+    Arguments:
+        planned: how many final trials the plan has. against: the method that every other one is held against.
+    """
+    places = list(dict.fromkeys(Place(r["regime"], r["backbone"]) for r in records))
+    tables = [
+        _table(place, [r for r in records if Place(r["regime"], r["backbone"]) == place], against) for place in places
+    ]
+    return Comparison(name, planned, len(records), protocol, origin(records), tables)
+
+
+def read(path: Path) -> list[Record]:
+    """The records in a file of lines.
+
+    Raises:
+        DataError: for a line that is no record.
+    """
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if line:
+            try:
+                record = json.loads(line)
+                _ = record["task"], record["regime"], record["backbone"], record["method"], record["seed"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(f"{path}, line {number}: no record of a study ({error}).") from error
+            found.append(record)
+    return found
+
+
+def cells(records: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
+    """The records of one place by task and method, those of each in the order of their seeds."""
+    found: dict[tuple[str, str], list[Record]] = {}
+    for r in records:
+        found.setdefault((r["task"], r["method"]), []).append(r)
+    for own in found.values():
+        own.sort(key=lambda r: r["seed"])
+    return found
+
+
+def _table(place: Place, records: Sequence[Record], against: str) -> Table:
+    of = cells(records)
+    return Table(
+        place,
+        [line(own) for own in of.values()],
+        differences(of, against),
+        [found for own in of.values() for found in _elsewhere(own)],
+        [found for own in of.values() if (found := _together(own)) is not None],
+    )
+
+
+# --- one method on one task ---
+
+
+def line(records: Sequence[Record]) -> Line:
+    """What the seeds of one method on one task say."""
+    first, known = records[0], [r for r in records if "reports" in r]
+    own = [_own(r) for r in known]
+    scores = [float(report["scores"][r["metric"]]) for r, report in zip(known, own, strict=True)]
+    return Line(
+        task=first["task"],
+        method=first["method"],
+        metric=known[0]["metric"] if known else "",
+        seeds=tuple(r["seed"] for r in known),
+        scores=tuple(scores),
+        mean=mean(scores) if scores else None,
+        deviation=stdev(scores) if len(scores) > 1 else None,
+        interval=_interval(known),
+        majority=_majority(unpacked(own[0]["true"])) if own else None,
+        cost=_cost(known),
+        chosen={str(r["seed"]): r["settings"] for r in known},
+        alarms=tuple(alarms(records)),
+        lost=dict(Counter(r["outcome"] for r in records if "reports" not in r)),
+    )
+
+
+def _own(record: Record) -> Mapping[str, Any]:
+    """What was said of the rows that report on the task itself."""
+    found: Mapping[str, Any] = record["reports"][record["task"]]
+    return found
+
+
+def right(records: Sequence[Record], task: str | None = None) -> Right:
+    """Which reported rows were answered rightly, `[seeds, rows]`; of another task than the own one if it is named."""
+    reports = [_own(r) if task is None else r["reports"][task] for r in records]
+    return np.stack([unpacked(report["true"]) == unpacked(report["said"]) for report in reports]).astype(float)
+
+
+def _interval(records: Sequence[Record]) -> Interval | None:
+    if not records:
+        return None
+    names = records[0]["metrics"]
+    if names == ["accuracy"]:
+        return statistics.interval([right(records)])
+    if not set(names) <= set(statistics.SCORES):
+        return None
+    true, said = (np.stack([unpacked(_own(r)[part]) for r in records]) for part in ("true", "said"))
+    return statistics.score_interval(names, true, said, len(records[0]["labels"]))
+
+
+def _majority(true: NDArray[np.int64]) -> float:
+    return float(np.bincount(true).max() / len(true))
+
+
+def _cost(records: Sequence[Record]) -> dict[str, float]:
+    found = {}
+    for name in COSTS:
+        values = [_own(r)[name] if name in _own(r) else r["cost"][name] for r in records]
+        known = [float(v) for v in values if v is not None]
+        if known:
+            found[name] = mean(known)
+    return found
+
+
+def alarms(records: Sequence[Record]) -> list[str]:
+    """What looks wrong with the seeds of one method on one task, each as one sentence."""
+    known, said = [r for r in records if "reports" in r], []
+    if known:
+        rows = right(known)
+        share, most = float(rows.mean()), _majority(unpacked(_own(known[0])["true"]))
+        error = (most * (1 - most) / rows.shape[1]) ** 0.5
+        if share - most <= error and known[0]["method"] != "majority":
+            said.append(f"Accuracy {share:.1%} is within one standard error of the majority's {most:.1%}.")
+    apart = sum(_far(r) for r in known)
+    if apart:
+        said.append(f"The last step is far from the best one on the rows that select ({apart} of {len(known)} seeds).")
+    edges = sorted({name for r in known for name in r["edges"]})
+    if edges:
+        said.append(f"The search ended at the edge of its space: {', '.join(edges)}.")
+    twice = sum(len(r["opened"]) > 1 for r in known)
+    if twice:
+        said.append(f"The rows that report were opened again after an interruption ({twice} of {len(known)} seeds).")
+    lost = Counter(r["outcome"] for r in records if "reports" not in r)
+    said += [f"{count} of {len(records)} seeds: {outcome}." for outcome, count in lost.items()]
+    counted = Counter(name for r in known for name in r["alarms"] if name != "majority")
+    words = {"settled": "a choice was decided before it could learn"}
+    return said + [f"{words.get(n, n)} ({count} of {len(known)} seeds)." for n, count in sorted(counted.items())]
+
+
+def _far(record: Record) -> bool:
+    """Whether the last step's accuracy is more than two standard errors from the best step's."""
+    best, last = (record[part].get("accuracy") for part in ("scores", "last"))
+    if best is None or last is None:
+        return False
+    error = (best * (1 - best) / record["rows"]["selection"]) ** 0.5
+    return bool(abs(best - last) > FAR * max(error, 1 / record["rows"]["selection"]))
+
+
+# --- one method against another ---
+
+
+def differences(cells: Mapping[tuple[str, str], Sequence[Record]], against: str) -> list[Difference]:
+    """What every method gains over `against`, on the tasks that both have."""
+    found = []
+    for method in dict.fromkeys(method for _, method in cells):
+        if method == against:
+            continue
+        gains = {
+            task: gain
+            for (task, other), own in cells.items()
+            if other == method and (gain := paired(own, cells.get((task, against), ()))) is not None
+        }
+        if gains:
+            found.append(_difference(method, against, gains))
+    corrected = statistics.holm([d.p for d in found])
+    return [Difference(**{**vars(d), "corrected": p}) for d, p in zip(found, corrected, strict=True)]
+
+
+def _difference(method: str, against: str, gains: Mapping[str, Right]) -> Difference:
+    means = {task: float(gain.mean()) for task, gain in gains.items()}
+    only = next(iter(gains.values()))
+    p = statistics.flipped(only) if len(gains) == 1 else statistics.over_tasks(list(means.values()))
+    where = statistics.interval(list(gains.values()), bounds=(-1.0, 1.0))
+    return Difference(method, against, means, mean(means.values()), where, p)
+
+
+def paired(ours: Sequence[Record], theirs: Sequence[Record]) -> Right | None:
+    """Row by row, for each seed that both have, what ours gains; `None` where they share none.
+
+    A method that draws nothing has one seed, which is held against all of the other's.
+    """
+    mine, other = ({r["seed"]: r for r in own if "reports" in r} for own in (ours, theirs))
+    mine, other = _spread(mine, other), _spread(other, mine)
+    both = sorted(set(mine) & set(other))
+    if not both:
+        return None
+    return right([mine[seed] for seed in both]) - right([other[seed] for seed in both])
+
+
+def _spread(own: dict[int, Record], other: Mapping[int, Record]) -> dict[int, Record]:
+    if len(own) != 1:
+        return own
+    [(seed, record)] = own.items()
+    known = CONTENDERS.get(record["method"])
+    return {seed: record} if known is None or known.drawn else dict.fromkeys(other, record)
+
+
+# --- beside the table ---
+
+
+def _elsewhere(records: Sequence[Record]) -> list[Elsewhere]:
+    known = [r for r in records if "reports" in r]
+    found = []
+    for task in known[0]["reports"] if known else ():
+        if task != known[0]["task"]:
+            rows = right(known, task)
+            scores = [float(score) for score in rows.mean(1)]
+            most = _majority(unpacked(known[0]["reports"][task]["true"]))
+            spread = stdev(scores) if len(scores) > 1 else None
+            where = statistics.interval([rows])
+            found.append(Elsewhere(known[0]["task"], task, known[0]["method"], mean(scores), spread, where, most))
+    return found
+
+
+def _together(records: Sequence[Record]) -> Together | None:
+    known = [r for r in records if "reports" in r]
+    if len(known) < 3 or len({_own(r)["true"] for r in known}) > 1:
+        return None
+    classes = len(known[0]["labels"])
+    said = np.stack([unfolded(_own(r)["probabilities"], classes) for r in known])  # [members, rows, classes]
+    true = unpacked(_own(known[0])["true"])
+    voted = [vote(said[:, i].tolist())[0] for i in range(len(true))]
+    single = [float(score) for score in right(known).mean(1)]
+    together = float(np.mean(np.array(voted) == true))
+    return Together(known[0]["task"], known[0]["method"], len(known), together, mean(single), max(single))
+
+
+def origin(records: Iterable[Record]) -> str:
+    """By what the numbers were made: commit, versions, hardware; all of them, where they differ."""
+    known = list(records)
+
+    def all_of(values: Iterable[Any]) -> str:
+        return ", ".join(sorted({str(v) for v in values if v is not None})) or "unknown"
+
+    names = sorted({name for r in known for name in r["versions"]})
+    versions = "; ".join(f"{n} {all_of(r['versions'].get(n) for r in known)}" for n in names)
+    hardware = all_of(
+        f"{h['accelerator'] or h['machine']} with {h['processors']} processors and {h['threads']} threads"
+        for h in (r["hardware"] for r in known)
+    )
+    commits = all_of(c and c[:12] + "+" * c.endswith("+") for c in (r["commit"] for r in known))
+    return f"Commit {commits}; {versions}; {hardware}"

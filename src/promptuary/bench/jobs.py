@@ -1,0 +1,74 @@
+"""From a plan to the jobs that it is made of: the trials of every search, and a final trial for every seed."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from promptuary.bench.contenders import contender
+from promptuary.bench.plan import Plan
+from promptuary.bench.store import Job
+
+
+def jobs(plan: Plan) -> list[Job]:
+    """All jobs of a plan, in the order in which they are begun: seed by seed, so that an unfinished study compares all
+    methods on few seeds; the trials of a search before what waits for them.
+    """
+    found: dict[str, Job] = {}
+    last = max(len(regime.seeds or plan.seeds) for regime in plan.regimes.values())
+    for nth in range(last):
+        for regime in plan.regimes:
+            for job in _of_seed(plan, regime, nth):
+                found.setdefault(job.name, job)
+    return list(found.values())
+
+
+def _of_seed(plan: Plan, regime: str, nth: int) -> Iterator[Job]:
+    how = plan.regimes[regime]
+    seeds = how.seeds or plan.seeds
+    for task in how.tasks or plan.tasks:
+        for backbone in plan.backbones:
+            for method in how.methods or plan.methods:
+                if nth < len(seeds) and (nth == 0 or how.drawn or contender(method).drawn):
+                    first = seeds[nth] if plan.search.each_seed else seeds[0]
+                    yield from _of_cell(plan, regime, task, backbone, method, seeds[nth], first)
+
+
+def _of_cell(plan: Plan, regime: str, task: str, backbone: str, method: str, seed: int, first: int) -> Iterator[Job]:
+    """The trials of the search that a cell chooses from, and its final trial.
+
+    Arguments:
+        first: the seed that searches.
+    """
+    about = {"task": task, "regime": regime, "backbone": backbone, "method": method}
+    made = {**about, **_made_of(plan, regime, task), "trials": plan.trials(method)}
+    mark = _hash({**made, "seed": first})
+    search = f"{_spoken(about)}, search with seed {first} #{mark}"
+    study = f"{task}, {regime}, {backbone}"
+    for number, settings in enumerate(plan.trials(method)):
+        yield Job(
+            study,
+            f"{_spoken(about)}, seed {first}, trial {number} #{mark}",
+            {**about, "seed": first},
+            number,
+            search,
+            settings,
+        )
+    transfers = [t.model_dump() | plan.tasks[t.to].model_dump() for t in plan.transfers if t.source == task]
+    final = {**made, "first": first, "seed": seed, "transfers": transfers}
+    yield Job(study, f"{_spoken(about)}, seed {seed} #{_hash(final)}", {**about, "seed": seed}, None, search, {})
+
+
+def _made_of(plan: Plan, regime: str, task: str) -> dict[str, Any]:
+    """Everything of a plan that makes a number comparable, in plain values."""
+    rows = plan.regimes[regime].model_dump(exclude={"tasks", "methods", "seeds", "budget"})
+    of = plan.tasks[task].model_dump(exclude={"budget"})
+    return {"of": of, "rows": rows, "budget": plan.budget_of(task, regime).model_dump()}
+
+
+def _spoken(about: Mapping[str, Any]) -> str:
+    return " ".join(str(value) for value in about.values())
+
+
+def _hash(value: Any) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=6).hexdigest()

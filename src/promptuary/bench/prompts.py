@@ -1,0 +1,67 @@
+"""promptuary's own methods as contenders: what `promptuary.tune` makes of a run, with the recipe of the method."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from promptuary.bench.contender import Contender, Learned, Probabilities, fitted
+from promptuary.bench.grounds import Ground
+from promptuary.bench.space import around
+from promptuary.data.source import Row
+from promptuary.errors import SettingError, nearest
+from promptuary.material import Material
+from promptuary.methods.method import Method
+from promptuary.train.progress import Progress
+from promptuary.train.recipe import FIELDS
+
+PART = "rates."  # of a setting that is a part's own rate
+BUDGET = frozenset({"epochs", "steps", "batch", "accumulation", "patience", "evaluations", "precision"})
+
+
+class Prompted(Contender):
+    """A method of `promptuary.methods`. A search changes its rate by a factor of three, unless a plan says otherwise.
+
+    Settings are those of the method, fields of its recipe, and rates of parts (`rates.choice`).
+    """
+
+    def __init__(self, method: Method) -> None:
+        self.method, self.name, self.summary, self.source = method, method.name, method.summary, method.paper
+        rate = "head_rate" if method.name == "frozen" else "rate"  # without a prompt the read-out is all there is
+        self.space = around(rate, getattr(method.recipe, rate))
+        recipe = {name: value for name, value in asdict(method.recipe).items() if name not in BUDGET}
+        rates = {PART + name: value for name, value in method.rates.items()}
+        self.default = MappingProxyType({**recipe, **rates, **method.settings()})
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        for name in settings:
+            if name in BUDGET:
+                raise SettingError(f"{name!r} is what a run may spend, the same for all methods: see [budget].")
+            if name not in self.default and not name.startswith(PART):
+                raise SettingError(f"Method {self.name!r} has no setting {name!r}. {nearest(name, self.default)}")
+
+    def learn(
+        self, ground: Ground, settings: Mapping[str, Any], *, seed: int, folder: Path, progress: Progress | None = None
+    ) -> Learned:
+        from promptuary.tuning import tune
+
+        run = ground.run(
+            backbone=ground.backbone.name, method=self.method.name, seeds=(seed,), out=str(folder),
+            settings={k: v for k, v in settings.items() if k not in FIELDS and not k.startswith(PART)},
+            recipe={**{k: v for k, v in settings.items() if k in FIELDS}, **ground.budget.model_dump(), "patience": 0},
+            rates={k.removeprefix(PART): v for k, v in settings.items() if k.startswith(PART)},
+        )  # fmt: skip
+        material = Material(ground.task, ground.train, ground.selection)
+        [outcome] = tune(run, backbone=ground.backbone, material=material, progress=progress)
+        names = ground.task.labels
+
+        def answer(rows: Sequence[Row]) -> Probabilities:
+            said = outcome.tuned.predict(rows)
+            return np.array([[a.probabilities[name] for name in names] for a in said])
+
+        stored: int = outcome.summary()["bytes"]
+        recipe = {**asdict(run.full_recipe()), "settings": {**self.method.settings(), **run.settings}}
+        return fitted(outcome.result, answer, stored=stored, recipe=recipe)

@@ -1,0 +1,407 @@
+"""Which method suits these rows? A search within a time, an estimate on rows that no choice has seen, and a prompt.
+
+The rows are divided once (`own_rows`). Candidates compete by successive halving (`halving`), scored on the rows that
+select. When the time is over, what is best there is chosen, and the sealed rows are opened, once: for the choice, the
+frozen head, bag of words and the majority. Everything that finished is in the store; the same call goes on.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from promptuary.backbones.backbone import Backbone
+from promptuary.backbones.load import load
+from promptuary.bench.board import Board
+from promptuary.bench.contender import Learned
+from promptuary.bench.contenders import contender
+from promptuary.bench.grounds import Ground
+from promptuary.bench.halving import THIRD, Candidate, Pace, entrants, last_steps, promoted
+from promptuary.bench.own_rows import Divided, divide, warnings
+from promptuary.bench.plan import Budget
+from promptuary.bench.records import digest, packed
+from promptuary.bench.run import OUTCOMES, choose
+from promptuary.bench.store import Entry, Job, Store
+from promptuary.data.source import Row
+from promptuary.data.task import Task
+from promptuary.errors import SettingError
+from promptuary.files import write
+from promptuary.methods import METHODS
+from promptuary.train import record, state
+
+NOTES, RESULT, PROMPT, DOUBTFUL = "search.json", "result.json", "prompt", "doubtful.jsonl"
+EPOCHS = 20  # more than that is not worth anybody's time
+PILOT = 8  # steps by which the pace is measured
+HELD = 0.06  # share of the budget that is kept for the end
+SURE = 0.95  # probability of a wrong answer, from where the label is doubtful
+STUDY = "compare"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked.
+
+    Arguments:
+        rows: all rows of the user. task: what they are. asked: settings of a run that describe it.
+        backbone: its name. budget_s: seconds for everything. out: the folder of the answer.
+        methods: those that may compete; empty: those in `candidates`.
+    """
+
+    rows: Sequence[Row]
+    task: Task
+    asked: Mapping[str, Any]
+    backbone: str
+    budget_s: float
+    out: Path
+    methods: tuple[str, ...] = ()
+    batch: int = 32
+    precision: str = "fp32"
+    seed: int = 0
+
+
+class OutOfTimeError(Exception):
+    """A run was still going when its time was over. It stays unfinished, and may go on another time."""
+
+
+class Hurried(Board):
+    """A board that ends a run whose time is over, and knows when each step of the run was made."""
+
+    deadline: float = float("inf")
+    times: Sequence[float] = ()
+
+    def begin(self, total: int, done: int) -> None:
+        super().begin(total, done)
+        self.times = ()
+
+    def stepped(self, step: int, loss: float) -> None:
+        super().stepped(step, loss)
+        self.times = (*self.times, time.monotonic())
+        if self.times[-1] > self.deadline:
+            raise OutOfTimeError
+
+    @property
+    def step_s(self) -> float | None:
+        """Seconds of the middle one of the run's steps, as far as there are two."""
+        return float(np.median(np.diff(self.times))) if len(self.times) > 1 else None
+
+
+def candidates(methods: Sequence[str] = ()) -> list[Candidate]:
+    """Who competes, the most promising first: the defaults, longer prompts, smaller rates.
+
+    Raises:
+        SettingError: for a method that makes no prompt, with the nearest that does.
+    """
+    for method in methods:
+        if method not in METHODS:
+            raise SettingError(f"--method {method}: no method of prompts. Known are: {', '.join(METHODS)}.")
+    found: list[Candidate] = []
+    for name in methods or ("p-tuning-v2", "prompt-tuning"):
+        found.append(Candidate(name))
+    found.append(Candidate("frozen", control=True))
+    for name in methods or ("p-tuning-v2", "prompt-tuning"):
+        default = contender(name).default
+        if default.get("length"):
+            found.append(Candidate(name, (("length", 2 * default["length"]),)))
+    for name in methods or ("p-tuning-v2", "prompt-tuning"):
+        found.append(Candidate(name, (("rate", float(f"{contender(name).default['rate'] / 3:.3g}")),)))
+    return list(dict.fromkeys(found)) + (
+        [] if methods else [Candidate("deep-prompt-tuning"), Candidate("prefix-tuning")]
+    )
+
+
+def recommend(question: Question, *, console: Console | None = None, began: float | None = None) -> dict[str, Any]:
+    """Search, choose, estimate, and keep the prompt; returns the result that is also written to the folder.
+
+    Arguments:
+        began: `time.monotonic()` when the budget began to run; now, if not given.
+
+    Raises:
+        SettingError: for a folder that holds the answer to another question.
+        DataError: for rows that cannot be divided.
+    """
+    began = time.monotonic() if began is None else began
+    search = _Search(question, began, Hurried(console))
+    try:
+        with search.board:
+            return search.answer()
+    finally:
+        search.close()
+
+
+@dataclass(eq=False)
+class _Search:
+    """One search: what it has loaded, and the time."""
+
+    question: Question
+    began: float
+    board: Hurried
+    store: Store = field(init=False)
+    parts: Divided = field(init=False)
+    backbone: Backbone = field(init=False)
+    paces: dict[str, Pace] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        q = self.question
+        mark = digest(q.rows) + f" {q.backbone} {sorted(q.asked.items())} {q.batch} {q.seed} {q.methods} {q.precision}"
+        place = q.out / NOTES
+        self.notes = json.loads(place.read_bytes()) if place.is_file() else {"question": mark, "spent_s": 0.0}
+        if self.notes["question"] != mark:
+            raise SettingError(
+                f"{q.out} holds a search on other rows, columns or settings. Choose another folder (--out), or remove "
+                "it."
+            )
+        self.parts = divide(q.rows, q.task, q.seed)
+        self.store = Store(q.out)
+
+    def close(self) -> None:
+        """Keep how much of the budget is spent."""
+        self.store.close()
+        spent = self.notes["spent_s"] + time.monotonic() - self.began
+        write(self.question.out / NOTES, json.dumps({**self.notes, "spent_s": spent}).encode())
+
+    @property
+    def left(self) -> float:
+        """Seconds until the search must end."""
+        whole = (1 - HELD) * self.question.budget_s - self.notes["spent_s"]
+        return whole - (time.monotonic() - self.began)
+
+    @property
+    def epoch(self) -> int:
+        """Steps of an epoch."""
+        return -(-len(self.parts.train) // self.question.batch)
+
+    # --- the whole ---
+
+    def answer(self) -> dict[str, Any]:
+        known = self.question.out / RESULT
+        if known.is_file():
+            found: dict[str, Any] = json.loads(known.read_bytes())
+            return found
+        q = self.question
+        dtype = torch.bfloat16 if q.precision == "bf16" else torch.float32
+        self.backbone = load(q.backbone, dtype=dtype)
+        self.baselines()
+        if self.left > 0:
+            self.halve()
+        return self.end()
+
+    def baselines(self) -> None:
+        """The methods that take seconds."""
+        self.run(Candidate("majority"), 0)
+        for c in (1.0, 10.0, 100.0):
+            self.run(Candidate("bag-of-words", (("c", c),)), 0)
+
+    def halve(self) -> None:
+        """Three rounds, as long as the time lets."""
+        if "steps" not in self.notes:
+            pace = self.pilot()
+            chosen, steps = entrants(candidates(self.question.methods), self.left, pace, self.epoch)
+            self.notes |= {"steps": steps, "entrants": len(chosen), "pace": vars(pace)}
+        pace, steps = Pace(**self.notes["pace"]), int(self.notes["steps"])
+        enter = candidates(self.question.methods)[: self.notes["entrants"]]
+        best = promoted(self.round(enter, steps, pace))
+        second = self.round(best, THIRD * steps, pace)
+        winners = promoted(second or dict.fromkeys(best[:1], (0.0, 0.0)))[:1]
+        control = next(c for c in candidates(self.question.methods) if c.control)
+        final = list(dict.fromkeys([*winners, control]))
+        paces = [self.paces.get(c.method, pace) for c in final]
+        longest = last_steps(0.9 * self.left, paces, self.epoch, EPOCHS * self.epoch)
+        if longest > THIRD * steps and "last" not in self.notes:
+            self.notes["last"] = longest
+        for candidate in final if "last" in self.notes else ():
+            self.run(candidate, int(self.notes["last"]))
+
+    def round(self, enter: Sequence[Candidate], steps: int, pace: Pace) -> dict[Candidate, tuple[float, float]]:
+        """Run candidates for so many steps, those that fit into the time; their scores and losses."""
+        scores = {}
+        for candidate in enter:
+            expected = self.paces.get(candidate.method, pace).run(steps, self.epoch)
+            alone = not scores and candidate is enter[0]
+            entry = (
+                self.run(candidate, steps) if alone or expected < self.left or self.known(candidate, steps) else None
+            )
+            if entry is not None and entry.score is not None:
+                scores[candidate] = entry.score, (entry.record or {})["scores"]["loss"]
+        return scores
+
+    def pilot(self) -> Pace:
+        """How long a step, a scoring and a beginning take, by a run that nobody sees."""
+        place, began = self.question.out / "pilot", time.monotonic()
+        shutil.rmtree(place, ignore_errors=True)
+        self.board.takes("how fast is this machine?")
+        learned = contender("p-tuning-v2" if not self.question.methods else self.question.methods[0]).learn(
+            self.ground(PILOT), {}, seed=self.question.seed, folder=place, progress=self.board
+        )
+        whole, step = time.monotonic() - began, self.board.step_s or 1e-3
+        asked = time.monotonic()
+        learned.answer(self.parts.selection)
+        score = time.monotonic() - asked
+        shutil.rmtree(place, ignore_errors=True)
+        return Pace(step, score, max(0.0, whole - score - PILOT * step))
+
+    # --- one run ---
+
+    def ground(self, steps: int) -> Ground:
+        q = self.question
+        budget = Budget(steps=steps, batch=q.batch, precision="bf16" if q.precision == "bf16" else "fp32")
+        return Ground(q.asked, budget, self.backbone, q.task, self.parts.train, self.parts.selection)
+
+    def job(self, candidate: Candidate, steps: int) -> Job:
+        about = {"task": self.question.task.name, "regime": "own", "backbone": self.question.backbone}
+        about |= {"method": candidate.method, "seed": self.question.seed}
+        return Job(STUDY, f"{candidate}, {steps} steps", about, steps, STUDY, dict(candidate.settings))
+
+    def entry(self, job: Job) -> Entry:
+        self.store.add([job], {})
+        return next(e for e in self.store.entries() if e.job.name == job.name)
+
+    def known(self, candidate: Candidate, steps: int) -> bool:
+        """Whether this run is finished."""
+        name = self.job(candidate, steps).name
+        return any(e.finished for e in self.store.entries() if e.job.name == name)
+
+    def run(self, candidate: Candidate, steps: int) -> Entry | None:
+        """One run of a candidate; `None` where its time was over."""
+        entry, began = self.entry(self.job(candidate, steps)), time.monotonic()
+        if entry.finished:
+            return entry
+        self.board.takes(f"{candidate}, {steps} steps" if steps else str(candidate))
+        self.board.deadline = began + max(self.left, 0.0) if steps else float("inf")
+        with self.store.claim(entry) as mine:
+            if not mine:
+                raise SettingError(
+                    f"{self.question.out}: another process is at work in this folder. Wait for it to end."
+                )
+            try:
+                learned = self.learned(candidate, steps)
+            except OutOfTimeError:
+                return None
+            except tuple(OUTCOMES) as error:
+                outcome = next(name for kind, name in OUTCOMES.items() if isinstance(error, kind))
+                self.store.fail(entry, {"sentence": str(error)}, outcome)
+                self.board.says(f"{candidate}: {outcome}. {error}")
+                return self.store.now(entry)
+            self.measure(candidate, steps, learned, time.monotonic() - began)
+            metric = self.ground(steps).run().metric
+            told = {
+                "settings": dict(candidate.settings), "scores": dict(learned.scores), "cost": vars(learned.cost),
+                "alarms": dict(learned.alarms), "recipe": dict(learned.recipe), "curve": list(learned.curve),
+            }  # fmt: skip
+            self.store.finish(entry, told, float(learned.scores[metric]))
+            self.board.says(f"{self.board.title}: {metric} {learned.scores[metric]:.3f} on the rows that select")
+        return self.store.now(entry)
+
+    def learned(self, candidate: Candidate, steps: int) -> Learned:
+        """What a candidate learned; free where it was learned before."""
+        place = self.store.work(self.job(candidate, steps))
+        return contender(candidate.method).learn(
+            self.ground(steps), dict(candidate.settings), seed=self.question.seed, folder=place, progress=self.board
+        )
+
+    def measure(self, candidate: Candidate, steps: int, learned: Learned, wall_s: float) -> None:
+        """Remember how fast a method is here."""
+        step, score = self.board.step_s, self.notes.get("pace", {}).get("score", 0.0)
+        if steps and step is not None:
+            begin = max(0.0, wall_s - steps * step - len(learned.curve) * score)
+            self.paces[candidate.method] = Pace(step, score, begin)
+
+    # --- the end ---
+
+    def end(self) -> dict[str, Any]:
+        """Choose, open the sealed rows, and write down what they say."""
+        q, trials = self.question, [e for e in self.store.entries() if e.score is not None]
+        prompts = [e for e in trials if e.job.about["method"] in METHODS]
+        chosen = choose(prompts)
+        if chosen is None:
+            raise SettingError(
+                f"No method came to an end within {q.budget_s:.0f} s. Give more time (--budget); what was begun goes "
+                "on."
+            )
+        rivals = {"prompt": chosen}
+        for name in ("frozen", "bag-of-words", "majority"):
+            own = choose([e for e in trials if e.job.about["method"] == name])
+            if own is not None and own is not chosen:
+                rivals[name] = own
+        about = {**chosen.job.about, "method": "choice"}
+        final = self.entry(Job(STUDY, "the estimate", about, None, STUDY, {}))
+        learned = {name: self._recalled(entry) for name, entry in rivals.items()}
+        with self.store.claim(final) as mine:
+            if not mine:
+                raise SettingError(f"{q.out}: the estimate was made, but {RESULT} is missing. Choose another folder.")
+            permit = self.store.permit(final, int(chosen.job.number or 0), time.strftime("%Y-%m-%dT%H:%M:%S"))
+            rows = self.parts.estimate.open(permit)
+            answers = {name: own.answer(rows) for name, own in learned.items()}
+            result = self._result(rivals, rows, {name: own.argmax(1) for name, own in answers.items()})
+            result["doubtful"] = self._doubtful(learned["prompt"])
+            self._keep(chosen)
+            write(q.out / RESULT, json.dumps(result, indent=1, ensure_ascii=False).encode())
+            self.store.finish(final, {"result": RESULT}, chosen.score or 0.0)
+        return result
+
+    def _recalled(self, entry: Entry) -> Learned:
+        self.board.deadline = float("inf")
+        candidate = Candidate(str(entry.job.about["method"]), tuple(entry.job.settings.items()))
+        return self.learned(candidate, int(entry.job.number or 0))
+
+    def _result(self, rivals: Mapping[str, Entry], rows: Sequence[Row], said: Mapping[str, Any]) -> dict[str, Any]:
+        q, ground = self.question, self.ground(1)
+        trials = [e for e in self.store.entries() if e.finished and not e.job.final]
+        return {
+            "backbone": q.backbone,
+            "labels": list(q.task.labels),
+            "metric": ground.run().metric,
+            "rows": self.parts.counts,
+            "warnings": warnings(q.rows, q.task),
+            "budget_s": q.budget_s,
+            "spent_s": self.notes["spent_s"] + time.monotonic() - self.began,
+            "tried": [
+                {
+                    "method": e.job.about["method"], "settings": dict(e.job.settings), "steps": e.job.number,
+                    "score": e.score, "sentence": (e.record or {}).get("sentence"),
+                    "cost": (e.record or {}).get("cost"), "curve": (e.record or {}).get("curve", []),
+                    "trial": e.job.name,
+                }
+                for e in trials
+            ],
+            "true": packed(q.task.index(row) for row in rows),
+            "estimates": {
+                name: {
+                    "method": e.job.about["method"], "settings": dict(e.job.settings), "steps": e.job.number,
+                    "selection": e.score, "said": packed(said[name].tolist()),
+                    "scores": ground.scores(rows, said[name].tolist()), "cost": (e.record or {}).get("cost"),
+                    "alarms": (e.record or {}).get("alarms"),
+                }
+                for name, e in rivals.items()
+            },
+            **record.surroundings(),
+        }  # fmt: skip
+
+    def _doubtful(self, learned: Learned) -> int:
+        """Write down the rows that select whose label the choice denies with certainty; how many they are."""
+        rows = self.parts.selection
+        probabilities = learned.answer(rows)
+        true, said = np.array([self.question.task.index(row) for row in rows]), probabilities.argmax(1)
+        sure = np.flatnonzero((said != true) & (probabilities.max(1) >= SURE))
+        names = self.question.task.labels
+        lines = [
+            {"place": rows[i].place, "label": names[true[i]], "said": names[said[i]],
+             "probability": round(float(probabilities[i].max()), 4), "texts": list(self.question.task.texts(rows[i]))}
+            for i in sorted(sure, key=lambda i: -probabilities[i].max())
+        ]  # fmt: skip
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        write(self.question.out / DOUBTFUL, text.encode())
+        return len(lines)
+
+    def _keep(self, chosen: Entry) -> None:
+        """Put the chosen prompt where it is used from, and remove what training would go on from."""
+        place = self.question.out / PROMPT
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(self.store.work(chosen.job), place, ignore=shutil.ignore_patterns(state.NAME))

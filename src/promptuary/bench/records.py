@@ -1,0 +1,79 @@
+"""What is kept of a finished trial: plain values, one JSON object, complete enough that every number can be traced.
+
+Of every trial:
+
+    task, regime, backbone, method, seed    where it belongs
+    settings          what was tried beside the defaults; recipe: everything it was trained with
+    budget            what a training run may spend, the same for every method
+    scores, last      on the rows that select: after the best step, after the last step
+    curve             the scores of each scoring, with its step
+    cost              trained, touched, stored (bytes), steps, best_step, seconds, seconds_to_best, peak_bytes
+    alarms            what looks wrong, in words, by name
+    rows              how many teach and select, how many texts do both (`shared`), and a hash of them (`digest`)
+    versions, hardware, commit, when
+
+A final trial has, beside these:
+
+    search            every trial of the search: number, settings, score, outcome, seconds
+    chosen            the number of the trial that was chosen
+    edges             settings that were chosen at the edge of their space
+    metric            the score that chose; metrics: those it is the mean of, or itself
+    labels            the names of the classes, in the order of their numbers
+    reports           for each task that was asked (its own first): `scores`, `true` and `said` (the class of each row,
+                      one character each, see `packed`), `probabilities` (float16 in base64, `[rows, classes]`),
+                      `inference_ms` a row, `rows`
+    opened            how often the rows that report were opened, each with the choice and the time
+    prompt            the folder of the saved prompt, relative to the study's, or `null`
+
+A trial without a result has `outcome` (`diverged`, `memory`, `refused`, `nothing chosen`) and `sentence`.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptuary.data.source import Row
+
+Record = Mapping[str, Any]
+DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+NONE = "-"  # an answer that is no class
+
+
+def packed(labels: Iterable[int]) -> str:
+    """Class numbers as text: a character each where they are below 36, else numbers with commas; -1 is `-`."""
+    numbers = list(labels)
+    if max(numbers, default=0) < len(DIGITS):
+        return "".join(NONE if n < 0 else DIGITS[n] for n in numbers)
+    return ",".join(NONE if n < 0 else str(n) for n in numbers)
+
+
+def unpacked(text: str) -> NDArray[np.int64]:
+    """The class numbers that `packed` wrote."""
+    parts: Sequence[str] = text.split(",") if "," in text else text
+    base = 10 if "," in text else len(DIGITS)
+    return np.array([-1 if part == NONE else int(part, base) for part in parts], dtype=np.int64)
+
+
+def folded(probabilities: NDArray[Any]) -> str:
+    """Probabilities `[rows, classes]` as text."""
+    return base64.b64encode(probabilities.astype("<f2").tobytes()).decode()
+
+
+def unfolded(text: str, classes: int) -> NDArray[np.float64]:
+    """The probabilities that `folded` wrote, `[rows, classes]`."""
+    return np.frombuffer(base64.b64decode(text), dtype="<f2").reshape(-1, classes).astype(np.float64)
+
+
+def digest(*sets: Sequence[Row]) -> str:
+    """A hash of the content of rows: another one means other data."""
+    made = hashlib.blake2b(digest_size=16)
+    for rows in sets:
+        made.update(b"set")
+        for row in rows:
+            made.update(json.dumps(row.fields, sort_keys=True, default=str).encode())
+    return made.hexdigest()

@@ -1,0 +1,153 @@
+"""Baselines train what they say they train, start as the model is, and have the read-out that prompts have."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from promptuary.assembly import prompted
+from promptuary.backbones import cpu_linear
+from promptuary.backbones.load import load
+from promptuary.bench.baselines.adapted import Adapted, Whole
+from promptuary.bench.contender import Contender
+from promptuary.bench.contenders import CONTENDERS, contender
+from promptuary.bench.grounds import Ground, rows_of
+from promptuary.data.collate import collate
+from promptuary.errors import BackboneError
+from promptuary.train import groups
+from tests.saved import Shelf
+from tests.unit.bench.toy import plan
+
+CHANGED = ("fine-tuning", "bitfit", "lora", "ia3", "adapters")
+
+
+def ground(shelf: Shelf, folder: Path, family: str = "bert", **more: Any) -> Ground:
+    study = plan(shelf, folder, "majority", family=family, **more)
+    rows = rows_of(study, "opinions", "full", 0)
+    backbone = load(study.backbones[0])
+    asked = study.tasks["opinions"].asked()
+    return Ground(asked, study.budget_of("opinions", "full"), backbone, rows.task, rows.train, rows.selection)
+
+
+def installed(name: str) -> Contender:
+    found = contender(name)
+    if found.needs is not None and importlib.util.find_spec(found.needs[0]) is None:
+        pytest.skip(f"{found.needs[0]} is not installed")
+    return found
+
+
+def whole(name: str, place: Ground) -> tuple[Whole, Any]:
+    """A baseline's read-out before training, and how rows are written for it."""
+    found: Any = installed(name)
+    return found.readout(place, {}, seed=0)
+
+
+@pytest.mark.parametrize("name", CHANGED)
+@pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
+def test_before_training_a_changed_model_says_what_the_model_says(
+    shelf: Shelf, tmp_path: Path, family: str, name: str
+) -> None:
+    place = ground(shelf, tmp_path, family)
+    try:
+        readout, wording = whole(name, place)
+    except BackboneError:
+        assert (name, family) == ("bitfit", "t5")  # it has no biases
+        return
+    examples = place.reading().taught(wording.encode(place.train[:6]), wording)
+    batch = collate(examples, range(6), pad=0)
+    plain = prompted(place.backbone, "frozen", {}, init=None, seed=0)
+    reader = place.reading().reader(place.backbone, wording, seed=0)
+    readout.eval()
+    reader.eval()
+    with torch.no_grad():
+        expected = reader.predict(plain(plain.instance_of(batch), reader.targets(batch)), batch).probability
+        found = readout.predict(plain(plain.instance_of(batch)), batch).probability
+    assert torch.allclose(found, expected, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "trained"),
+    [
+        ("fine-tuning", lambda name: name.startswith("model.bert.")),
+        ("bitfit", lambda name: name.startswith("model.bert.") and name.endswith("bias")),
+        ("lora", lambda name: "lora_" in name),
+        ("ia3", lambda name: "ia3_" in name),
+        ("adapters", lambda name: ".bottleneck." in name),
+    ],
+)
+def test_what_is_trained_is_what_the_baseline_says_and_the_head(
+    shelf: Shelf, tmp_path: Path, name: str, trained: Any
+) -> None:
+    readout, _ = whole(name, ground(shelf, tmp_path))
+    free = {n for n, p in readout.named_parameters() if p.requires_grad}
+    assert {n for n in free if not n.startswith("inner.")} == {
+        n for n, _ in readout.named_parameters() if trained(n) and not n.startswith("inner.")
+    }
+    assert {n for n in free if n.startswith("inner.")} == {"inner.head.weight", "inner.head.bias"}
+    assert all(p.dtype == torch.float32 for p in readout.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_a_baseline_learns_and_everything_it_trains_hears_of_the_loss(shelf: Shelf, tmp_path: Path, name: str) -> None:
+    place = ground(shelf, tmp_path, budget={"steps": 8, "batch": 8})
+    before = place.backbone.digest()
+    learned = installed(name).learn(place, {}, seed=0, folder=tmp_path / name)
+    assert learned.cost.trained == learned.cost.touched > 0
+    assert learned.cost.stored == 4 * learned.cost.trained
+    assert "dead" not in learned.alarms
+    assert place.backbone.digest() == before
+    said = learned.answer(place.selection)
+    assert said.sum(1) == pytest.approx(1.0, abs=1e-5)
+    assert place.scores(place.selection, said.argmax(1).tolist())["accuracy"] == learned.scores["accuracy"]
+    again = installed(name).learn(place, {}, seed=0, folder=tmp_path / name)  # it had ended: nothing is trained
+    assert again.answer(place.train) == pytest.approx(learned.answer(place.train), abs=1e-6)
+    assert again.cost == learned.cost
+
+
+def test_bitfit_trains_biases_under_the_fast_product_of_frozen_layers(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_linear, "pays", lambda: True)
+    place = ground(shelf, tmp_path)
+    readout, wording = whole("bitfit", place)
+    batch = collate(wording.encode(place.train[:6]), range(6), pad=0)
+    plain = prompted(place.backbone, "frozen", {}, init=None, seed=0)
+    readout.loss(plain(plain.instance_of(batch)), batch).backward()
+    named = groups.trained(plain, readout)
+    silent = [name for name, p in named.items() if p.grad is None or not p.grad.any()]
+    # A bias of the keys moves all scores of a query alike, so it never matters.
+    assert [name for name in silent if ".key." not in name] == []
+
+
+def test_bag_of_words_is_scikit_learn_and_keeps_the_texts_of_a_pair_apart(shelf: Shelf, tmp_path: Path) -> None:
+    from promptuary.bench.baselines.bag_of_words import _features
+
+    assert _features(["Good, good."]) == [
+        "0 good", "0 ,", "0 good", "0 .", "0 good 0 ,", "0 , 0 good", "0 good 0 ."
+    ]  # fmt: skip
+    assert _features(["a", "b"]) == ["0 a", "1 b"]
+    place = ground(shelf, tmp_path)
+    learned = contender("bag-of-words").learn(place, {"c": 1.0}, seed=0, folder=tmp_path)
+    assert learned.scores["accuracy"] == 1.0  # the two classes share no phrase
+    assert learned.cost.stored == 8 * learned.cost.trained
+
+
+def test_the_majority_is_the_commonest_class_of_the_rows_that_teach(shelf: Shelf, tmp_path: Path) -> None:
+    place = ground(shelf, tmp_path)
+    few = Ground(place.asked, place.budget, place.backbone, place.task, place.train[:3], place.selection)
+    learned = contender("majority").learn(few, {}, seed=0, folder=tmp_path)
+    labels = [place.task.index(row) for row in place.train[:3]]
+    assert learned.answer(place.selection).argmax(1).tolist() == [max(labels, key=labels.count)] * 8
+    assert np.allclose(learned.answer(place.selection).sum(1), 1.0)
+
+
+def test_a_family_that_a_baseline_does_not_know_is_refused_in_a_sentence(shelf: Shelf, tmp_path: Path) -> None:
+    with pytest.raises(BackboneError, match="has no biases"):
+        whole("bitfit", ground(shelf, tmp_path, "t5"))
+
+
+def test_every_changed_model_is_one_of_the_adapted() -> None:
+    assert {name for name, c in CONTENDERS.items() if isinstance(c, Adapted)} == set(CHANGED)

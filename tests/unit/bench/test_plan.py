@@ -1,0 +1,174 @@
+"""A plan is looked at as a whole before anything runs, and says what is wrong with it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promptuary.bench.contenders import CONTENDERS
+from promptuary.bench.duration import seconds
+from promptuary.bench.jobs import jobs
+from promptuary.bench.plan import Plan, read
+from promptuary.bench.space import Range, draws
+from promptuary.errors import SettingError
+from promptuary.methods import METHODS
+
+GOOD = """
+name = "main"
+methods = ["majority", "frozen", "prompt-tuning"]
+seeds = [0, 1]
+
+[budget]
+epochs = 4
+
+[search]
+trials = 3
+
+[search.space.prompt-tuning]
+rate = {low = 0.1, high = 1.0, log = true}
+length = [5, 20]
+
+[tasks.sst2]
+task = "sst2/classifier"
+budget = {epochs = 3}
+
+[tasks.mine]
+train = "mine.csv"
+selection = 0.2
+report = "test.csv"
+text = "body"
+
+[regimes.full]
+rows = 2000
+
+[regimes.few]
+each = 16
+tasks = ["sst2"]
+budget = {epochs = 40, batch = 8}
+"""
+
+
+def made(text: str, folder: Path) -> Plan:
+    path = folder / "plan.toml"
+    path.write_text(text, encoding="utf-8")
+    return read(path)
+
+
+def test_a_plan_is_its_file(tmp_path: Path) -> None:
+    plan = made(GOOD, tmp_path)
+    assert plan.budget_of("sst2", "full").epochs == 3
+    assert plan.budget_of("mine", "full").epochs == 4
+    assert plan.budget_of("sst2", "few").model_dump() == {
+        "epochs": 40, "steps": 0, "batch": 8, "evaluations": 1, "precision": "fp32",
+    }  # fmt: skip
+    assert plan.run("mine").text == "body"
+    assert plan.run("sst2").train == "task:sst2/classifier/train"
+
+
+def test_every_method_has_as_many_trials_and_the_first_is_its_default(tmp_path: Path) -> None:
+    plan = made(GOOD, tmp_path)
+    assert plan.trials("majority") == [{}]
+    for method in ("frozen", "prompt-tuning"):
+        found = plan.trials(method)
+        assert len(found) == 3
+        assert found[0] == {}
+        assert found == plan.trials(method)
+    assert {trial["head_rate"] for trial in plan.trials("frozen")[1:]} == {0.03, 0.00333}
+    for trial in plan.trials("prompt-tuning")[1:]:
+        assert 0.1 <= trial["rate"] <= 1.0
+        assert trial["length"] in (5, 20)
+
+
+def test_the_jobs_are_all_cells_seed_by_seed_with_their_searches_first(tmp_path: Path) -> None:
+    found = jobs(made(GOOD, tmp_path))
+    assert len({job.name for job in found}) == len(found)
+    cells = [(j.about["regime"], j.about["task"], j.about["method"], j.about["seed"]) for j in found if j.final]
+    places = [("full", "sst2"), ("full", "mine"), ("few", "sst2")]
+    methods = ("majority", "frozen", "prompt-tuning")
+    first = [(*place, method, 0) for place in places for method in methods]
+    second = [(*p, m, 1) for p in places for m in methods if m != "majority" or p[0] == "few"]
+    assert cells == first + second
+    assert sum(not job.final for job in found) == 3 * (1 + 3 + 3)
+    for place, job in enumerate(found):
+        if job.final:
+            searches = [i for i, other in enumerate(found) if other.search == job.search and not other.final]
+            assert searches
+            assert max(searches) < place
+
+
+def test_with_each_seed_every_cell_has_a_search_of_its_own(tmp_path: Path) -> None:
+    plan = made(GOOD.replace("trials = 3", "trials = 3\neach_seed = true"), tmp_path)
+    finals = [job for job in jobs(plan) if job.final]
+    assert len({job.search for job in finals}) == len(finals)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("seeds =", "seed =", "A plan: there is no key 'seed'. Did you mean 'seeds'?"),
+        ("epochs = 4\n", "epoch = 4\n", "there is no key 'epoch'. Did you mean 'epochs'?"),
+        ("trials = 3", "trial = 3", "there is no key 'trial'. Did you mean 'trials'?"),
+        ('text = "body"', 'texts = "body"', "there is no key 'texts'. Did you mean 'text'?"),
+        ('"frozen", ', '"frosen", ', "There is no method 'frosen' to compare. Did you mean 'frozen'?"),
+        ('tasks = ["sst2"]', 'tasks = ["sst"]', "Regime 'few': there is no task 'sst'. Did you mean 'sst2'?"),
+        ("length = [5, 20]", "lenght = [5, 20]", "has no setting 'lenght'. Did you mean 'length'?"),
+        ("length = [5, 20]", "batch = [5, 20]", "'batch' is what a run may spend, the same for all methods"),
+        ("rows = 2000", "rows = 2000\neach = 5", "A regime has rows=2000 and each=5. Write one of them."),
+        ("rows = 2000", "rows = 0", "regimes.full.rows"),
+        ("low = 0.1", "low = 2.0", "expected low above 0 and below high"),
+        ("budget = {epochs = 3}", "budget = {epochs = -3}", "Budget 'epochs'"),
+        ('"sst2/classifier"', '"sst2/classifer"', "Did you mean 'classifier'?"),
+        ('report = "test.csv"', "", 'must say where its rows are. Write report = "FILE".'),
+        ('"sst2/classifier"', '"wnut17"', "Task 'sst2' is of kind 'tagging'. A plan compares classifiers"),
+        ("trials = 3", "trials = 4", "the space of 'frozen' has only 2 settings beside the default. Every method must"),
+        ('name = "main"', 'name = "main"\nagainst = "frosen"', "There is no method 'frosen'"),
+        ("[regimes.full]", '[[transfers]]\nfrom = "sst2"\nto = "m"\n[regimes.full]', "there is no task 'm'"),
+    ],
+)
+def test_what_is_wrong_with_a_plan_is_told_with_the_nearest_name(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert GOOD.count(old) == 1
+    with pytest.raises(SettingError) as told:
+        made(GOOD.replace(old, new), tmp_path)
+    assert said in str(told.value)
+    assert str(told.value).startswith(str(tmp_path / "plan.toml"))
+
+
+def test_a_file_that_is_no_plan_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"gone\.toml: No such file"):
+        read(tmp_path / "gone.toml")
+    with pytest.raises(SettingError, match="is not TOML"):
+        made("name = ", tmp_path)
+
+
+def test_draws_are_different_settings_and_the_same_every_time() -> None:
+    space: dict[str, Any] = {"rate": (0.1, 0.3, 0.9), "length": Range(low=1, high=3)}
+    found = draws(space, 8, seed=1, without={"rate": 0.3, "length": 2})
+    assert found == draws(space, 8, seed=1, without={"rate": 0.3, "length": 2})
+    assert len({tuple(sorted(s.items())) for s in found}) == 8  # all nine but the default
+    assert {"rate": 0.3, "length": 2} not in found
+    assert all(isinstance(s["length"], int) for s in found)
+    assert len(draws(space, 20, seed=1, without={"rate": 0.3, "length": 2})) == 8
+
+
+def test_everything_that_can_compete_is_described_and_its_space_is_of_its_settings() -> None:
+    assert set(METHODS) < set(CONTENDERS)
+    for name, contender in CONTENDERS.items():
+        assert name == contender.name
+        assert contender.summary
+        assert contender.source
+        assert set(contender.space) <= set(contender.default)
+        for setting, values in contender.space.items():
+            assert contender.default[setting] in values, (name, setting)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("20min", 1200), ("90s", 90), ("1h30min", 5400), ("2 h", 7200), ("0.5m", 30)]
+)
+def test_times_are_read_as_people_write_them(text: str, expected: float) -> None:
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "20", "min", "20 minutes", "1h x", "-5s"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(SettingError, match="is no time"):
+        seconds(text)

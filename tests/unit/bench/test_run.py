@@ -1,0 +1,271 @@
+"""What a study promises: nothing lost, nothing done twice, nothing chosen by rows that report."""
+
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from promptuary.bench import run as running
+from promptuary.bench.baselines.fine_tuning import FineTuning
+from promptuary.bench.baselines.majority import Majority
+from promptuary.bench.board import Board
+from promptuary.bench.grounds import Ground, rows_of
+from promptuary.bench.jobs import jobs
+from promptuary.bench.plan import Plan
+from promptuary.bench.run import run
+from promptuary.bench.sealed import Permit, Sealed
+from promptuary.bench.store import OUTCOME, Entry, Store
+from promptuary.bench.study import finished
+from promptuary.errors import DivergedError, MemoryShortError, SettingError
+from promptuary.train import state
+from promptuary.tuned import open_prompt
+from tests.saved import Shelf
+from tests.unit.bench.toy import STEPS, forked, plan
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "WAIT_S", 0.02)
+
+
+def entries(folder: Path) -> list[Entry]:
+    store = Store(folder)
+    try:
+        return store.entries()
+    finally:
+        store.close()
+
+
+def whole(study: Plan, folder: Path) -> list[Entry]:
+    """The entries of a study that is finished: every planned job is there once, with a result."""
+    found = entries(folder)
+    assert Counter(e.job.name for e in found) == Counter(job.name for job in jobs(study))
+    assert {e.trial.state for e in found} == {TrialState.COMPLETE}
+    return found
+
+
+def until(there: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not there.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_process_killed_in_the_middle_of_a_step_loses_no_trial_and_doubles_none(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = plan(shelf, tmp_path, "frozen", "majority", search={"trials": 2})
+    there, out = tmp_path / "there", tmp_path / "out"
+
+    def stuck() -> None:
+        def stepped(self: Board, step: int, loss: float) -> None:
+            if self.title.endswith("trial 1") and step == 2:
+                there.touch()
+                time.sleep(60)
+
+        monkeypatch.setattr(Board, "stepped", stepped)
+        run(study, out)
+
+    process = forked(stuck)
+    until(there)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    before = {e.job.name: e for e in entries(out)}
+    assert sorted(e.trial.state.name for e in before.values()) == ["COMPLETE", "RUNNING"] + ["WAITING"] * 3
+    assert run(study, out)
+    for entry in whole(study, out):
+        was = before[entry.job.name]
+        assert entry.starts == (2 if was.trial.state == TrialState.RUNNING else 1)
+        assert not was.finished or entry.record == was.record
+    undisturbed = tmp_path / "undisturbed"
+    run(study, undisturbed)
+    assert [e.score for e in entries(undisturbed)] == [e.score for e in entries(out)]
+
+
+def test_two_processes_on_one_plan_share_it_and_double_nothing(shelf: Shelf, tmp_path: Path) -> None:
+    study = plan(shelf, tmp_path, "majority", "frozen", "bag-of-words", seeds=(0, 1), search={"trials": 3})
+    out = tmp_path / "out"
+    processes = [forked(lambda: run(study, out)) for _ in range(2)]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert {e.starts for e in whole(study, out)} == {1}
+
+
+def test_a_finished_plan_runs_nothing_again_and_a_longer_one_only_what_is_new(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    run(plan(shelf, tmp_path, "majority"), out)
+    before = {e.job.name: e.trial for e in entries(out)}
+    learned: list[str] = []
+    monkeypatch.setattr(Majority, "learn", lambda *a, **k: learned.append("again"))
+    longer = plan(shelf, tmp_path, "majority", "bag-of-words")
+    assert run(longer, out)
+    assert not learned
+    after = {e.job.name: e.trial for e in whole(longer, out)}
+    assert all(after[name] == trial for name, trial in before.items())
+
+
+def test_a_plan_that_asks_for_something_else_does_not_take_over_what_was_found(shelf: Shelf, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(plan(shelf, tmp_path, "majority"), out)
+    other = plan(shelf, tmp_path, "majority", budget={"steps": STEPS + 1, "batch": 8})
+    assert finished(other, out) == []
+    assert run(other, out)
+    assert len(finished(other, out)) == 1
+
+
+def test_a_search_ends_before_anything_reports_and_its_best_trial_is_the_one_that_does(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    study = plan(shelf, tmp_path, "frozen", seeds=(0, 1), search={"trials": 3})
+    run(study, tmp_path / "out")
+    found = whole(study, tmp_path / "out")
+    trials, finals = [e for e in found if not e.job.final], [e for e in found if e.job.final]
+    assert all("reports" not in (e.record or {}) for e in trials)
+    ended = max(e.trial.datetime_complete for e in trials if e.trial.datetime_complete)
+    assert all(e.trial.datetime_start and e.trial.datetime_start >= ended for e in finals)
+
+    def worth(trial: dict[str, Any]) -> tuple[float, float]:
+        scores = (trials[trial["number"]].record or {})["scores"]
+        return scores["accuracy"], -scores["loss"]
+
+    for final in finals:
+        record = final.record or {}
+        best = max(record["search"], key=worth)
+        assert record["chosen"] == best["number"]
+        assert record["settings"] == best["settings"]
+        assert [o["chosen"] for o in record["opened"]] == [best["number"]]
+    assert [(r.record or {})["seed"] for r in finals] == [0, 1]
+    first = finals[0].record or {}
+    assert first["scores"] == (trials[first["chosen"]].record or {})["scores"]
+
+
+def test_the_rows_that_report_are_read_by_a_final_trial_and_by_nothing_before(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, out = plan(shelf, tmp_path, "frozen", search={"trials": 2}), tmp_path / "out"
+    opened: list[Permit] = []
+
+    def told(self: Sealed, permit: Permit) -> Any:
+        assert sum(e.finished for e in entries(out)) == 2
+        opened.append(permit)
+        return original(self, permit)
+
+    original = Sealed.open
+    monkeypatch.setattr(Sealed, "open", told)
+    run(study, out)
+    assert len(opened) == 1
+    texts = {str(row.fields) for row in rows_of(study, "opinions", "full", 0).train}
+    about = {"task": "opinions", "regime": "full", "seed": 0, "backbone": study.backbones[0]}
+    ground = running.Worker(study, out, Board(None)).ground(about)
+    assert {str(row.fields) for row in ground.train} == texts
+    assert not any(isinstance(value, Sealed) for value in vars(ground).values())
+    assert not any(
+        hasattr(rows_of(study, "opinions", "full", 0).report["opinions"], n) for n in ("__len__", "__iter__")
+    )
+
+
+def test_rows_that_report_are_not_opened_for_a_second_choice(shelf: Shelf, tmp_path: Path) -> None:
+    study = plan(shelf, tmp_path, "majority")
+    store = Store(tmp_path / "out")
+    store.add(jobs(study), {})
+    [final] = [e for e in store.entries() if e.job.final]
+    assert store.permit(final, 0, "now") == Permit(final.job.name, 0)
+    assert store.permit(final, 0, "later") == Permit(final.job.name, 0)  # a process died in between
+    with pytest.raises(SettingError, match=r"were opened before, for trial 0\. They are opened once"):
+        store.permit(final, 1, "later")
+    assert [o["chosen"] for o in store.now(final).opened] == [0, 0]
+    store.finish(final, {}, 0.5)
+    with pytest.raises(SettingError, match="for its result"):
+        store.permit(final, 0, "again")
+    store.close()
+
+
+@pytest.mark.parametrize(("error", "outcome"), [(DivergedError("the loss is nan"), "diverged"),
+                                                (MemoryShortError("short"), "memory"),
+                                                (MemoryError("none left"), "memory")])  # fmt: skip
+def test_what_breaks_down_is_an_outcome_and_the_study_goes_on(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, outcome: str
+) -> None:
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(FineTuning, "learn", broken)
+    study, out = plan(shelf, tmp_path, "fine-tuning", "majority", search={"trials": 2}), tmp_path / "out"
+    assert run(study, out)
+    found = {e.job.name: e for e in entries(out)}
+    lost = [e for e in found.values() if e.job.about["method"] == "fine-tuning"]
+    assert [e.trial.user_attrs[OUTCOME] for e in lost] == [outcome, outcome, "nothing chosen"]
+    assert all(str(error) in (e.record or {})["sentence"] and e.starts == 1 for e in lost)
+    assert lost[-1].opened == ()
+    assert [r["outcome"] for r in finished(study, out)] == ["nothing chosen", "finished"]
+    assert run(study, out)
+    assert {e.job.name: e.starts for e in entries(out)} == {name: e.starts for name, e in found.items()}
+
+
+def test_one_of_several_trials_may_break_down(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def learn(self: Majority, ground: Ground, settings: Any, **more: Any) -> Any:
+        if settings:
+            raise DivergedError("the loss is nan")
+        return original(self, ground, settings, **more)
+
+    original = Majority.learn
+    monkeypatch.setattr(Majority, "learn", learn)
+    monkeypatch.setattr(Majority, "default", {"x": 1})
+    study = plan(shelf, tmp_path, "majority", search={"trials": 2, "space": {"majority": {"x": (1, 2)}}})
+    assert run(study, tmp_path / "out")
+    [record] = finished(study, tmp_path / "out")
+    assert [t["outcome"] for t in record["search"]] == ["finished", "diverged"]
+    assert record["chosen"] == 0
+
+
+def test_few_shots_are_drawn_for_each_seed_disjoint_and_stratified(shelf: Shelf, tmp_path: Path) -> None:
+    study = plan(shelf, tmp_path, "majority", seeds=(0, 1, 2, 3, 4), regimes={"few": {"each": 4}})
+    drawn = [rows_of(study, "opinions", "few", seed) for seed in range(5)]
+    for rows in drawn:
+        for part in (rows.train, rows.selection):
+            assert Counter(row.fields["label"] for row in part) == {"good": 4, "bad": 4}
+        assert not {row.place for row in rows.train} & {row.place for row in rows.selection}
+    assert len({tuple(row.place for row in rows.train) for rows in drawn}) == 5
+    again = rows_of(study, "opinions", "few", 3)
+    assert [row.place for row in again.train] == [row.place for row in drawn[3].train]
+    assert sum(job.final for job in jobs(study)) == 5  # the majority draws nothing, its rows do
+
+
+def test_what_was_learned_on_one_task_is_asked_of_another_by_its_own_labels(shelf: Shelf, tmp_path: Path) -> None:
+    from tests.saved import lines
+
+    other = [{"body": "I like this box", "mood": m} for m in ("happy", "happy", "sad")]
+    files = {p: str(lines(tmp_path / f"other-{p}.jsonl", other * 2)) for p in ("train", "selection", "report")}
+    study = plan(shelf, tmp_path, "majority")
+    study = Plan(**{
+        **study.model_dump(exclude={"tasks", "transfers"}),
+        "tasks": {**study.model_dump()["tasks"], "moods": {**files, "text": "body", "label": "mood"}},
+        "regimes": {"full": {"tasks": ("opinions",)}},
+        "transfers": ({"from": "opinions", "to": "moods", "labels": {"good": "happy", "bad": "sad"}},),
+    })  # fmt: skip
+    run(study, tmp_path / "out")
+    [record] = finished(study, tmp_path / "out")
+    assert list(record["reports"]) == ["opinions", "moods"]
+    assert record["labels"] == ["bad", "good"]
+    assert record["reports"]["moods"]["true"] == "110110"
+
+
+def test_the_chosen_prompt_stays_ready_to_use_and_what_training_needs_goes(shelf: Shelf, tmp_path: Path) -> None:
+    study, out = plan(shelf, tmp_path, "prompt-tuning", search={"trials": 2}), tmp_path / "out"
+    run(study, out)
+    [record] = finished(study, out)
+    prompt = open_prompt(out / record["prompt"])
+    rows = rows_of(study, "opinions", "full", 0)
+    scores = prompt.evaluate(rows.selection)
+    assert scores["accuracy"] == record["scores"]["accuracy"]
+    assert scores["loss"] == pytest.approx(record["scores"]["loss"], rel=1e-5)
+    assert list(out.rglob(state.NAME)) == []
+    assert len(list((out / "work").iterdir())) == 1

@@ -1,0 +1,135 @@
+"""Intervals cover, tests are scipy's, corrections are those done by hand."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import accuracy_score, f1_score
+
+from promptuary import metrics
+from promptuary.bench import statistics
+from promptuary.errors import SettingError
+
+
+def answers(source: np.random.Generator, seeds: int, rows: int, share: float, spread: float) -> np.ndarray:
+    """Answers of which `share` are right in the long run: rows are easy or hard, seeds are lucky or not."""
+    easy, luck = source.normal(size=(1, rows)), source.normal(size=(seeds, 1)) * spread
+    chance = stats.norm.cdf(0.8 * easy + 0.6 * source.normal(size=(seeds, rows)))
+    return (chance < share + luck).astype(float)
+
+
+@pytest.mark.parametrize(("seeds", "rows", "spread"), [(1, 300, 0.0), (3, 300, 0.0), (3, 600, 0.03), (10, 200, 0.04)])
+def test_the_interval_covers_the_truth_in_95_of_100_experiments(seeds: int, rows: int, spread: float) -> None:
+    source = np.random.default_rng(seeds)
+    found = [statistics.interval([answers(source, seeds, rows, 0.8, spread)], draws=300, seed=i) for i in range(250)]
+    covered = np.mean([low <= 0.8 <= high for low, high in found])
+    assert 0.92 <= covered <= 0.995  # the deviation of 250 experiments is 0.014; the bootstrap is a little wide
+
+
+def test_the_interval_over_tasks_is_that_of_their_mean() -> None:
+    source = np.random.default_rng(0)
+    shares = (0.6, 0.7, 0.95)
+    found = [
+        statistics.interval([answers(source, 3, 200, share, 0.0) for share in shares], draws=300, seed=i)
+        for i in range(150)
+    ]
+    assert 0.91 <= np.mean([low <= np.mean(shares) <= high for low, high in found]) <= 1.0
+    single = np.mean([np.diff(statistics.interval([answers(source, 3, 200, 0.7, 0.0)], seed=i)) for i in range(20)])
+    assert np.mean([high - low for low, high in found]) < 0.75 * single
+
+
+def test_with_one_seed_the_interval_is_that_of_a_proportion() -> None:
+    rows = np.array([[1.0] * 160 + [0.0] * 40])
+    low, high = statistics.interval([rows], draws=20_000)
+    error = (0.8 * 0.2 / 200) ** 0.5
+    t = stats.t.ppf(0.975, 199)
+    assert (low, high) == pytest.approx((0.8 - t * error, 0.8 + t * error), abs=0.005)
+
+
+def test_few_seeds_that_differ_make_a_wide_interval_and_it_ends_where_values_end() -> None:
+    differ = np.repeat([[0.9], [0.8], [0.7]], 1000, axis=1)
+    low, high = statistics.interval([differ])
+    half = stats.t.ppf(0.975, 2) * 0.1 / 3**0.5  # the interval of three numbers by hand
+    assert high - low == pytest.approx(2 * half, rel=0.25)
+    assert statistics.interval([np.array([[1.0, 0.0], [0.0, 0.0]])]) == (0.0, 1.0)
+
+
+def test_what_is_nothing_has_no_interval() -> None:
+    for tasks in ([], [np.zeros((2, 0))], [np.zeros(3)]):
+        with pytest.raises(SettingError, match="nothing to make an interval of"):
+            statistics.interval(tasks)
+
+
+@pytest.mark.parametrize("row", [(1.0, 1, 1, -1, 0), (0.5, -1, 0, 1, 1, 0.5, 1), (0, 0, 0), (1, 1, 1, 1, 1, 1)])
+def test_the_sign_flip_test_agrees_with_all_signs_tried_by_hand(row: tuple[float, ...]) -> None:
+    gains = np.array([row], dtype=float)
+    every = [abs(np.dot(signs, gains[0])) for signs in product((-1, 1), repeat=len(row))]
+    exact = np.mean([value >= abs(gains.sum()) - 1e-9 for value in every])
+    assert statistics.flipped(gains) == pytest.approx(exact, abs=0.02)
+
+
+def test_the_sign_flip_test_is_scipys_and_is_wrong_in_5_of_100_experiments_without_a_difference() -> None:
+    source = np.random.default_rng(0)
+    gains = source.choice([-1.0, 0.0, 1.0], p=[0.1, 0.75, 0.15], size=(1, 400))
+    theirs = stats.permutation_test((gains[0],), np.mean, permutation_type="samples", n_resamples=9999, rng=0)
+    assert statistics.flipped(gains) == pytest.approx(theirs.pvalue, abs=0.01)
+    none = [source.choice([-1.0, 0.0, 1.0], p=[0.1, 0.8, 0.1], size=(3, 200)) for _ in range(300)]
+    assert 0.02 <= np.mean([statistics.flipped(g, draws=199, seed=i) <= 0.05 for i, g in enumerate(none)]) <= 0.08
+
+
+def test_the_test_over_tasks_is_wilcoxons_and_needs_six() -> None:
+    gains = [0.01, 0.02, -0.005, 0.03, 0.04, 0.012, 0.022]
+    assert statistics.over_tasks(gains) == stats.wilcoxon(gains).pvalue
+    assert statistics.over_tasks(gains[:5]) == 1.0
+    assert statistics.over_tasks([0.0] * 8) == 1.0
+
+
+def test_holms_rule_by_hand() -> None:
+    # sorted: 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1 is 0.02, 0.03, 0.06, 0.04, and none below the one before
+    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert statistics.holm([0.6, 0.7]) == [1.0, 1.0]
+    assert statistics.holm([]) == []
+
+
+def test_scores_of_a_confusion_matrix_are_those_of_scikit_learn_and_of_the_metrics() -> None:
+    source = np.random.default_rng(1)
+    for classes in (2, 3, 5):
+        true, said = source.integers(0, classes, 60), source.integers(-1, classes, 60)
+        counts = statistics.confusion(true, said, classes)
+        assert counts.sum() == 60
+        assert statistics.accuracy(counts) == pytest.approx(accuracy_score(true, said))
+        theirs = f1_score(true, said, labels=range(classes), average="macro", zero_division=0)
+        assert statistics.macro_f1(counts) == pytest.approx(theirs)
+        if classes == 2:
+            assert statistics.binary_f1(counts) == pytest.approx(metrics.binary_f1(true.tolist(), said.tolist()))
+    absent = statistics.confusion([0, 0], [0, 0], 3)
+    assert statistics.macro_f1(absent) == pytest.approx(metrics.f1([0, 0], [0, 0], classes=3))
+
+
+def test_the_interval_of_accuracy_as_a_score_is_that_of_its_rows() -> None:
+    source = np.random.default_rng(2)
+    true = np.tile(source.integers(0, 3, 300), (3, 1))
+    said = np.where(answers(source, 3, 300, 0.7, 0.02) > 0, true, (true + 1) % 3)
+    rows = statistics.interval([(true == said).astype(float)])
+    assert statistics.score_interval(["accuracy"], true, said, 3) == pytest.approx(rows, abs=0.01)
+
+
+def test_the_interval_of_macro_f1_covers_it() -> None:
+    source = np.random.default_rng(3)
+    flips = np.array([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.1, 0.3, 0.6]])
+    share = np.array([0.6, 0.3, 0.1])
+    whole = share[:, None] * flips
+    truth = np.mean([2 * whole[c, c] / (whole[c].sum() + whole[:, c].sum()) for c in range(3)])
+    covered = []
+    for i in range(150):
+        true = source.choice(3, p=share, size=400)
+        said = np.array([source.choice(3, p=flips[t]) for t in true])
+        low, high = statistics.score_interval(["macro_f1"], true[None], said[None], 3, draws=200, seed=i)
+        covered.append(low <= truth <= high)
+    assert 0.89 <= np.mean(covered) <= 1.0
+
+
+def test_an_unknown_score_is_answered_with_the_nearest() -> None:
+    with pytest.raises(SettingError, match="Did you mean 'macro_f1'"):
+        statistics.score(["macrof1"])
