@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from promptuary.backbones.backbone import Backbone, call_with, run_stack
+from promptuary.backbones.backbone import Backbone, call_with, first_position, run_stack
 from promptuary.backbones.generation import Generation
 from promptuary.backbones.padding import at, fitting
 from promptuary.errors import BackboneError
@@ -26,9 +28,7 @@ class Encoder(Backbone):
             raise BackboneError(
                 f"{self.name!r} is an encoder: it cannot continue a text. Use a verbalizer at the mask or a classifier."
             )
-        if call.start:
-            raise BackboneError(f"{self.name!r} is an encoder: its input always starts at position 0.")
-        call = fitting(call, self.shape.positions)
+        call = fitting(call, None if self.shape.positions is None else self.shape.positions - call.start)
         segments = getattr(self.model.config, "type_vocab_size", 0) > 1
         with self.attachment.carrying(call):
             states = run_stack(
@@ -36,8 +36,14 @@ class Encoder(Backbone):
                 call.layout,
                 dtype=self.dtype,
                 token_type_ids=call.layout.types if segments else None,
+                position_ids=self._positions(call) if call.start else None,
             )
         return Output(at(states, call.layout.tokens), None, self.logits)
+
+    def _positions(self, call: Call) -> Int[Tensor, "1 length"]:
+        """Where the row stands behind a prefix that takes positions; families that number from the padding id do so."""
+        columns = torch.arange(call.layout.mask.shape[1], device=self.device)
+        return rearrange(columns + call.start + first_position(self.model), "l -> 1 l")
 
     def generate(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:
         raise BackboneError(
