@@ -33,13 +33,13 @@ from promptuary.data.task import text_to_text
 from promptuary.errors import CheckpointError, SettingError
 from promptuary.files import write
 from promptuary.initial import from_prompt
+from promptuary.interop.trial import trial
 from promptuary.kinds.kind import check_writes
 from promptuary.kinds.text import Text
-from promptuary.model import SoftPrompted
 from promptuary.specs import complaint
 from promptuary.train.record import surroundings
 from promptuary.tuned import Tuned
-from promptuary.values import Instance, Shape
+from promptuary.values import Shape
 
 CONFIG, TENSORS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 WRITERS = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
@@ -176,7 +176,7 @@ def _adapter(tuned: Tuned) -> Adapter:
             f"A prompt of {name!r} is made or placed as the input says; PEFT knows one table before every input. "
             "What it can hold are prompt-tuning, p-tuning without a template, prefix-tuning and p-tuning-v2."
         )
-    call = model.call(_some_input(model))
+    call = trial(model)
     task = ("SEQ_2_SEQ_LM" if shape.encodes else "CAUSAL_LM") if shape.decodes else "FEATURE_EXTRACTION"
     if call.keys_values:
         _check_cache(shape, backbone.name)
@@ -236,11 +236,6 @@ def import_adapter(
         },
     }  # fmt: skip
     checkpoint.save_prompt(out, told, model.generator, model.injection, reading.reader(backbone, wording))
-
-
-def _some_input(model: SoftPrompted) -> Instance:
-    ids = torch.arange(3, 11, device=model.backbone.device)[None]
-    return model.instance(ids, torch.ones_like(ids, dtype=torch.bool))
 
 
 def _check_cache(shape: Shape, name: str) -> None:
