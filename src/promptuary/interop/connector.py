@@ -51,13 +51,13 @@ class Load:
 
 
 @dataclass
-class Loads(KVConnectorMetadata):
+class Loads(KVConnectorMetadata):  # type: ignore[misc]
     """What the worker writes before a step."""
 
     loads: list[Load] = field(default_factory=list)
 
 
-class PrefixConnector(KVConnectorBase_V1):
+class PrefixConnector(KVConnectorBase_V1):  # type: ignore[misc]
     """Soft keys and values by the salt of a request.
 
     Raises:

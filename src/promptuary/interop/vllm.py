@@ -85,8 +85,8 @@ def bridge(model: SoftPrompted, *, prefixes: Path | None = None) -> Bridge:
     backbone, shape = model.backbone, model.backbone.shape
     if shape.encodes or not shape.decodes:
         raise BackboneError(
-            f"{backbone.name!r} ({shape.family}) is not causal; vLLM takes embeddings and prefixes of causal models only. "
-            "Serve it with `promptuary serve`."
+            f"{backbone.name!r} ({shape.family}) is not causal, and vLLM takes such requests for causal models "
+            "only. Serve it with `promptuary serve`."
         )
     call = trial(model)
     if call.states or call.entry is not None:
