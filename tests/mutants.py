@@ -481,12 +481,9 @@ MUTANTS = (
     Mutant("backbones/padding.py", "None if layout.placed is None else layout.placed[:, :length]", "None", DECIDED),
     Mutant("backbones/encoder_decoder.py", "keep.repeat_interleave(times, 0)", "keep.repeat(times, 1)", MIXED),
     Mutant("bank.py", "tuned.backbone is not self.backbone:", "False:", BANKED),
-    Mutant("bank.py", "writing and writing.how", "bool(writing)", BANKED),
-    Mutant("bank.py", "(own[0].tuned.precision, writing", "(writing", BANKED),
-    Mutant("bank.py", " + one.tuned.model.generator.length for", " for", BANKED),
-    Mutant(
-        "bank.py", "sorted((own[n] for n in numbers), key=lambda one: one.name)", "[own[n] for n in numbers]", BANKED
-    ),
+    Mutant("sharing.py", "writing and writing.how", "bool(writing)", BANKED),
+    Mutant("sharing.py", "(tuned.precision, writing", "(writing", BANKED),
+    Mutant("sharing.py", "(self.example.ids) + self.tuned.model.generator.length", "(self.example.ids)", BANKED),
     Mutant("bank.py", "islice(remaining, WINDOW)", "remaining", BANKED),
     Mutant("bank.py", "loss * count for loss, count in losses)", "loss for loss, count in losses)", BANKED),
     Mutant(

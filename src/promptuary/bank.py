@@ -6,8 +6,7 @@ Adding a prompt or taking one away touches nothing else, and a batch asks only f
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +15,17 @@ import torch
 from promptuary.backbones.backbone import Backbone
 from promptuary.checkpoint import MANIFEST
 from promptuary.data.batch import Batch
-from promptuary.data.collate import collate, within
-from promptuary.data.example import Example
+from promptuary.data.collate import within
 from promptuary.data.source import Row
 from promptuary.errors import CheckpointError, DataError, SettingError, nearest
 from promptuary.kinds import Kind
-from promptuary.mixing import Share, generate, run
+from promptuary.mixing import run
+from promptuary.sharing import Asked, alike, batched, read, shares, together, written
 from promptuary.train.evaluation import Pairs, arithmetic, on_cpu, unmoved_randomness
 from promptuary.tuned import Tuned, open_prompt
 
 TOKENS = 4096
 WINDOW = 1024
-
-
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    """A row by its number among those that are held, and the prompt that answers it, even if it is taken out now."""
-
-    number: int
-    name: str
-    tuned: Tuned
-    row: Row
-    example: Example
 
 
 class Bank:
@@ -114,7 +102,9 @@ class Bank:
         while held := list(islice(remaining, WINDOW)):
             said: dict[int, Any] = {}
             for batch in self._batches(self._encoded(held), tokens, writes=True):
-                said.update(self._answers(batch))
+                with self._ready(batch):
+                    writes = batch[0].tuned.reading.writing(self.backbone) is not None
+                    said.update((one.number, answer) for one, answer in (written if writes else read)(batch))
             yield from (said[number] for number in range(len(held)))
 
     def outputs(self, rows: Iterable[Row], *, by: str, tokens: int = TOKENS) -> Iterator[dict[str, Any]]:
@@ -152,8 +142,8 @@ class Bank:
         losses: dict[str, list[tuple[float, int]]] = {name: [] for name in given}
         for held in self._batches([one for own in asked.values() for one in own], tokens, writes=False):
             with self._ready(held):
-                groups, shares = self._shares(held)
-                for (own, batch), out in zip(groups, run(shares), strict=True):
+                groups = batched(alike(held))
+                for (own, batch), out in zip(groups, run(shares(groups)), strict=True):
                     name, readout = own[0].name, own[0].tuned.readout
                     losses[name].append((float(readout.loss(out, batch)), readout.count(batch)))
                     pairs[name].append((batch.to("cpu"), on_cpu(readout.predict(out, batch))))
@@ -164,7 +154,7 @@ class Bank:
             raise DataError(f"{row.place}: there is no prompt {name!r}. {nearest(name, self)}")
         return self[name]
 
-    def _encoded(self, held: Sequence[tuple[str, Row]]) -> list[_Asked]:
+    def _encoded(self, held: Sequence[tuple[str, Row]]) -> list[Asked]:
         """Rows as token ids; tokenizers are fast on many texts at once, so each prompt words all its rows together."""
         own: dict[str, list[int]] = {}
         for number, (name, row) in enumerate(held):
@@ -175,56 +165,21 @@ class Bank:
             tuned, rows = self[name], [held[number][1] for number in numbers]
             examples = tuned.wording.encode(rows, labelled=False)
             each = zip(numbers, rows, examples, strict=True)
-            asked += [_Asked(number, name, tuned, row, example) for number, row, example in each]
+            asked += [Asked(number, name, tuned, row, example) for number, row, example in each]
         return asked
 
-    def _taught(self, name: str, tuned: Tuned, rows: Sequence[Row]) -> list[_Asked]:
+    def _taught(self, name: str, tuned: Tuned, rows: Sequence[Row]) -> list[Asked]:
         """Labelled rows of one prompt, with all that its loss compares with."""
         examples = tuned.reading.taught(tuned.wording.encode(rows), tuned.wording)
-        return [_Asked(n, name, tuned, row, e) for n, (row, e) in enumerate(zip(rows, examples, strict=True))]
+        return [Asked(n, name, tuned, row, e) for n, (row, e) in enumerate(zip(rows, examples, strict=True))]
 
-    def _batches(self, asked: Iterable[_Asked], tokens: int, *, writes: bool) -> Iterator[list[_Asked]]:
-        """Rows that share a pass, those of one prompt beside one another.
+    def _batches(self, asked: Iterable[Asked], tokens: int, *, writes: bool) -> Iterator[list[Asked]]:
+        """Rows that share a pass; `writes` as in `together`."""
+        for own in together(asked, writes=writes):
+            for numbers in within([one.tokens for one in own], tokens):
+                yield [own[n] for n in numbers]
 
-        Arguments:
-            writes: whether answers that are written are asked for, and not the states before texts that are known.
-        """
-        together: dict[Any, list[_Asked]] = {}
-        for _, group in groupby(asked, key=lambda one: one.name):
-            own = list(group)
-            writing = own[0].tuned.reading.writing(self.backbone) if writes else None
-            together.setdefault((own[0].tuned.precision, writing and writing.how), []).extend(own)
-        for own in together.values():
-            lengths = [len(one.example.ids) + one.tuned.model.generator.length for one in own]
-            for numbers in within(lengths, tokens):
-                yield sorted((own[n] for n in numbers), key=lambda one: one.name)
-
-    def _shares(self, held: Sequence[_Asked]) -> tuple[list[tuple[list[_Asked], Batch]], list[Share]]:
-        """The rows of each prompt with their batch, and what is asked of the backbone."""
-        groups, shares = [], []
-        for _, group in groupby(held, key=lambda one: one.name):
-            own = list(group)
-            tuned, examples = own[0].tuned, [one.example for one in own]
-            batch = collate(examples, [one.number for one in own], tuned.pad).to(self.backbone.device)
-            groups.append((own, batch))
-            shares.append(Share(tuned.model, tuned.model.instance_of(batch), tuned.readout.targets(batch)))
-        return groups, shares
-
-    def _answers(self, held: Sequence[_Asked]) -> Iterator[tuple[int, Any]]:
-        writing = held[0].tuned.reading.writing(self.backbone)
-        with self._ready(held):
-            groups, shares = self._shares(held)
-            if writing is None:
-                outs = zip(groups, run(shares), strict=True)
-                said = [own[0].tuned.readout.predict(out, batch) for (own, batch), out in outs]
-            else:
-                said = [writing.said(ids) for ids in generate(shares, writing.how)]
-        for (own, _), found in zip(groups, said, strict=True):
-            tuned, rows, examples = own[0].tuned, [one.row for one in own], [one.example for one in own]
-            answers = tuned.reading.answers(found, tuned.wording, rows, examples)
-            yield from zip((one.number for one in own), answers, strict=True)
-
-    def _scores(self, asked: Sequence[_Asked], pairs: Pairs, losses: Sequence[tuple[float, int]]) -> dict[str, Any]:
+    def _scores(self, asked: Sequence[Asked], pairs: Pairs, losses: Sequence[tuple[float, int]]) -> dict[str, Any]:
         tuned, examples = asked[0].tuned, [one.example for one in asked]
         rows = [one.row for one in asked]
         measure = tuned.reading.measure(tuned.model, tuned.readout, tuned.wording, rows, examples)
@@ -234,7 +189,7 @@ class Bank:
         loss = sum(loss * count for loss, count in losses) / max(1, answered)
         return {**scores, "loss": loss, **tuned.reading.beside(tuned.task, examples), "n": len(examples)}
 
-    def _ready(self, held: Sequence[_Asked]) -> AbstractContextManager[None]:
+    def _ready(self, held: Sequence[Asked]) -> AbstractContextManager[None]:
         """Evaluation mode of all prompts that are asked, in their precision, without gradients."""
         for one in held:
             one.tuned.model.eval()

@@ -2,6 +2,8 @@
 
 PromptuaryError             the user can mend it; the command line prints the sentence and exits with 2
 |-- SettingError            a setting that cannot work: unknown name, value out of range, parts that do not fit
+|   `-- MissingError        a name that stands for no prompt of a store
+|-- BusyError               more was asked at once than there is room for: the same will work later
 |-- DataError               a row, a column or a file of data
 |-- BackboneError           a model that is missing, or that cannot do what a method asks of it
 |-- CheckpointError         a saved prompt that is broken, or that belongs to another backbone
@@ -12,6 +14,8 @@ PromptuaryError             the user can mend it; the command line prints the se
 import difflib
 from collections.abc import Iterable
 
+SHOWN = 50  # names that a message lists
+
 
 class PromptuaryError(Exception):
     """Any error of this library that its user can mend."""
@@ -19,6 +23,18 @@ class PromptuaryError(Exception):
 
 class SettingError(PromptuaryError):
     """A setting that cannot work: an unknown name, a value out of range, parts that do not fit together."""
+
+
+class MissingError(SettingError):
+    """A name that stands for no prompt of a store."""
+
+
+class BusyError(PromptuaryError):
+    """More was asked at once than there is room for; `retry_after_s` is when to ask again, in seconds."""
+
+    def __init__(self, said: str, retry_after_s: float) -> None:
+        super().__init__(said)
+        self.retry_after_s = retry_after_s
 
 
 class DataError(PromptuaryError):
@@ -45,4 +61,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the known name nearest to `name`, or the list of known names."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"Did you mean {close[0]!r}?" if close else f"Known are: {', '.join(names)}."
+    if close:
+        return f"Did you mean {close[0]!r}?"
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"Known are: {', '.join(names[:SHOWN])}{more}."

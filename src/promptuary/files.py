@@ -49,6 +49,15 @@ def write(path: Path, data: bytes) -> None:
         ) from error
 
 
+def flushed(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk; what they name must be flushed by itself."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def _mask() -> int:
     """The user's umask: temporary files are made private, files that stay are made as any other file is."""
     mask = os.umask(0)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptuary.backbones.backbone import Backbone
+from promptuary.backbones.draft import Draft, Layer, Source, aligned
 from promptuary.backbones.generation import Generation
 from promptuary.errors import SettingError
 from promptuary.model import SoftPrompted
@@ -81,6 +82,35 @@ def generate(shares: Sequence[Share], how: Generation, **options: Any) -> list[I
     return [said[n] for n in range(len(shares))]
 
 
+def begin(shares: Sequence[Share]) -> list[tuple[list[int], Draft]]:
+    """The shares' rows, read and ready to be written: by number those that were read in one pass, and their draft.
+
+    Raises:
+        SettingError: for shares of different backbones.
+        BackboneError: as `Backbone.begin`.
+    """
+    return [(numbers, backbone.begin(call)) for numbers, call, backbone in _passes(shares)]
+
+
+def beside(drafts: Sequence[Draft]) -> Draft:
+    """One draft of the rows of several, in their order; a row goes on in it as it would by itself.
+
+    They are of one backbone, and have written as many tokens as one another where it does not even them (`evens`).
+    """
+    if len(drafts) == 1:
+        return drafts[0]
+    both = aligned(drafts)
+    sources = [draft.source for draft in drafts if draft.source is not None]
+    return Draft(
+        torch.cat([draft.scores for draft in drafts]),
+        _layers([layers for layers, _ in both]),
+        torch.cat([mask for _, mask in both]),
+        torch.cat([draft.next for draft in drafts]),
+        stacked([draft.call for draft in drafts]),
+        Source(_layers([s.layers for s in sources]), _stack([s.mask for s in sources])) if sources else None,
+    )
+
+
 def stacked(calls: Sequence[Call]) -> Call:
     """One call of the rows of several, in their order. They must agree on `start`, on `until` and the layer of `entry`.
 
@@ -133,6 +163,12 @@ def _targets(shares: Sequence[Share]) -> Targets | None:
     mask = [e.bool() if s.targets is None else s.targets.mask for s, e in zip(shares, empty, strict=True)]
     # Many short texts in one share and a long one in another: no row has as many tokens as the padding has room for.
     return Targets(_stack(ids), _stack(mask), fed=max(t.ids.shape[1] * (t.ids.shape[2] - 1) for t in given))
+
+
+def _layers(several: Sequence[Sequence[Layer]]) -> tuple[Layer, ...]:
+    """Keys and values of each layer, rows below one another."""
+    pairs = (tuple(zip(*own, strict=True)) for own in zip(*several, strict=True))
+    return tuple((_stack(keys), _stack(values)) for keys, values in pairs)
 
 
 def _layout(layouts: Sequence[Layout]) -> Layout:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from promptuary import bank as banks
-from promptuary import open_bank, open_prompt
+from promptuary import open_bank, open_prompt, sharing
 from promptuary.backbones.backbone import Backbone
 from promptuary.bank import Bank, prompts_in
 from promptuary.data.source import Row
@@ -90,7 +90,7 @@ def test_rows_of_all_prompts_are_scored_as_by_each(shelf: Shelf, family: str) ->
 def test_one_model_serves_all_and_one_pass_serves_many(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     bank = open_bank(prompts(shelf, "bert"))
     assert all(bank[name].backbone is bank.backbone for name in bank)
-    plain, passes, sizes = banks.run, [], []
+    plain, passes, sizes = sharing.run, [], []
 
     def run(shares: list[Share]) -> list[Output]:
         passes.append(len(shares))
@@ -98,7 +98,7 @@ def test_one_model_serves_all_and_one_pass_serves_many(shelf: Shelf, monkeypatch
         sizes.append(longest * sum(s.rows for s in shares))
         return plain(shares)
 
-    monkeypatch.setattr(banks, "run", run)
+    monkeypatch.setattr(sharing, "run", run)
     asked = [one for one in questions(bank) if one[0] != "frozen"]
     list(bank.predict(asked, tokens=2000))
     assert passes == [len(bank) - 1]
@@ -113,13 +113,13 @@ def test_each_prompt_has_its_own_precision(shelf: Shelf, tmp_path: Path, monkeyp
     bank = open_bank(
         {"whole": shelf.prompt("bert", "p-tuning-v2"), "half": half, "frozen": shelf.prompt("bert", "frozen")}
     )
-    plain, passes = banks.run, []
+    plain, passes = sharing.run, []
 
     def run(shares: list[Share]) -> list[Output]:
         passes.append((torch.is_autocast_enabled("cpu"), {s.model for s in shares}))
         return plain(shares)
 
-    monkeypatch.setattr(banks, "run", run)
+    monkeypatch.setattr(sharing, "run", run)
     list(bank.predict(questions(bank)))
     assert passes == [(False, {bank["whole"].model, bank["frozen"].model}), (True, {bank["half"].model})]
 

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from promptuary.backbones import cpu_linear
 from promptuary.backbones.attachment import Attachment, Reached
+from promptuary.backbones.draft import Draft
 from promptuary.backbones.generation import Generation
 from promptuary.backbones.head import head_of
 from promptuary.errors import BackboneError
@@ -93,6 +94,23 @@ class Backbone(ABC):
             SettingError: when the text could run past the model's last position.
             BackboneError: where the model does not generate, or not in this way.
         """
+
+    @abstractmethod
+    def begin(self, call: Call) -> Draft:
+        """Read the rows of `call` and begin to write; `advance` goes on. Rows may come and go between.
+
+        Raises:
+            BackboneError: where the model does not generate.
+        """
+
+    @abstractmethod
+    def advance(self, draft: Draft, ids: Sequence[int]) -> Draft:
+        """The draft after each row's next token."""
+
+    @property
+    def evens(self) -> bool:
+        """Whether rows that wrote different numbers of tokens can stand in one draft."""
+        return True
 
     def _table(self) -> nn.Module:
         """The embedding of the tower that reads the input (a BART may have another one for its decoder)."""

@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from promptuary.backbones.backbone import Backbone, call_with, run_stack
+from promptuary.backbones.draft import Draft, Layer, cache_of, layers_of, riding
 from promptuary.backbones.generation import Generation, fits, generate
 from promptuary.backbones.packing import Packed, Packing, continued
 from promptuary.backbones.padding import at, fitting, flush_right
@@ -53,6 +55,40 @@ class Decoder(Backbone):
         embeds, mask = layout.embeds.to(self.dtype), layout.mask.long()
         with self.attachment.carrying(replace(call, layout=layout)):
             return generate(self.model, how, start=0, inputs_embeds=embeds, attention_mask=mask, **options)
+
+    def begin(self, call: Call) -> Draft:
+        layout = flush_right(call.layout)
+        columns = (layout.mask.cumsum(1) - 1).clamp(min=0)
+        with self.attachment.carrying(replace(call, layout=layout)):
+            return self._written(riding(call), layout.embeds, layout.mask, columns + call.start, ())
+
+    def advance(self, draft: Draft, ids: Sequence[int]) -> Draft:
+        embeds = self.embed(torch.tensor(ids, device=self.device)[:, None])
+        mask = F.pad(draft.mask, (0, 1), value=True)
+        with self.attachment.carrying(draft.call):
+            return self._written(draft.call, embeds, mask, rearrange(draft.next, "b -> b 1"), draft.layers)
+
+    def _written(
+        self,
+        riding: Call,
+        embeds: Float[Tensor, "rows new dim"],
+        mask: Bool[Tensor, "rows columns"],
+        positions: Int[Tensor, "rows new"],
+        layers: Sequence[Layer],
+    ) -> Draft:
+        """The draft of rows whose columns are in `layers`, and behind them new ones."""
+        cache = cache_of(layers)
+        out = call_with(
+            self.towers(self.model)[0][0],
+            inputs_embeds=embeds.to(self.dtype),
+            attention_mask=mask.long(),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            return_dict=True,
+        )
+        scores = self.logits(out.last_hidden_state[:, -1])
+        return Draft(scores, layers_of(cache), mask, positions[:, -1] + 1, riding)
 
     def _limit(self, call: Call) -> int | None:
         return None if self.shape.positions is None else self.shape.positions - call.start

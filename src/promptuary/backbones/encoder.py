@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from promptuary.backbones.backbone import Backbone, call_with, first_position, run_stack
+from promptuary.backbones.draft import Draft
 from promptuary.backbones.generation import Generation
 from promptuary.backbones.padding import at, fitting
 from promptuary.errors import BackboneError
@@ -46,7 +47,16 @@ class Encoder(Backbone):
         return rearrange(columns + call.start + first_position(self.model), "l -> 1 l")
 
     def generate(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:
-        raise BackboneError(
+        raise self._silent()
+
+    def begin(self, call: Call) -> Draft:
+        raise self._silent()
+
+    def advance(self, draft: Draft, ids: Sequence[int]) -> Draft:
+        raise self._silent()
+
+    def _silent(self) -> BackboneError:
+        return BackboneError(
             f"{self.name!r} is an encoder and does not generate text; use a causal or text-to-text model."
         )
 

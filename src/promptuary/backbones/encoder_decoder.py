@@ -1,18 +1,22 @@
 """Text-to-text backbones: T5 (1.0, 1.1), mT5, BART."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch.nn import functional as F
+from transformers import EncoderDecoderCache, PreTrainedModel
 
 from promptuary.backbones.backbone import Backbone, call_with, run_stack
+from promptuary.backbones.draft import Draft, Source, cache_of, layers_of, padded, riding
 from promptuary.backbones.generation import Generation, fits, generate
 from promptuary.backbones.padding import at, fitting
-from promptuary.values import Call, KeyValue, Output, Part, Targets
+from promptuary.values import Call, KeyValue, Layout, Output, Part, Targets
 
 
 class EncoderDecoder(Backbone):
@@ -52,6 +56,57 @@ class EncoderDecoder(Backbone):
         embeds, mask = call.layout.embeds.to(self.dtype), call.layout.mask.long()
         with self.attachment.carrying(call):
             return generate(self.model, how, start=1, inputs_embeds=embeds, attention_mask=mask, **options)
+
+    def begin(self, call: Call) -> Draft:
+        encoder, rows = self.towers(self.model)[0][0], call.layout.mask.shape[0]
+        call = fitting(call, self.shape.positions)
+        with self.attachment.carrying(call):
+            states = run_stack(encoder, call.layout, dtype=self.dtype)
+        mask = torch.ones(rows, 1, dtype=torch.bool, device=self.device)
+        first = Draft(states[:, 0], (), mask[:, :0], mask.sum(1) - 1, self._heard(call), Source((), call.layout.mask))
+        return self._written(first, [self._start()] * rows, states)
+
+    def advance(self, draft: Draft, ids: Sequence[int]) -> Draft:
+        assert draft.source is not None
+        rows, length = draft.source.mask.shape  # the states are in the cache: only their shape is asked for
+        return self._written(draft, ids, torch.zeros((), device=self.device).expand(rows, length, self.shape.hidden))
+
+    @cached_property
+    def evens(self) -> bool:
+        """Not where the decoder numbers its tokens by columns (BART): there padding takes up positions."""
+        ids = torch.arange(3, 8, device=self.device)[None]
+        there, columns = torch.ones_like(ids, dtype=torch.bool), torch.arange(5, device=self.device)[None]
+        with torch.no_grad():
+            begun = self.begin(Call(Layout(self.embed(ids), there, columns * 0, columns, columns[:, :0])))
+            layers, mask = padded(begun, 2)
+            plain, moved = (self.advance(d, [5]).scores for d in (begun, replace(begun, layers=layers, mask=mask)))
+        return bool((plain - moved).abs().max() / plain.abs().max() < torch.finfo(self.dtype).eps ** 0.5)
+
+    def _written(self, draft: Draft, ids: Sequence[int], states: Float[Tensor, "rows length hidden"]) -> Draft:
+        """The draft after each row's next token."""
+        assert draft.source is not None
+        own, crossed = cache_of(draft.layers), cache_of(draft.source.layers)
+        mask = F.pad(draft.mask, (0, 1), value=True)
+        with self.attachment.carrying(draft.call):
+            out = call_with(
+                self.towers(self.model)[1][0],
+                input_ids=torch.tensor(ids, device=self.device)[:, None],
+                attention_mask=mask.long(),
+                encoder_hidden_states=states,
+                encoder_attention_mask=draft.source.mask.long(),
+                past_key_values=EncoderDecoderCache(own, crossed),
+                use_cache=True,
+                return_dict=True,
+            )
+        scores = self.logits(out.last_hidden_state[:, -1])
+        source = Source(layers_of(crossed), draft.source.mask)
+        return Draft(scores, layers_of(own), mask, draft.next + 1, draft.call, source)
+
+    def _heard(self, call: Call) -> Call:
+        """The soft keys and values that the decoder hears."""
+        attention = self.shape.attention
+        own = {i: kv for i, kv in call.keys_values.items() if attention[i].part != "encoder"}
+        return riding(replace(call, keys_values=own))
 
     def _start(self) -> int:
         return int(self.model.config.decoder_start_token_id)

@@ -1,7 +1,8 @@
 """How text is generated, as one value, and the one call of transformers' `generate` that obeys it alone."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,12 +18,13 @@ _settings: Callable[..., GenerationConfig] = GenerationConfig
 
 @dataclass(frozen=True)
 class Sampling:
-    """Draw each token at random (from torch's global generator), instead of taking the most probable one.
+    """Draw each token at random, instead of taking the most probable one.
 
     Arguments:
         temperature: divides the scores.
         top_k: only the k most probable tokens; 0 is no limit.
         top_p: only the most probable tokens that together reach this probability.
+        seed: of the draws; `None` draws from torch's global generator.
 
     Raises:
         SettingError: for numbers out of range.
@@ -31,6 +33,7 @@ class Sampling:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -42,6 +45,8 @@ class Sampling:
             raise SettingError(f"Sampling(top_k={self.top_k}): expected 0 (no limit) or more.")
         if not 0 < self.top_p <= 1:
             raise SettingError(f"Sampling(top_p={self.top_p}): expected a share above 0, up to 1.")
+        if self.seed is not None and not -(2**63) <= self.seed < 2**63:
+            raise SettingError(f"Sampling(seed={self.seed}): expected a whole number of 64 bits.")
 
 
 @dataclass(frozen=True)
@@ -93,9 +98,26 @@ def generate(model: PreTrainedModel, how: Generation, *, start: int, **arguments
     allowed = how.allowed
     if allowed is not None:
         arguments["prefix_allowed_tokens_fn"] = lambda _, ids: allowed(ids[start:].tolist())
-    with torch.no_grad():
+    with torch.no_grad(), _seeded(how.sampling, model.device):
         ids: Tensor = view.generate(generation_config=_config(model, how), **arguments)
     return ids[:, start:]
+
+
+def ends(how: Generation, model: PreTrainedModel) -> tuple[int, ...]:
+    """The tokens that end a text."""
+    end = how.end if how.end is not None else model.generation_config.eos_token_id
+    return (end,) if isinstance(end, int) else tuple(end or ())
+
+
+@contextmanager
+def _seeded(drawn: Sampling | None, device: torch.device) -> Iterator[None]:
+    """Draws by the seed, if there is one, and torch's generators afterwards as they were."""
+    if drawn is None or drawn.seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(drawn.seed)
+        yield
 
 
 def fits(needed: int, positions: int | None, name: str) -> None:
@@ -109,15 +131,14 @@ def fits(needed: int, positions: int | None, name: str) -> None:
 
 def _config(model: PreTrainedModel, how: Generation) -> GenerationConfig:
     own, known = model.generation_config, model.config
-    end = how.end if how.end is not None else own.eos_token_id
-    ends = [end] if isinstance(end, int) else list(end or ())
-    pads = [how.pad, own.pad_token_id, getattr(known, "pad_token_id", None), *ends, 0]
+    end = ends(how, model)
+    pads = [how.pad, own.pad_token_id, getattr(known, "pad_token_id", None), *end, 0]
     drawn = how.sampling
     return _settings(
         max_new_tokens=how.max_new_tokens,
         num_beams=how.beams,
         num_return_sequences=how.sequences,
-        eos_token_id=ends or None,
+        eos_token_id=list(end) or None,
         pad_token_id=next(pad for pad in pads if pad is not None),
         decoder_start_token_id=getattr(known, "decoder_start_token_id", None),
         use_cache=how.cache != "none",

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from promptuary.backbones.backbone import Backbone
+from promptuary.backbones.draft import Draft
 from promptuary.backbones.generation import Generation
 from promptuary.errors import BackboneError
 from promptuary.values import Call, Output, Part, Shape, Targets
@@ -64,7 +65,16 @@ class Idle(Backbone):
         return Output(rearrange(mean, "b w -> b 1 w").expand(-1, tokens, -1), None, self.logits)
 
     def generate(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:
-        raise BackboneError("The idle backbone generates nothing.")
+        raise self._silent()
+
+    def begin(self, call: Call) -> Draft:
+        raise self._silent()
+
+    def advance(self, draft: Draft, ids: Sequence[int]) -> Draft:
+        raise self._silent()
+
+    def _silent(self) -> BackboneError:
+        return BackboneError("The idle backbone generates nothing.")
 
     def _read(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens output"]:
         return torch.zeros(*ids.shape, self.shape.output, device=ids.device)

@@ -136,7 +136,7 @@ class PrefixConnector(KVConnectorBase_V1):  # type: ignore[misc]
                 raise ValueError(f"it has {len(key)} tokens, the request says {load.length}")
             cache = layer.kv_cache
             rows = [
-                t[load.first :].to(cache.device, layer.kv_cache_torch_dtype).unflatten(1, (layer.num_kv_heads, -1))
+                t[load.first :].to(cache.device, layer.kv_cache_torch_dtype).view(len(slots), layer.num_kv_heads, -1)
                 for t in (key, value)
             ]
             layer.impl.do_kv_cache_update(layer, *rows, cache, slots.to(cache.device))

@@ -18,7 +18,7 @@ from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example
 from promptuary.data.source import Row
 from promptuary.data.task import Task
-from promptuary.errors import BackboneError, CheckpointError, SettingError
+from promptuary.errors import BackboneError, CheckpointError, DataError, SettingError
 from promptuary.tasks import NamedTask, Wording, chosen
 
 if TYPE_CHECKING:
@@ -110,6 +110,18 @@ class Kind(BaseModel, ABC):
     def wording(self, backbone: "Backbone", task: Task, room: int | None) -> Encoder:
         """How rows are written for the backbone, in the room that the prompt leaves."""
         return self.encoder(backbone.tokenizer, task, max_length=self.max_length, room=room, causal=causal(backbone))
+
+    def row(self, task: Task, texts: Sequence[str], place: str) -> Row:
+        """The row that these texts are, for whoever has texts and knows no columns.
+
+        Raises:
+            DataError: for one text where the task has two, or two where it has one.
+        """
+        columns = [c for c in (task.text, task.text_pair) if c is not None]
+        if len(columns) != len(texts):
+            own = f"{len(columns)} ({', '.join(columns)})"
+            raise DataError(f"{place}: the number of texts is {len(texts)}, and this task reads {own}.")
+        return Row(dict(zip(columns, texts, strict=True)), place)
 
     @abstractmethod
     def reader(self, backbone: "Backbone", wording: Encoder, *, seed: int = 0) -> "Readout":

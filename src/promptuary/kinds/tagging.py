@@ -42,6 +42,11 @@ class Tagging(Kind):
     def task(cls, rows: Iterable[Row], name: str, run: "Run") -> Task:
         return tagging(rows, name=name, text=run.text, label=run.label)
 
+    def row(self, task: Task, texts: Sequence[str], place: str) -> Row:
+        """A text is split into words at its spaces."""
+        made = super().row(task, texts, place)
+        return Row({task.text: made.fields[task.text].split()}, place)
+
     def reader(self, backbone: "Backbone", wording: Encoder, *, seed: int = 0) -> "readouts.Tagger":
         from promptuary.readouts import Tagger
 

@@ -1,0 +1,133 @@
+"""The thread that runs the model: in turns a batch of rows that are read, and the next token of all texts."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from promptuary.backbones.backbone import Backbone
+from promptuary.backbones.generation import ends
+from promptuary.mixing import generate
+from promptuary.serve.desk import Desk
+from promptuary.serve.jobs import Job, Piece, Post, Writing
+from promptuary.serve.limits import Limits, Load
+from promptuary.serve.queues import Queues, Room, Round
+from promptuary.serve.spelling import spelled
+from promptuary.sharing import alike, batched, read, shares
+from promptuary.train.evaluation import arithmetic
+
+
+class Worker:
+    """Answers what is in its queues.
+
+    Arguments:
+        post: where answers go.
+    """
+
+    def __init__(self, backbone: Backbone, limits: Limits, post: Post) -> None:
+        self._backbone, self._post = backbone, post
+        self._desk = Desk(backbone, post)
+        self._done, self._running = Load(), 0
+        self.queues = Queues(limits, lambda: self._done)
+        self._thread = threading.Thread(target=self._work, name="promptuary-worker", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Wait until everything is answered; the queues must be closed, or be so meanwhile."""
+        self._thread.join()
+
+    @property
+    def load(self) -> Load:
+        """What there is to do, and what was done."""
+        return replace(self._done, waiting=len(self.queues), running=self._running)
+
+    @torch.no_grad()
+    def _work(self) -> None:
+        while (todo := self.queues.next(Room(len(self._desk), self._desk.longest))) is not None:
+            self._running = len(self._desk) + len(todo.rows) + len(todo.beams) + len(todo.texts)
+            try:
+                self._do(todo)
+            except Exception as error:  # no memory, or a mistake of ours: all who may be concerned are told
+                for job in (*todo.rows, *todo.beams, *todo.texts):
+                    self._post.tell(job, error)
+                self._desk.clear(error)
+            self._running = len(self._desk)
+            self._post.send()
+
+    def _do(self, todo: Round) -> None:
+        if todo.rows:
+            tokens = [job.asked.tokens for job in todo.rows]
+            with self._counted(len(tokens), sum(tokens), padding=len(tokens) * max(tokens) - sum(tokens)):
+                self._each(todo.rows, self._read)
+        if todo.beams:
+            with self._counted(len(todo.beams), sum(job.tokens for job in todo.beams)):
+                self._each(todo.beams, self._search)
+        self._desk.leave()
+        if todo.texts:
+            with self._counted(len(todo.texts), sum(job.asked.tokens for job in todo.texts)):
+                self._desk.join(todo.texts)
+        if len(self._desk):
+            with self._counted(len(self._desk), len(self._desk)):
+                self._desk.step()
+
+    def _each(self, jobs: Sequence[Any], work: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
+        """Tell each request what the work on all says to it; where that fails, only the one that is to blame fails."""
+        try:
+            said = work(jobs)
+        except Exception as error:
+            if len(jobs) == 1:
+                self._post.tell(jobs[0], error)
+                return
+            for job in jobs:
+                self._each([job], work)
+        else:
+            for job, what in zip(jobs, said, strict=True):
+                self._post.tell(job, what)
+
+    def _read(self, jobs: Sequence[Job]) -> list[Any]:
+        """The answers of rows that share a pass."""
+        with arithmetic(self._backbone.device, jobs[0].asked.tuned.precision):
+            said = {id(asked): answer for asked, answer in read([job.asked for job in jobs])}
+        return [said[id(job.asked)] for job in jobs]
+
+    def _search(self, jobs: Sequence[Writing]) -> list[Piece]:
+        """Texts that are written with beams, each as one piece."""
+        groups, how = batched(alike([job.asked for job in jobs])), jobs[0].how
+        with arithmetic(self._backbone.device, jobs[0].asked.tuned.precision):
+            found = generate(shares(groups), how)
+        end = ends(how, self._backbone.model)
+        ids = {
+            id(one): row
+            for (own, _), rows in zip(groups, found, strict=True)
+            for one, row in zip(own, rows.tolist(), strict=True)
+        }
+        return [_whole(self._backbone.tokenizer, ids[id(job.asked)], end, job.stop) for job in jobs]
+
+    @contextmanager
+    def _counted(self, rows: int, tokens: int, *, padding: int = 0) -> Iterator[None]:
+        began, done = time.perf_counter(), self._done
+        yield
+        self._done = replace(
+            done,
+            batches=done.batches + 1,
+            rows=done.rows + rows,
+            tokens=done.tokens + tokens,
+            padding=done.padding + padding,
+            seconds=done.seconds + time.perf_counter() - began,
+        )
+        self._running = len(self._desk)
+        self._post.send()
+
+
+def _whole(tokenizer: Any, ids: Sequence[int], end: Sequence[int], stop: Sequence[str]) -> Piece:
+    """A text that was written at once, as its only piece."""
+    own = tuple(ids[: next((n for n, token in enumerate(ids) if token in end), len(ids))])
+    text, stopped = spelled(tokenizer, own, stop)
+    return Piece(text, own, "stop" if stopped or len(own) < len(ids) else "length")

@@ -1,0 +1,327 @@
+"""A folder of tuned prompts for one loaded frozen model: `STORE/NAME/manifest.json`, as `tune --out` writes it.
+
+Names are what the folder holds at the moment; a prompt is read when it is first asked for, and again when its files
+are others than they were (hot reload). Whoever asks gets one whole version and keeps it while it is in use: files that
+do not fit together are refused by their hashes, and the version that was read before stays in service.
+
+Changes are safe against crashes. A prompt that is added is written beside the others under a hidden name, checked as if
+it were to be used, flushed to the disk and renamed into its place; `NAME~new`, `NAME~old` and `NAME~gone` are what a
+crash may leave, and the next start sets them right. Processes that share a folder wait for one another by a lock on it.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from promptuary.backbones.backbone import Backbone
+from promptuary.checkpoint import MANIFEST, PROMPT, TRAINING, Manifest, read_manifest, read_tensors
+from promptuary.errors import CheckpointError, MissingError, PromptuaryError, SettingError, TrainingError, nearest
+from promptuary.files import flushed
+from promptuary.tuned import Tuned, open_prompt
+
+BASE = "base"  # how whoever serves a store calls the model without a prompt
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
+FILES = (MANIFEST, PROMPT, TRAINING)
+NEW, OLD, GONE = "~new", "~old", "~gone"
+
+Stamp = tuple[tuple[int, int, int], ...]  # of each file: when it was written, its size, its number on the disk
+
+
+@dataclass(frozen=True, eq=False)
+class _Version:
+    """What was read of a folder: a prompt, or what is wrong with its files and the prompt that was there before."""
+
+    stamp: Stamp | None
+    tuned: Tuned | None
+    error: str | None = None
+
+
+class Store:
+    """The tuned prompts in a folder, by name, on one loaded model. Any thread may ask and change it.
+
+    Arguments:
+        folder: it is made where it is missing.
+        backbone: the model they were tuned on.
+        held: how many prompts are kept in memory; those that were asked for longest ago go first.
+
+    Raises:
+        SettingError: where the folder cannot be one.
+    """
+
+    def __init__(self, folder: Path | str, backbone: Backbone, *, held: int = 1024) -> None:
+        if held < 1:
+            raise SettingError(f"Store(held={held}): expected the number of prompts kept in memory, 1 or more.")
+        self.folder, self.backbone, self.held = Path(folder), backbone, held
+        self._versions: OrderedDict[str, _Version] = OrderedDict()
+        self._lock = threading.RLock()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingError(f"{self.folder} cannot be a folder of prompts ({error.strerror}).") from error
+        if self._left():
+            with self._alone():
+                pass
+
+    def __contains__(self, name: str) -> bool:
+        return _allowed(name) and (self.folder / name / MANIFEST).is_file()
+
+    def names(self) -> list[str]:
+        """The names of all prompts in the folder; none of them is read."""
+        with os.scandir(self.folder) as entries:
+            return sorted(entry.name for entry in entries if entry.name in self)
+
+    def errors(self) -> dict[str, str]:
+        """What is wrong with a prompt, by name, where something is known to be."""
+        with self._lock:
+            found = {name: version.error for name, version in self._versions.items() if version.error is not None}
+        with os.scandir(self.folder) as entries:
+            strange = [e.name for e in entries if not _ours(e.name) and (self.folder / e.name / MANIFEST).is_file()]
+        return found | {name: _refused(name) for name in strange}
+
+    def manifest(self, name: str) -> Manifest:
+        """What a prompt says of itself; its numbers are not read.
+
+        Raises:
+            MissingError: for a name that is not in the folder.
+            CheckpointError: where it is damaged.
+        """
+        self._stamp(name)
+        return read_manifest(self.folder / name)
+
+    def get(self, name: str) -> Tuned:
+        """The prompt of that name as its files are now; it may take some milliseconds.
+
+        Raises:
+            MissingError: for a name that is not in the folder, with the nearest one that is.
+            CheckpointError: where it is damaged, or belongs to another backbone.
+        """
+        with self._lock:
+            try:
+                version = self._current(name)
+            except MissingError:
+                self._versions.pop(name, None)
+                raise
+            self._versions[name] = version
+            self._versions.move_to_end(name)
+            while len(self._versions) > self.held:
+                self._versions.popitem(last=False)
+        if version.tuned is None:
+            raise CheckpointError(str(version.error))
+        return version.tuned
+
+    def add(self, name: str, source: Path | Mapping[str, bytes]) -> None:
+        """Put a prompt in, in the place of one of this name, after it was opened as if it were to be used.
+
+        Arguments:
+            source: the folder that `tune` wrote, or its files by name.
+
+        Raises:
+            SettingError: for a name that may not be used.
+            CheckpointError: for files that are no prompt of this backbone; nothing is changed then.
+            TrainingError: where the disk is full or not writable; nothing is changed then.
+        """
+        if not _allowed(name):
+            raise SettingError(_refused(name))
+        files = _files(name, source)
+        with self._lock, self._alone(), _disk(name):
+            made = self._laid(name + NEW, files)
+            try:
+                self._checked(name, made)
+                self._placed(made, self.folder / name, self._hidden(name + OLD))
+            finally:
+                _cleared(made)
+
+    def remove(self, name: str) -> None:
+        """Take a prompt out of the folder. Who has it in use keeps it.
+
+        Raises:
+            MissingError: for a name that is not in the folder.
+        """
+        with self._lock, self._alone(), _disk(name):
+            self._stamp(name)
+            gone = self._hidden(name + GONE)
+            (self.folder / name).rename(gone)
+            flushed(self.folder)
+            self._versions.pop(name, None)
+            _cleared(gone)
+
+    def reload(self, name: str | None = None) -> None:
+        """Read a prompt again whether its files changed or not; `None`: every one, when it is next asked for.
+
+        Raises:
+            MissingError, CheckpointError: as `get`. A version that was read before stays in service.
+        """
+        with self._lock:
+            for known in [name] if name is not None else list(self._versions):
+                if known in self._versions:
+                    self._versions[known] = _Version(None, self._versions[known].tuned)
+            if name is not None:
+                self.get(name)
+                if self._versions[name].error is not None:
+                    raise CheckpointError(str(self._versions[name].error))
+
+    def _current(self, name: str) -> _Version:
+        """What was read of the folder, if its files are still the same, or else what is read now."""
+        known = self._versions.get(name)
+        if known is not None and known.stamp is not None and known.stamp == self._found(name):
+            return known
+        with self._alone(changes=False):  # a name that is being replaced is missing for a moment
+            stamp = self._stamp(name)
+            try:
+                return _Version(stamp, self._opened(name, self.folder / name))
+            except CheckpointError as error:
+                return _Version(stamp, None if known is None else known.tuned, str(error))
+
+    def _stamp(self, name: str) -> Stamp:
+        found = self._found(name) if _allowed(name) else None
+        if found is None:
+            names = self.names()
+            raise MissingError(
+                f"There is no prompt {name!r} here. {nearest(name, names) if names else 'The store is empty.'}"
+            )
+        return found
+
+    def _found(self, name: str) -> Stamp | None:
+        """What tells the files of a folder from others, or `None` where there are none."""
+        try:
+            states = [(self.folder / name / file).stat() for file in (MANIFEST, PROMPT)]
+        except OSError:
+            return () if (self.folder / name / MANIFEST).is_file() else None
+        return tuple((s.st_mtime_ns, s.st_size, s.st_ino) for s in states)
+
+    def _laid(self, name: str, files: Mapping[str, bytes]) -> Path:
+        """A hidden folder with these files, flushed to the disk."""
+        made = self._hidden(name)
+        made.mkdir()
+        for file, data in files.items():
+            with (made / file).open("xb") as open_file:
+                open_file.write(data)
+                open_file.flush()
+                os.fsync(open_file.fileno())
+        flushed(made)
+        return made
+
+    def _checked(self, name: str, made: Path) -> None:
+        """Open it as `get` will, and read the files that `get` will not."""
+        tuned = self._opened(name, made)
+        if (made / TRAINING).exists():
+            read_tensors(made, tuned.manifest, TRAINING)
+
+    def _opened(self, name: str, folder: Path) -> Tuned:
+        try:
+            return open_prompt(folder, backbone=self.backbone)
+        except PromptuaryError as error:
+            raise CheckpointError(str(error).replace(str(folder), name)) from error
+        except Exception as error:  # whatever a manifest that somebody made up may break
+            raise CheckpointError(
+                f"{name} cannot be opened ({type(error).__name__}: {error}). Tune the prompt again, or copy it again."
+            ) from error
+
+    def _placed(self, made: Path, place: Path, old: Path) -> None:
+        """Rename a folder into its place; what stood there goes when the new one is on the disk."""
+        replaces = os.path.lexists(place)
+        if replaces:
+            place.rename(old)
+        try:
+            made.rename(place)
+        except OSError:
+            if replaces:
+                old.rename(place)
+            raise
+        flushed(self.folder)
+        _cleared(old)
+
+    def _hidden(self, name: str) -> Path:
+        return self.folder / f".{name}"
+
+    def _mended(self) -> None:
+        """Set right what a crash left: what was being replaced comes back, what was half done goes."""
+        for hidden in (self.folder / name for name in self._left()):
+            place = self.folder / hidden.name.removeprefix(".").removesuffix(OLD)
+            if hidden.name.endswith(OLD) and not os.path.lexists(place):
+                hidden.rename(place)
+            _cleared(hidden)
+
+    def _left(self) -> list[str]:
+        with os.scandir(self.folder) as entries:
+            return sorted(entry.name for entry in entries if entry.name.endswith((NEW, OLD, GONE)))
+
+    @contextmanager
+    def _alone(self, *, changes: bool = True) -> Iterator[None]:
+        """While no other process changes the folder; with `changes`, while none reads it either."""
+        handle = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if changes else fcntl.LOCK_SH)
+            if changes:
+                self._mended()
+            yield
+        finally:
+            os.close(handle)
+
+
+def _allowed(name: str) -> bool:
+    return NAME.fullmatch(name) is not None and name != BASE
+
+
+def _ours(name: str) -> bool:
+    """Whether a folder is a prompt, or one of those that a change leaves for a moment."""
+    return _allowed(name) or name.endswith((NEW, OLD, GONE))
+
+
+def _refused(name: str) -> str:
+    if name == BASE:
+        return f"{name!r} stands for the model without a prompt. Give the prompt another name."
+    return (
+        f"{name!r} is no name for a prompt. Expected letters, digits, '.', '_' and '-', "
+        "a letter or digit first, 127 at most."
+    )
+
+
+def _files(name: str, source: Path | Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files of a prompt by name.
+
+    Raises:
+        CheckpointError: where one is missing, or is none of a prompt's.
+    """
+    if isinstance(source, Path):
+        given = {file: (source / file).read_bytes() for file in FILES if (source / file).is_file()}
+    else:
+        given = dict(source)
+    unknown = sorted(set(given) - set(FILES))
+    if unknown:
+        raise CheckpointError(f"{name}: {unknown[0]!r} is no file of a prompt. Expected {_listed(FILES)}.")
+    missing = [file for file in (MANIFEST, PROMPT) if file not in given]
+    if missing:
+        raise CheckpointError(
+            f"{name}: {missing[0]} is missing. Expected the files that `promptuary tune --out` wrote."
+        )
+    return given
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _cleared(path: Path) -> None:
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _disk(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"{name}: the store could not be changed ({error.strerror or error}). What stood there is untouched; "
+            "make room on its disk, or let this process write there."
+        ) from error
