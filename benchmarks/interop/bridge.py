@@ -49,11 +49,17 @@ STEPS, TEXTS = 24, 12
 SIZES: dict[str, Any] = {
     "hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 256, "tie_word_embeddings": False,
+    "bos_token_id": 0, "eos_token_id": 0,
 }  # fmt: skip
 MODELS = {
     "llama": lambda v: LlamaForCausalLM(LlamaConfig(vocab_size=v, **SIZES)),
     "qwen3": lambda v: Qwen3ForCausalLM(Qwen3Config(vocab_size=v, **SIZES)),
-    "gpt2": lambda v: GPT2LMHeadModel(GPT2Config(vocab_size=v, n_embd=128, n_layer=3, n_head=4, n_positions=256)),
+    "gpt2": lambda v: GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=v, n_embd=128, n_layer=3, n_head=4, n_positions=256, tie_word_embeddings=False, bos_token_id=0,
+            eos_token_id=0,
+        )  # fmt: skip
+    ),
 }
 IN_THE_ROW: dict[str, tuple[str, dict[str, Any]]] = {
     "bare model": ("frozen", {}),

@@ -612,6 +612,54 @@ def serve(
 
 @app.command()
 @_told
+def gateway(
+    store: Annotated[Path, typer.Argument(help="A folder of such folders as `tune --out` writes: STORE/NAME.")],
+    backbone: Annotated[str, typer.Option(help="The model they were tuned on, and that the vLLM runs.")],
+    upstream: Annotated[str, typer.Option(help="Where the vLLM listens, with --enable-prompt-embeds.")],
+    prefixes: Annotated[
+        Path | None, typer.Option(help="The folder of deep prefixes that the vLLM's connector reads (docs/engines.md).")
+    ] = None,
+    upstream_key: Annotated[
+        Path | None, typer.Option("--upstream-key-file", help="Its first line is the vLLM's API key.")
+    ] = None,
+    at_once: Annotated[int, typer.Option(min=1, help="Requests on their way to the vLLM.")] = 256,
+    device: Device = None,
+    host: Annotated[str, typer.Option(help="Where the gateway listens.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    keys: Annotated[Path | None, typer.Option(help="API keys and what they may ask, as for `serve`.")] = None,
+    anyone: Annotated[bool, typer.Option("--open", help="Listen beyond this machine without keys.")] = False,
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="For an answer, a body, or a client that reads.")] = 60.0,
+    max_body_bytes: Annotated[int, typer.Option(min=1, help="Of a request.")] = 1 << 20,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Answer for all prompts of a folder through an unmodified vLLM that runs the same model.
+
+    The same API as `promptuary serve`, for tasks that write.
+    """
+    from promptuary.errors import SettingError
+
+    try:
+        from promptuary.serve import gateway as gateways
+        from promptuary.serve import keys as guards
+        from promptuary.serve import logs, process
+    except ImportError as error:
+        raise SettingError(f"{error.name} is not installed. Write: pip install 'promptuary[serve]'.") from error
+    guard = guards.Guard(None if keys is None else guards.read_keys(keys), None)
+    process.check_open(host, guard, allowed=anyone)
+    secret = None if upstream_key is None else upstream_key.read_text(encoding="utf-8").partition("\n")[0].strip()
+    logs.start(log_level)
+
+    from promptuary.backbones.load import load
+    from promptuary.serve.gate import Bounds
+
+    gateways.gateway(
+        load(backbone, device=device or "auto"), store, upstream, prefixes=prefixes, key=secret, at_once=at_once,
+        host=host, port=port, guard=guard, bounds=Bounds(body_bytes=max_body_bytes, timeout_s=timeout_s),
+    )  # fmt: skip
+
+
+@app.command()
+@_told
 def key(
     name: Annotated[str, typer.Argument(help="Whose key it is, for the server's log.")],
     keys: Annotated[Path, typer.Option(help="The file that `serve --keys` reads; it is made where there is none.")],
