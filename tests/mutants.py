@@ -63,6 +63,7 @@ STORED = ("tests/unit/test_store.py",)
 KEYED = ("tests/unit/serve/test_keys.py",)
 GATED = ("tests/unit/serve/test_gate.py",)
 ASKED = ("tests/unit/serve/test_app.py",)
+ADAPTED = ("tests/unit/interop/test_peft.py",)
 READOUTS = ("tests/unit/test_readouts.py", *CHOSEN)
 
 
@@ -126,7 +127,20 @@ MUTANTS = (
         "b p (hidden layers) -> layers b p hidden",
         ("tests/unit/test_injections.py",),
     ),
-    Mutant("injections.py", "start < 0 or (start and shape.encodes)", "start < 0", INJECTED),
+    Mutant("injections.py", "start < 0 or (start and both)", "start < 0", INJECTED),
+    Mutant("backbones/encoder.py", "columns + call.start + first", "columns + first", INJECTED),
+    Mutant(
+        "backbones/encoder.py", "columns + call.start + first_position(self.model)", "columns + call.start", INJECTED
+    ),
+    # adapters of PEFT
+    Mutant("backbones/turning.py", "((0, by) if by > 0 else (-by, 0))", "((0, by) if by > 0 else (0, -by))", ADAPTED),
+    Mutant("backbones/turning.py", "None if _apart(value, same, loose) else _angles", "_angles", ADAPTED),
+    Mutant("interop/peft.py", "len(table) - call.start)", "len(table))", ADAPTED),
+    Mutant("interop/peft.py", "table[: config.num_virtual_tokens].float()", "table.float()", ADAPTED),
+    Mutant(
+        "interop/peft.py", "prompts[0].tolist() != list(range(len(table)))", "prompts.shape[1] != len(table)", ADAPTED
+    ),
+    Mutant("interop/peft.py", 'heads * key, "num_attention_heads"', 'shape.dim, "num_attention_heads"', ADAPTED),
     # who makes them
     Mutant("generators.py", "manual_seed(seed)", "manual_seed(0)", MADE),
     Mutant("generators.py", "nn.Parameter(start.float(),", "nn.Parameter(start,", MADE),

@@ -31,11 +31,13 @@ ASKED = [
 ] * 4
 
 
-def tuned(shelf: Shelf, family: str, task: str, rows: Sequence[dict[str, Any]], *more: Any) -> Path:
-    """A prompt of some kind of task."""
-    out = shelf.place / "served" / family / task
+def tuned(
+    shelf: Shelf, family: str, task: str, rows: Sequence[dict[str, Any]], *more: Any, name: str | None = None
+) -> Path:
+    """A prompt of some kind of task; `name` tells apart prompts of one kind."""
+    out = shelf.place / "served" / family / (name or task)
     if not out.is_dir():
-        data = lines(shelf.place / f"served-{task}.jsonl", rows)
+        data = lines(shelf.place / f"served-{name or task}.jsonl", rows)
         options = ["--task", task, "--train", data, "--validation", data, "--length", "3", *SHORT, *more]
         done("tune", "--backbone", shelf.model(family), *options, "--out", out)
     return out

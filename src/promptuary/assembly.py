@@ -25,6 +25,7 @@ from promptuary.initial import (
     from_embeddings,
     from_file,
     from_labels,
+    from_prompt,
     from_vocabulary,
     from_words,
     uniform,
@@ -39,7 +40,7 @@ from promptuary.values import Shape
 
 INITS = (
     "auto", "random", "uniform", "zeros", "vocabulary", "labels", "words:...", "file:...", "prompt:...", "activations",
-    "embeddings",
+    "embeddings", "peft:...",
 )  # fmt: skip
 
 
@@ -90,6 +91,10 @@ def start(
             return from_file(rest)
         except SafetensorError as error:
             raise SettingError(f"init={init!r}: no readable safetensors file ({error}).") from error
+    if kind == "peft" and rest:
+        from promptuary.interop.peft import read_adapter  # which itself puts prompts together
+
+        return from_prompt(read_adapter(rest).numbers(backbone, counted=bool(settings.get("counted"))))
     ids = torch.tensor(frequent(examples, backbone.tokenizer))
     if kind == "activations" and not rest:
         parts = frozenset(settings.get("parts") or _heard(backbone, readout).parts)

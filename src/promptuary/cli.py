@@ -132,7 +132,7 @@ def tune(
         str | None,
         typer.Option(
             help="Where the prompt starts: random, uniform, zeros, vocabulary, labels, words:SOME WORDS, file:PATH, "
-            "prompt:FOLDER, activations, embeddings (default auto: the method's)."
+            "prompt:FOLDER, peft:FOLDER, activations, embeddings (default auto: the method's)."
         ),
     ] = None,
     preset: Annotated[
@@ -498,6 +498,64 @@ def _show_generator(folder: Path, as_json: bool) -> None:
 
 @app.command()
 @_told
+def export(
+    folder: Folder,
+    out: Annotated[Path, typer.Argument(help="The folder of the adapter.")],
+    to: Annotated[str, typer.Option(help="The format: peft.")] = "peft",
+    backbone: Backbone = None,
+    device: Device = None,
+) -> None:
+    """Write a prompt as an adapter that PEFT loads."""
+    from promptuary.errors import SettingError
+
+    if to != "peft":
+        raise SettingError(f"--to {to}: expected peft. For a vLLM nothing is written: see `promptuary gateway`.")
+    from promptuary.interop.peft import write_adapter
+
+    written = write_adapter(_opened(folder, backbone, device), out)
+    err.print(f"{len(written.table)} soft tokens, {written.kind} for {written.task} -> {out}")
+    err.print(
+        "PEFT has no place for the wording and the read-out of a task: whoever loads it writes rows the same way."
+    )
+
+
+@app.command("import")
+@_told
+def import_(
+    adapter: Annotated[Path, typer.Argument(help="A folder with adapter_config.json and adapter_model.safetensors.")],
+    folder: Annotated[Path, typer.Option("--out", help="Where the prompt goes.")],
+    backbone: Annotated[
+        str | None, typer.Option(help="The model it was tuned on (default: the one its configuration names).")
+    ] = None,
+    text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    label: Annotated[str, typer.Option(help="Column of the text that is to be written.")] = "target",
+    template: Annotated[str | None, typer.Option(help="How rows are written (default: the text alone).")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Of the longest text that is written.")] = 32,
+    device: Device = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --out holds.")] = False,
+) -> None:
+    """Keep an adapter of PEFT that writes texts as a tuned prompt.
+
+    Prompt tuning, P-tuning and prefix tuning for CAUSAL_LM or SEQ_2_SEQ_LM. Adapters for other tasks are a start: tune
+    --init peft:ADAPTER.
+    """
+    from promptuary import places
+    from promptuary.backbones.load import load
+    from promptuary.errors import SettingError
+    from promptuary.interop.peft import import_adapter, read_adapter
+
+    places.check(folder, overwrite)
+    found = read_adapter(adapter)
+    name = backbone or found.backbone
+    if not name:
+        raise SettingError(f"{adapter} does not say which model it was tuned on. Name it with --backbone.")
+    loaded = load(name, device=device or "auto")
+    import_adapter(found, loaded, folder, text=text, label=label, template=template, max_new_tokens=max_new_tokens)
+    err.print(f"{len(found.table)} soft tokens, {found.kind} -> {folder}")
+
+
+@app.command()
+@_told
 def serve(
     store: Annotated[Path, typer.Argument(help="A folder of such folders as `tune --out` writes: STORE/NAME.")],
     backbone: Annotated[str, typer.Option(help="The model they were tuned on: a short name, a folder, a hub name.")],
@@ -549,6 +607,54 @@ def serve(
         load(backbone, device=device or "auto"), store, imports=imports, host=host, port=port, guard=guard,
         anyone=anyone, limits=Limits(rows=max_rows, tokens=max_tokens, wait_s=wait_ms / 1000, queue=queue),
         bounds=Bounds(body_bytes=max_body_bytes, timeout_s=timeout_s),
+    )  # fmt: skip
+
+
+@app.command()
+@_told
+def gateway(
+    store: Annotated[Path, typer.Argument(help="A folder of such folders as `tune --out` writes: STORE/NAME.")],
+    backbone: Annotated[str, typer.Option(help="The model they were tuned on, and that the vLLM runs.")],
+    upstream: Annotated[str, typer.Option(help="Where the vLLM listens, with --enable-prompt-embeds.")],
+    prefixes: Annotated[
+        Path | None, typer.Option(help="The folder of deep prefixes that the vLLM's connector reads (docs/engines.md).")
+    ] = None,
+    upstream_key: Annotated[
+        Path | None, typer.Option("--upstream-key-file", help="Its first line is the vLLM's API key.")
+    ] = None,
+    at_once: Annotated[int, typer.Option(min=1, help="Requests on their way to the vLLM.")] = 256,
+    device: Device = None,
+    host: Annotated[str, typer.Option(help="Where the gateway listens.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    keys: Annotated[Path | None, typer.Option(help="API keys and what they may ask, as for `serve`.")] = None,
+    anyone: Annotated[bool, typer.Option("--open", help="Listen beyond this machine without keys.")] = False,
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="For an answer, a body, or a client that reads.")] = 60.0,
+    max_body_bytes: Annotated[int, typer.Option(min=1, help="Of a request.")] = 1 << 20,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Answer for all prompts of a folder through an unmodified vLLM that runs the same model.
+
+    The same API as `promptuary serve`, for tasks that write.
+    """
+    from promptuary.errors import SettingError
+
+    try:
+        from promptuary.serve import gateway as gateways
+        from promptuary.serve import keys as guards
+        from promptuary.serve import logs, process
+    except ImportError as error:
+        raise SettingError(f"{error.name} is not installed. Write: pip install 'promptuary[serve]'.") from error
+    guard = guards.Guard(None if keys is None else guards.read_keys(keys), None)
+    process.check_open(host, guard, allowed=anyone)
+    secret = None if upstream_key is None else upstream_key.read_text(encoding="utf-8").partition("\n")[0].strip()
+    logs.start(log_level)
+
+    from promptuary.backbones.load import load
+    from promptuary.serve.gate import Bounds
+
+    gateways.gateway(
+        load(backbone, device=device or "auto"), store, upstream, prefixes=prefixes, key=secret, at_once=at_once,
+        host=host, port=port, guard=guard, bounds=Bounds(body_bytes=max_body_bytes, timeout_s=timeout_s),
     )  # fmt: skip
 
 

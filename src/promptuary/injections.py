@@ -135,12 +135,13 @@ class KeyValues(Injection):
         parts: which attention of the model: `{"encoder"}`, `{"decoder"}`, `{"cross"}` or several; `None` is all
             that the backbone has and that is heard (Li and Liang's three prefixes on an encoder-decoder that writes).
         start: the position of the first input token. 0 for learned prefixes, which have no positions; the
-            number of soft tokens where these are the keys and values of real tokens, which a sliding window then
-            leaves behind as it does tokens.
+            number of soft tokens where these are the keys and values of real tokens, and where the prefix was tuned
+            as a model's cache holds one (PEFT, the published code of P-tuning v2). A causal model's sliding window then
+            leaves them behind as it does tokens.
 
     Raises:
         SettingError: for a part that is unknown, that the backbone lacks or that nothing reads; for a `start` on a
-            model that is not causal.
+            model of two towers.
         BackboneError: when the backbone's code has no hook for attention (DeBERTa).
     """
 
@@ -158,10 +159,11 @@ class KeyValues(Injection):
                 f"KeyValues(parts={sorted(chosen)}) on {shape.family!r}: expected some of {sorted(shape.parts)}, "
                 "which the model has and the read-out reads."
             )
-        if start < 0 or (start and shape.encodes):
+        both = shape.encodes and shape.decodes
+        if start < 0 or (start and both):
             raise SettingError(
                 f"KeyValues(start={start}) on {shape.family!r}: expected 0"
-                + (", for only a causal model goes on counting after its prefix." if shape.encodes else " or more.")
+                + (", for each of its towers counts by itself." if both else " or more.")
             )
         self.parts, self.start = chosen, start
         self.attention = [(i, a) for i, a in enumerate(shape.attention) if a.part in chosen]

@@ -60,8 +60,9 @@ class Run(BaseModel):
             `question`, `context` (the `text_pair`) and `answers`, text `text` and `target`.
         method: as `promptuary methods` lists them. settings: its own settings.
         init: `auto`, `random`, `uniform` (U(-0.5, 0.5)), `zeros`, `vocabulary`, `labels`, `words:SOME WORDS`,
-            `file:PATH`, `prompt:FOLDER`, `activations` (keys and values of real tokens; for prompts that enter as keys
-            and values), `embeddings` (the backbone's whole table; for look-up tables at the input).
+            `file:PATH`, `prompt:FOLDER`, `peft:FOLDER` (an adapter of PEFT), `activations` (keys and values of real
+            tokens; for prompts that enter as keys and values), `embeddings` (the backbone's whole table; for look-up
+            tables at the input).
         preset: a published set-up of the method by name (`promptuary methods`): recipe, settings, and what else of
             this run it names. Whatever is stated beside it wins. recipe: single fields to change. rates: learning
             rates of parts of the prompt or the read-out by place or name (`promptuary.train.groups`), never scaled.

@@ -242,15 +242,27 @@ def test_the_stated_number_of_positions_is_the_number_that_fits(family: str) -> 
         tower(input_ids=torch.full((1, limit + 1), VOCABULARY - 1))
 
 
-@pytest.mark.parametrize("family", [*ENCODERS, *ENCODER_DECODERS])
-def test_encoders_have_no_position_to_start_from(family: str) -> None:
-    b = backbone(family)
-    if family == "deberta":
-        with pytest.raises(BackboneError, match="prompt-tuning"):
-            KeyValues(b.shape)
-        return
-    with pytest.raises(SettingError, match="only a causal model"):
-        KeyValues(b.shape, start=2)
+@pytest.mark.parametrize("family", [name for name in ENCODERS if name in HOOKED])
+@torch.no_grad()
+def test_an_encoder_counts_on_behind_a_prefix_with_positions(family: str) -> None:
+    b, ids = backbone(family), torch.tensor([ragged(6)[0].ids])
+    injection = KeyValues(b.shape, start=2)
+    model = SoftPrompted(b, Free(0, injection.width, from_prompt(torch.zeros(0, injection.width))), injection).eval()
+    first = 2 + (int(b.model.config.pad_token_id) + 1 if family == "roberta" else 0)
+    expected = bare(family)(input_ids=ids, position_ids=torch.arange(first, first + 6)[None]).logits
+    out = model(model.instance(ids, torch.ones_like(ids, dtype=torch.bool)))
+    assert gap(out.logits(out.hidden), expected) <= EXACT
+
+
+@pytest.mark.parametrize("family", ENCODER_DECODERS)
+def test_two_towers_have_no_position_to_start_from(family: str) -> None:
+    with pytest.raises(SettingError, match="each of its towers counts by itself"):
+        KeyValues(backbone(family).shape, start=2)
+
+
+def test_a_model_without_a_hook_names_what_works_there() -> None:
+    with pytest.raises(BackboneError, match="prompt-tuning"):
+        KeyValues(backbone("deberta").shape)
 
 
 @torch.no_grad()

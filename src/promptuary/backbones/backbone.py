@@ -322,14 +322,16 @@ def run_stack(
     return states
 
 
-def _position_limit(model: PreTrainedModel) -> int | None:
-    """How many tokens fit; families that number positions from the padding id (RoBERTa) lose that many."""
-    config = model.config.get_text_config()
-    limit = getattr(config, "max_position_embeddings", None)
-    if limit is None:
-        return None
+def first_position(model: PreTrainedModel) -> int:
+    """The first token's position: 0, or one behind the padding id in families that number so (RoBERTa)."""
     counted = [m for m in model.modules() if hasattr(m, "create_position_ids_from_inputs_embeds")]
-    return int(limit) - (int(config.pad_token_id) + 1 if counted else 0)
+    return int(model.config.get_text_config().pad_token_id) + 1 if counted else 0
+
+
+def _position_limit(model: PreTrainedModel) -> int | None:
+    """How many tokens fit."""
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return None if limit is None else int(limit) - first_position(model)
 
 
 def same_model(one: str, other: str) -> bool:

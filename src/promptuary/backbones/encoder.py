@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from promptuary.backbones.backbone import Backbone, call_with, run_stack
+from promptuary.backbones.backbone import Backbone, call_with, first_position, run_stack
 from promptuary.backbones.draft import Draft
 from promptuary.backbones.generation import Generation
 from promptuary.backbones.padding import at, fitting
@@ -27,8 +29,6 @@ class Encoder(Backbone):
             raise BackboneError(
                 f"{self.name!r} is an encoder: it cannot continue a text. Use a verbalizer at the mask or a classifier."
             )
-        if call.start is not None:
-            raise BackboneError(f"{self.name!r} is an encoder: its input always starts at position 0.")
         call = fitting(call, self.shape.positions)
         segments = getattr(self.model.config, "type_vocab_size", 0) > 1
         with self.attachment.carrying(call):
@@ -37,8 +37,14 @@ class Encoder(Backbone):
                 call.layout,
                 dtype=self.dtype,
                 token_type_ids=call.layout.types if segments else None,
+                position_ids=None if call.start is None else self._positions(call, call.start),
             )
         return Output(at(states, call.layout.tokens), None, self.logits)
+
+    def _positions(self, call: Call, start: Int[Tensor, " batch"]) -> Int[Tensor, "batch length"]:
+        """Where rows stand behind a prefix that takes positions; families that number from the padding id do so."""
+        columns = torch.arange(call.layout.mask.shape[1], device=self.device)[None]
+        return (columns + rearrange(start, "b -> b 1")).where(call.layout.mask, 0) + first_position(self.model)
 
     def generate(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:
         raise self._silent()

@@ -6,7 +6,7 @@ larger rate.
 Differences: one MLP makes all three prefixes of an encoder-decoder, where the paper trains one for each. The
 classifier of P-tuning v2 reads the state of the first token itself, where the published code has BERT's pooler and a
 dropout between. The input keeps its own positions (that code shifts them by the prompt's length, which costs room and
-gains nothing).
+gains nothing; `counted=true` does so too, for what goes to or comes from an engine that keeps the prefix in its cache).
 """
 
 from collections.abc import Sequence
@@ -29,14 +29,19 @@ def prefix_tuning(
     length: int = 10,
     middle: int = 512,
     parts: Sequence[Part] | None = None,
+    counted: bool = False,
     seed: int = 0,
 ) -> "Built":
-    """Soft keys and values through an MLP `dim -> middle -> width` that is dropped after training (section 4.3)."""
+    """Soft keys and values through an MLP `dim -> middle -> width` that is dropped after training (section 4.3).
+
+    Arguments:
+        counted: whether the prefix takes positions, so that the input counts on behind it.
+    """
     from torch import nn
 
     from promptuary.parts import Free, KeyValues, Mapped, Slotwise, normal, seeded
 
-    injection = KeyValues(shape, parts=parts)
+    injection = KeyValues(shape, parts=parts, start=length if counted else 0)
     inner = Free(length, shape.dim, normal(1.0), seed=seed)
     with seeded(seed):
         mlp = Slotwise(shape.dim, middle, injection.width, activation=nn.Tanh)
@@ -48,13 +53,14 @@ def p_tuning_v2(
     *,
     length: int = 16,
     parts: Sequence[Part] | None = None,
+    counted: bool = False,
     init: "Initial | None" = None,
     seed: int = 0,
 ) -> "Built":
-    """Soft keys and values as free parameters."""
+    """Soft keys and values as free parameters; `counted` as for `prefix_tuning`."""
     from promptuary.parts import Free, KeyValues, normal
 
-    injection = KeyValues(shape, parts=parts)
+    injection = KeyValues(shape, parts=parts, start=length if counted else 0)
     return Free(length, injection.width, init or normal(1.0), seed=seed), injection
 
 

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from promptuary import __version__
 from promptuary.errors import PromptuaryError
 from promptuary.serve import openai, wire
-from promptuary.serve.engine import Engine
+from promptuary.serve.answering import Answering
 from promptuary.serve.faults import Fault, fault_of
 from promptuary.serve.gate import Bounds, Gate
 from promptuary.serve.keys import Guard
@@ -42,7 +42,7 @@ FAILURES: dict[int | str, dict[str, Any]] = {
 
 
 def application(
-    engine: Engine,
+    engine: Answering,
     store: Store,
     *,
     guard: Guard | None = None,

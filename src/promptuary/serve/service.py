@@ -22,7 +22,8 @@ from promptuary.data.task import named
 from promptuary.data.tokens import Tokens
 from promptuary.errors import BackboneError, CheckpointError, MissingError, SettingError, nearest
 from promptuary.kinds.kind import causal
-from promptuary.serve.engine import Engine, Piece
+from promptuary.serve.answering import Answering
+from promptuary.serve.engine import Piece
 from promptuary.serve.faults import Fault
 from promptuary.serve.keys import Caller
 from promptuary.store import BASE, Store
@@ -61,7 +62,7 @@ class Service:
         timeout_s: for an answer, or a whole text. imports: the folder whose folders may be added by name.
     """
 
-    def __init__(self, engine: Engine, store: Store, *, timeout_s: float = 60.0, imports: Path | None = None) -> None:
+    def __init__(self, engine: Answering, store: Store, *, timeout_s: float = 60.0, imports: Path | None = None) -> None:
         self.engine, self.store, self.timeout_s, self.imports = engine, store, timeout_s, imports
         backbone = store.backbone
         self.writes = backbone.shape.decodes and backbone.has_head

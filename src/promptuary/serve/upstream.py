@@ -1,0 +1,255 @@
+"""Answers that a vLLM writes: the prompts of a store are laid around each text here, and the rest happens there.
+
+Stands in for `Engine` before the same application, so that names, keys, limits, errors and streams are the same ones.
+Each request becomes one of vLLM's `/v1/completions` with `prompt_embeds`, or with the tokens of a prefix
+(`interop/vllm.py`), streamed. Who stops listening closes that stream, and vLLM gives the text up.
+
+The frozen model is loaded here too: for its embeddings, for its fingerprint, and for prompts that are made from its
+states. What reads the model's last states (classifiers, label words, vectors) has nothing to read in a vLLM.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, Self, TypeVar
+from weakref import WeakKeyDictionary
+
+import httpx
+import torch
+
+from promptuary.backbones.generation import Generation, Sampling
+from promptuary.data.collate import collate
+from promptuary.data.example import Example
+from promptuary.data.source import Row
+from promptuary.decoding import Writing
+from promptuary.errors import BackboneError, BusyError, SettingError
+from promptuary.interop.vllm import Bridge, bridge
+from promptuary.serve.base import base
+from promptuary.serve.faults import Fault
+from promptuary.serve.jobs import Piece
+from promptuary.serve.limits import Load
+from promptuary.store import Store
+from promptuary.train.evaluation import arithmetic
+from promptuary.tuned import Tuned
+
+Body = dict[str, Any]
+T = TypeVar("T")
+
+
+class Upstream:
+    """Answers requests through a vLLM server.
+
+    Its methods belong to the event loop on which it was entered, and raise what those of `Engine` do.
+
+    Arguments:
+        store: the prompts, on the model that the server runs.
+        url: where the server listens (`http://127.0.0.1:8001`).
+        prefixes: the folder of deep prefixes that the server's connector reads; without it such prompts are refused.
+        at_once: requests on their way to the server; one more waits `wait_s` for its turn and is refused then.
+        key: the server's API key, where it asks for one.
+        transport: another way to the server than the network.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        url: str,
+        *,
+        prefixes: Path | None = None,
+        at_once: int = 256,
+        wait_s: float = 5.0,
+        key: str | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.store, self.prefixes = store, prefixes
+        self._base = base(store.backbone)
+        self._bridges: WeakKeyDictionary[Tuned, Bridge] = WeakKeyDictionary()
+        self._name: str | None = None
+        self._running = 0
+        self._client = httpx.AsyncClient(
+            base_url=url,
+            headers={} if key is None else {"Authorization": f"Bearer {key}"},
+            limits=httpx.Limits(max_connections=at_once),
+            timeout=httpx.Timeout(None, connect=wait_s, pool=wait_s),  # whoever asks says how long an answer may take
+            transport=transport,
+        )
+
+    async def __aenter__(self) -> Self:
+        self._reader = ThreadPoolExecutor(1, "promptuary-reader")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
+        self._reader.shutdown(wait=False)
+
+    @property
+    def load(self) -> Load:
+        """How many requests are with the server; what it does with them is its own account."""
+        return Load(running=self._running)
+
+    async def predict(self, task: str, row: Row) -> Any:
+        """The answer of a task that writes to a row.
+
+        Raises:
+            BackboneError: for a task that reads the model's states.
+        """
+        tuned = await self._here(self._opened, task)
+        writing = self._writing(tuned)
+        example, body = await self._here(self._laid, tuned, row)
+        async with aclosing(self._pieces({**body, **_how(writing.how, ())})) as pieces:
+            ids = [token async for piece in pieces for token in piece.ids]
+        said = writing.said(torch.tensor([ids], dtype=torch.long))
+        return tuned.reading.answers(said, tuned.wording, [row], [example])[0]
+
+    async def write(
+        self, task: str | None, text: str, how: Generation, *, stop: Sequence[str] = ()
+    ) -> AsyncIterator[Piece]:
+        """The text that the model goes on with under a task's prompt, piece by piece; `None` is no prompt."""
+        if how.beams > 1 or how.sequences > 1 or how.allowed is not None:
+            raise SettingError("A vLLM writes one text a request, greedily or drawn: no beams, no allowed tokens.")
+        tuned = await self._here(self._opened, task)
+        _, body = await self._here(self._laid, tuned, Row({tuned.task.text: text}, "the text"))
+        async with aclosing(self._pieces({**body, **_how(how, stop)})) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def embed(self, task: str | None, text: str) -> list[float]:
+        """Refused: a vLLM that writes tells no states."""
+        raise BackboneError(
+            "Vectors are means of the model's states, which a vLLM does not tell. Ask `promptuary serve`."
+        )
+
+    def _writing(self, tuned: Tuned) -> Writing:
+        """How a task writes its answers.
+
+        Raises:
+            BackboneError: for one that reads the model's states.
+        """
+        writing = tuned.reading.writing(self.store.backbone)
+        if writing is None:
+            raise BackboneError(
+                "This task reads its answer off the model's states, which a vLLM does not tell. Ask `promptuary serve` "
+                "or tune a prompt that writes its answer (--readout text)."
+            )
+        return writing
+
+    async def _here(self, work: Callable[..., T], *given: Any) -> T:
+        """What takes milliseconds, in the reader's thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._reader, work, *given)
+
+    def _opened(self, task: str | None) -> Tuned:
+        return self._base if task is None else self.store.get(task)
+
+    def _laid(self, tuned: Tuned, row: Row) -> tuple[Example, Body]:
+        """A row with its prompt around it, as the body of a request."""
+        backbone = self.store.backbone
+        [example] = tuned.wording.encode([row], labelled=False)
+        with torch.no_grad(), arithmetic(backbone.device, tuned.precision):
+            if tuned not in self._bridges:
+                self._bridges[tuned] = bridge(tuned.model, prefixes=self.prefixes)
+            x = tuned.model.instance_of(collate([example], range(1), tuned.pad).to(backbone.device))
+            [request] = self._bridges[tuned](x)
+        return example, request.body()
+
+    async def _pieces(self, body: Body) -> AsyncGenerator[Piece, None]:
+        """The pieces of a text as the server sends them."""
+        whole = {**body, "model": await self._model(), "stream": True, "return_token_ids": True}
+        over = False
+        self._running += 1
+        try:
+            async with self._client.stream("POST", "/v1/completions", json=whole) as answer:
+                if answer.status_code == 404:  # it was started anew with another model's name
+                    self._name = None
+                await _checked(answer)
+                async for line in answer.aiter_lines():  # to the end, so that the connection serves the next one
+                    for piece in _told(line):
+                        over = over or piece.ended is not None
+                        yield piece
+            if not over:
+                raise _lost()
+        except httpx.PoolTimeout as error:
+            raise BusyError("Too many requests are on their way to the model. Ask again later.", 1.0) from error
+        except httpx.TransportError as error:
+            raise _lost() from error
+        finally:
+            self._running -= 1
+
+    async def _model(self) -> str:
+        """What the server calls its model; asked for once."""
+        if self._name is None:
+            try:
+                answer = await self._client.get("/v1/models")
+            except httpx.TransportError as error:
+                raise _lost() from error
+            await _checked(answer)
+            self._name = str(answer.json()["data"][0]["id"])
+        return self._name
+
+
+def _how(how: Generation, stop: Sequence[str]) -> Body:
+    """How a text is written, in vLLM's words. What the model's own files say of sampling does not apply."""
+    drawn = how.sampling or Sampling(temperature=1.0)
+    return {
+        "max_tokens": how.max_new_tokens,
+        "temperature": 0.0 if how.sampling is None else drawn.temperature,
+        "top_k": drawn.top_k,
+        "top_p": drawn.top_p,
+        "seed": drawn.seed,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "stop": list(stop),
+        "stop_token_ids": list(how.end or ()),
+        "ignore_eos": how.end is not None,
+    }
+
+
+def _told(line: str) -> list[Piece]:
+    """What an event of the stream says.
+
+    Raises:
+        Fault: 502 for an error that the server tells in the middle of a text.
+    """
+    if not line.startswith("data:") or line.endswith("[DONE]"):
+        return []
+    event = json.loads(line.removeprefix("data:"))
+    if "error" in event:
+        raise _failed(str(event["error"].get("message", "")))
+    pieces = []
+    for choice in event["choices"]:
+        ended = choice.get("finish_reason")
+        if ended not in (None, "stop", "length"):
+            raise _failed(f"it ended a text with {ended!r}")
+        pieces.append(Piece(choice["text"], tuple(choice.get("token_ids") or ()), ended))
+    return pieces
+
+
+async def _checked(answer: httpx.Response) -> None:
+    """Pass on what the server says against a request.
+
+    Raises:
+        Fault: 400 with the server's own sentence, 503 while it is overloaded or starting, 502 for anything else.
+    """
+    if answer.status_code < 400:
+        return
+    content = await answer.aread()
+    try:
+        said = str(json.loads(content)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        said = ""
+    if answer.status_code in (400, 413, 422):
+        raise Fault(400, f"The model's server refuses this: {said}", code="refused_upstream")
+    if answer.status_code in (429, 503):
+        raise Fault(503, "The model's server has no room now. Ask again later.", code="upstream_busy", retry_after_s=2)
+    raise _failed(said or f"its status was {answer.status_code}")
+
+
+def _failed(said: str) -> Fault:
+    return Fault(502, f"The model's server failed: {said}.", code="upstream_failed")
+
+
+def _lost() -> Fault:
+    sentence = "The model's server cannot be reached, or broke off. Ask again later."
+    return Fault(503, sentence, code="upstream_lost", retry_after_s=2)
