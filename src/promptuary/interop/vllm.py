@@ -124,7 +124,7 @@ def write_prefix(model: SoftPrompted, folder: Path) -> tuple[str, int]:
             "it never does. Use a prompt in the row."
         )
     with torch.no_grad():
-        table = turned(backbone, table, len(table) - trial(model).start).to(backbone.dtype)
+        table = turned(backbone, table, len(table) - model.injection.occupies(len(table))).to(backbone.dtype)
     names = [f"{kind}.{layer}" for layer in range(len(attention)) for kind in (KEY, VALUE)]
     sizes = [n for a in attention for n in (a.heads * a.key, a.heads * a.value)]
     tensors = dict(zip(names, torch.split(table, sizes, dim=1), strict=True))
