@@ -131,7 +131,7 @@ class SoftPrompted(nn.Module):
 
     @torch.no_grad()
     def compiled(self) -> "SoftPrompted":
-        """The same prompt as keys and values of every layer, made once and shared by all rows; for use, not training.
+        """The same prompt as keys and values of every layer, made once and shared by all rows; for use, in evaluation.
 
         That takes soft tokens that do not depend on the input, of two kinds. A prefix (`KeyValues`) is cut into its
         layers. Soft tokens that all stand before a causal model's input, as embeddings or as hidden states, are read
