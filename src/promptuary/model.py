@@ -138,8 +138,6 @@ class SoftPrompted(nn.Module):
         once: the input goes on from there. Everything else is returned as it is: prompts that are made or placed by
         the input or at marks of a template (`Slots`), soft tokens behind an input, and those in the row of a model
         with an encoder, where they attend to the input too.
-
-        What is said is the same; what is not is an output at soft tokens that nobody reads.
         """
         one = self.generator.fixed()
         if one is None or not bool(one.keep.any()) or not self.injection.leads(self.generator.length):
