@@ -483,6 +483,11 @@ MUTANTS = (
     Mutant("backbones/padding.py", "None if layout.placed is None else layout.placed[:, :length]", "None", DECIDED),
     Mutant("backbones/encoder_decoder.py", "number: expanded(keep, rows)", "number: keep.repeat(times, 1)", MIXED),
     # prompts as keys and values
+    Mutant("backbones/step.py", "_product(weights[..., :prompt], ", "0 * _product(weights[..., :prompt], ", GENERATED),
+    Mutant("backbones/step.py", "b (h g) 1 d -> b h g d", "b (g h) 1 d -> b h g d", GENERATED),
+    Mutant("backbones/step.py", "~each, lowest", "each & False, lowest", GENERATED),
+    Mutant("backbones/step.py", "h (b g) o -> b h g o", "h (g b) o -> b h g o", COMPILED),
+    Mutant("backbones/step.py", 'rest.get("softcap") is None and rest.get("s_aux") is None', "True", GENERATED),
     Mutant("model.py", "not bool(one.keep.any())", "False", COMPILED),
     Mutant("model.py", "int(ends(ahead))", "0", COMPILED),
     Mutant("placements.py", "return self.head == 0 and", "return", COMPILED),

@@ -175,7 +175,7 @@ def batches() -> Iterator[dict[str, Any]]:
                     **by_peft(theirs, rows),
                 }
                 yield {"model": name, "method": kind, "rows": number, **timed(ways, turns[number], "one task", "mixed")}
-            plain = theirs.unload()
+            plain = theirs.get_base_model()
 
 
 def requests() -> Iterator[dict[str, Any]]:
@@ -199,7 +199,7 @@ def requests() -> Iterator[dict[str, Any]]:
                 "PEFT": partial(each, partial(looped, theirs), fifo),
             }
             yield {"precision": precision, "method": method, **timed(ways, 3, "mixed", "mixed")}
-            plain = theirs.unload()
+            plain = theirs.get_base_model()
 
 
 def compiled() -> Iterator[dict[str, Any]]:

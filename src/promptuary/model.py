@@ -131,15 +131,13 @@ class SoftPrompted(nn.Module):
 
     @torch.no_grad()
     def compiled(self) -> "SoftPrompted":
-        """The same prompt as keys and values of every layer, made once and shared by all rows; for use, not training.
+        """The same prompt as keys and values of every layer, made once and shared by all rows; for use, in evaluation.
 
         That takes soft tokens that do not depend on the input, of two kinds. A prefix (`KeyValues`) is cut into its
         layers. Soft tokens that all stand before a causal model's input, as embeddings or as hidden states, are read
         once: the input goes on from there. Everything else is returned as it is: prompts that are made or placed by
         the input or at marks of a template (`Slots`), soft tokens behind an input, and those in the row of a model
         with an encoder, where they attend to the input too.
-
-        What is said is the same; what is not is an output at soft tokens that nobody reads.
         """
         one = self.generator.fixed()
         if one is None or not bool(one.keep.any()) or not self.injection.leads(self.generator.length):

@@ -19,6 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from promptuary.backbones import cpu_attention
 from promptuary.backbones.padding import expanded
 from promptuary.backbones.sight import NAME
+from promptuary.backbones.step import step, suits
 from promptuary.values import KeyValue
 
 # Grouped queries have more heads than keys and values; a mask is a boolean or what is added to the scores.
@@ -26,7 +27,7 @@ Query = Float[Tensor, "rows asking queries key"]
 Key = Float[Tensor, "rows heads own key"]
 Value = Float[Tensor, "rows heads own value"]
 Mask = Shaped[Tensor, "#rows #asking queries seen"]
-Bias = Float[Tensor, "#rows asking queries own"]
+Bias = Float[Tensor, "#rows asking queries seen"]
 
 Extended = tuple[
     Float[Tensor, "rows heads all key"],
@@ -56,6 +57,10 @@ def prompted_attention(
     **rest: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """The attention function registered with transformers: the plain one, after what is carried had its say."""
+    if isinstance(promptuary, Prefix) and id(module) in promptuary.promised and suits(query, rest):
+        soft = promptuary.promised[id(module)]
+        seen = promptuary.seen(module, query, key, attention_mask, position_bias)
+        return step(query, key, value, soft, _whole(module, query, key, *seen), rest.get("scaling")), None
     if promptuary is not None:
         key, value, attention_mask, position_bias = promptuary(module, query, key, value, attention_mask, position_bias)
     if rest.get("softcap") is not None or rest.get("s_aux") is not None:
@@ -103,9 +108,19 @@ class Prefix:
     def __call__(
         self, module: nn.Module, query: Query, key: Key, value: Value, mask: Mask | None, bias: Bias | None
     ) -> Extended:
-        soft = self.promised.get(id(module))
+        soft, rows = self.promised.get(id(module)), query.shape[0]
         if soft is None:
             return key, value, mask, bias
+        mask, bias = self.seen(module, query, key, mask, bias)
+        key = torch.cat([expanded(soft.key.to(key.dtype), rows), key], 2)
+        value = torch.cat([expanded(soft.value.to(value.dtype), rows), value], 2)
+        return key, value, mask, bias
+
+    def seen(
+        self, module: nn.Module, query: Query, key: Key, mask: Mask | None, bias: Bias | None
+    ) -> tuple[Shaped[Tensor, "#rows #asking queries all"] | None, Float[Tensor, "#rows asking queries all"] | None]:
+        """Mask and bias with the columns of the soft keys before those of the own."""
+        soft = self.promised[id(module)]
         rows, queries, own = query.shape[0], query.shape[2], key.shape[2]
         mask = _told(module, query, key, mask)
         if mask is None and not self.whole(soft.keep):
@@ -117,9 +132,7 @@ class Prefix:
             mask = torch.cat([visible.expand(-1, mask.shape[1], -1, -1), mask.expand(rows, -1, queries, -1)], 3)
         if bias is not None:
             bias = torch.cat([bias.new_zeros(*bias.shape[:3], soft.key.shape[2]), bias], 3)
-        key = torch.cat([expanded(soft.key.to(key.dtype), rows), key], 2)
-        value = torch.cat([expanded(soft.value.to(value.dtype), rows), value], 2)
-        return key, value, mask, bias
+        return mask, bias
 
 
 def _told(module: nn.Module, query: Query, key: Key, mask: Mask | None) -> Mask | None:
