@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/speed/engine.py    # minutes; writes benchmarks/results/engine.json and .md
 
-Rows of `sample:intents/test` on the bundled `minilm`. The bare model is transformers' own, on as many tokens as the rows
-have in the engine, soft ones in the row counted: in the engine's own batches with their padding (`same batches`), and
-sorted by length in batches of 64, which nobody who must answer at once can do (`same tokens`); and once more on the texts
-without soft tokens, sorted (`texts alone`). All run in turns in one process; what holds are the ratios, medians over the
-turns. Processor time is of all threads: event loop, tokenizer and model; time is disturbed by whatever else runs.
+Rows of `sample:intents/test` on the bundled `minilm`. The bare model is transformers' own, on as many tokens as the
+rows have in the engine, soft ones in the row counted: in the engine's own batches with their padding (`same batches`),
+and sorted by length in batches of 64, which nobody who must answer at once can do (`same tokens`); and once more on the
+texts without soft tokens, sorted (`texts alone`). All run in turns in one process; what holds are the ratios, medians
+over the turns. Processor time is of all threads: event loop, tokenizer, model. Time is disturbed by what else runs.
 """
 
 import asyncio
