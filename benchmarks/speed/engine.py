@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/speed/engine.py    # minutes; writes benchmarks/results/engine.json and .md
 
-Rows of `sample:intents/test` on the bundled `minilm`. The bare model is transformers' own, of the same rows sorted by
-length in batches of 64: each row with as many tokens as it has in the engine, soft ones in the row counted, and once
-more with its text alone. Both run in turns in one process; what holds are the ratios, medians over the turns. `cpu` is
-processor time of all threads per row, `wall` the time per row, which a busy machine disturbs.
+Rows of `sample:intents/test` on the bundled `minilm`. The bare model is transformers' own, on as many tokens as the
+rows have in the engine, soft ones in the row counted: in the engine's own batches with their padding (`same batches`),
+and sorted by length in batches of 64, which nobody who must answer at once can do (`same tokens`); and once more on the
+texts without soft tokens, sorted (`texts alone`). All run in turns in one process; what holds are the ratios, medians
+over the turns. Processor time is of all threads: event loop, tokenizer, model. Time is disturbed by what else runs.
 """
 
 import asyncio
@@ -13,16 +14,17 @@ import json
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from transformers import AutoModel, PreTrainedModel
 
 from promptuary.backbones.load import SHORT_NAMES, load
 from promptuary.data.source import Row, rows
+from promptuary.serve import worker
 from promptuary.serve.engine import Engine
 from promptuary.sharing import Asked
 from promptuary.specs import Run
@@ -31,7 +33,8 @@ from promptuary.train import record
 from promptuary.tuning import tune
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "engine"
-METHODS, TASKS, CLIENTS, ROWS, TURNS, BATCH = ("prompt-tuning", "p-tuning-v2"), 50, 64, 384, 9, 64
+METHODS, TASKS, CLIENTS, ROWS, TURNS, BATCH = ("prompt-tuning", "p-tuning-v2"), 50, 64, 256, 7, 64
+SIDES = ("same batches", "same tokens", "texts alone")
 
 
 def filled(place: Path) -> Store:
@@ -77,58 +80,90 @@ def tokens(store: Store, asked: Sequence[tuple[str, Row]], *, soft: bool) -> lis
 
 
 @torch.no_grad()
-def bare(model: PreTrainedModel, lengths: Sequence[int]) -> None:
-    """A forward pass of rows of these lengths."""
-    order = torch.tensor(sorted(lengths))
-    for own in order.split(BATCH):
+def bare(model: PreTrainedModel, batches: Sequence[Sequence[int]]) -> None:
+    """Forward passes of batches of rows of these lengths."""
+    for lengths in batches:
+        own = torch.tensor(lengths)
         mask = (torch.arange(int(own.max()))[None] < own[:, None]).long()
         model(input_ids=mask * 2000, attention_mask=mask)
 
 
-def spent(work: Callable[[], object]) -> dict[str, float]:
-    """Milliseconds per row of processor and of time."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    work()
-    return {
-        "cpu": 1000 * (time.process_time() - cpu) / ROWS,
-        "wall": 1000 * (time.perf_counter() - wall) / ROWS,
-    }
+def ordered(lengths: Sequence[int]) -> list[list[int]]:
+    """The lengths sorted, in batches."""
+    return [own.tolist() for own in torch.tensor(sorted(lengths)).split(BATCH)]
 
 
-async def measured(store: Store, model: PreTrainedModel) -> dict[str, object]:
+class Clock:
+    """Milliseconds of processor and of time since it was made."""
+
+    def __init__(self) -> None:
+        self.cpu, self.wall = time.process_time(), time.perf_counter()
+
+    def per(self, rows: int) -> dict[str, float]:
+        """Of each row."""
+        return {
+            "cpu": 1000 * (time.process_time() - self.cpu) / rows,
+            "wall": 1000 * (time.perf_counter() - self.wall) / rows,
+        }
+
+
+def alone(model: PreTrainedModel) -> float:
+    """What a pass costs by itself, in tokens: a row of 8 tokens beside 32 rows of 32."""
+    spent: dict[str, list[float]] = {"one": [], "many": []}
+    for _ in range(15):
+        for name, batch in (("one", [8]), ("many", [32] * 32)):
+            clock = Clock()
+            bare(model, [batch])
+            spent[name].append(clock.per(1)["cpu"])
+    token = (median(spent["many"]) - median(spent["one"])) / (32 * 32 - 8)
+    return round(median(spent["one"]) / token - 8, 1)
+
+
+async def measured(store: Store, model: PreTrainedModel) -> dict[str, Any]:
     """Medians over the turns, the first of which is thrown away."""
-    turns = []
+    turns, batches, plain = [], list[list[int]](), worker.read
+
+    def noted(held: Sequence[Asked]) -> list[tuple[Asked, Any]]:
+        batches.append([one.columns for one in held])
+        return plain(held)
+
+    worker.read = noted
     async with Engine(store) as engine:
         for turn in range(TURNS + 1):
             asked = questions(store, turn)
-            lengths = {soft: tokens(store, asked, soft=soft) for soft in (True, False)}
-            cpu, wall = time.process_time(), time.perf_counter()
+            given = {soft: ordered(tokens(store, asked, soft=soft)) for soft in (True, False)}
+            batches.clear()
+            clock = Clock()
             await served(engine, asked)
-            own = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
-            turns.append(
-                {
-                    "engine": {name: 1000 * value / ROWS for name, value in own.items()},
-                    "same_tokens": spent(lambda given=lengths[True]: bare(model, given)),
-                    "text_alone": spent(lambda given=lengths[False]: bare(model, given)),
-                }
-            )
-            print(json.dumps(turns[-1]), flush=True)
-        load_of = replace(engine.load, seconds=round(engine.load.seconds, 3))
+            spent = {"engine": clock.per(ROWS)}
+            for side, lengths in zip(SIDES, (batches, given[True], given[False]), strict=True):
+                clock = Clock()
+                bare(model, lengths)
+                spent[side] = clock.per(ROWS)
+            turns.append(spent)
+            print(json.dumps(spent), flush=True)
+        load_of = engine.load
     kept = turns[1:]
-    found: dict[str, object] = {"load": vars(load_of)}
-    for clock in ("cpu", "wall"):
-        found[f"{clock}_ms_per_row"] = {side: round(median(t[side][clock] for t in kept), 3) for side in kept[0]}
-        for side in ("same_tokens", "text_alone"):
-            ratios = [t["engine"][clock] / t[side][clock] for t in kept]
-            found[f"{clock}_ratio_{side}"] = round(median(ratios), 3)
-    return found
+    found: dict[str, Any] = {"load": {**vars(load_of), "seconds": round(load_of.seconds, 3)}}
+    for clock_name in ("cpu", "wall"):
+        found[f"{clock_name}_ms_per_row"] = {
+            side: round(median(t[side][clock_name] for t in kept), 3) for side in kept[0]
+        }
+        found[f"{clock_name}_ratio"] = {
+            side: round(median(t["engine"][clock_name] / t[side][clock_name] for t in kept), 3) for side in SIDES
+        }
+    return {**found, "alone_tokens": alone(model)}
 
 
-def page(found: dict[str, object], where: dict[str, object]) -> str:
+def page(found: dict[str, Any], where: dict[str, Any]) -> str:
     """The result for readers."""
-    lines = ["# The engine beside the bare model", "", f"{__doc__}", "", "| | processor time | time |", "|---|---|---|"]
-    for side, said in (("same_tokens", "same tokens"), ("text_alone", "the texts alone")):
-        lines.append(f"| engine / bare model, {said} | {found[f'cpu_ratio_{side}']} | {found[f'wall_ratio_{side}']} |")
+    lines = ["# The engine beside the bare model", "", *str(__doc__).strip().split("\n"), ""]
+    lines += ["| engine / bare model | processor time | time |", "|---|---:|---:|"]
+    lines += [f"| {side} | {found['cpu_ratio'][side]} | {found['wall_ratio'][side]} |" for side in SIDES]
+    load_of = found["load"]
+    share = load_of["padding"] / (load_of["tokens"] + load_of["padding"])
+    lines += ["", f"{load_of['rows'] / load_of['batches']:.1f} rows a pass, {share:.0%} of its columns are padding."]
+    lines += [f"A pass costs as much by itself as {found['alone_tokens']} tokens in it."]
     return "\n".join([*lines, "", f"```json\n{json.dumps(where, indent=1)}\n```", ""])
 
 
