@@ -21,6 +21,7 @@ from promptuary.kinds.classification import Answer
 from promptuary.serve.engine import Load, Piece
 from promptuary.serve.gate import Gate
 from promptuary.serve.process import Server
+from promptuary.tuned import Tuned
 from tests.saved import SHORT, Shelf, done, lines
 
 ADMIN = "the administrator's own token"
@@ -81,13 +82,13 @@ class Told:
 
     async def __aexit__(self, *raised: object) -> None: ...
 
-    async def predict(self, task: str, row: Row) -> Answer:
+    async def predict(self, task: Tuned, row: Row) -> Answer:
         self.asked.append((task, row.fields))
         await self._wait()
         return Answer("good", 0.75, {"bad": 0.25, "good": 0.75})
 
     async def write(
-        self, task: str | None, text: str, how: Generation, *, stop: Sequence[str] = ()
+        self, task: Tuned | None, text: str, how: Generation, *, stop: Sequence[str] = ()
     ) -> AsyncIterator[Piece]:
         self.asked.append((task, text, how, tuple(stop)))
         try:
@@ -100,7 +101,7 @@ class Told:
         finally:
             self.freed.set()
 
-    async def embed(self, task: str | None, text: str) -> list[float]:
+    async def embed(self, task: Tuned | None, text: str) -> list[float]:
         await self._wait()
         return [0.5, -1.0, float(len(text))]
 

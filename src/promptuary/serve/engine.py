@@ -84,8 +84,11 @@ class Engine:
         """What there is to do, and what was done."""
         return Load() if self._worker is None else self._worker.load
 
-    async def predict(self, task: str, row: Row) -> Any:
+    async def predict(self, task: str | Tuned, row: Row) -> Any:
         """The answer of the task's kind to a row (`Answer` for classes; see `promptuary.kinds`).
+
+        Arguments:
+            task: a name of the store, or a prompt that was got from it, so that several rows have the same version.
 
         Raises:
             MissingError, CheckpointError: for the prompt, as `Store.get`.
@@ -102,13 +105,14 @@ class Engine:
         return asked.tuned.reading.answers(said, asked.tuned.wording, [row], [asked.example])[0]
 
     async def write(
-        self, task: str | None, text: str | list[int], how: Generation, *, stop: Sequence[str] = ()
+        self, task: str | Tuned | None, text: str | list[int], how: Generation, *, stop: Sequence[str] = ()
     ) -> AsyncIterator[Piece]:
         """The text that the model goes on with under a task's prompt, piece by piece; `None` is no prompt.
 
         The last piece says why it is the last. Closing the iterator gives up the text, and its place at once.
 
         Arguments:
+            task: as `predict`.
             text: the task's text; tasks with two texts, or with further columns, have `predict`. Without a prompt it
                 may be token ids, which are read as they are.
             how: one text (`sequences=1`). Its `pad` and `cache` are of no account here.
@@ -127,7 +131,7 @@ class Engine:
             async for piece in pieces:
                 yield piece
 
-    async def embed(self, task: str | None, text: str) -> list[float]:
+    async def embed(self, task: str | Tuned | None, text: str) -> list[float]:
         """The mean of the last states of a text's tokens under a task's prompt; of an encoder-decoder, the encoder's.
 
         Raises:
@@ -147,7 +151,7 @@ class Engine:
         return self._worker
 
     async def _submitted(
-        self, task: str | None, row: Callable[[Tuned], Row], question: Question, queued: Callable[[Asked], Job]
+        self, task: str | Tuned | None, row: Callable[[Tuned], Row], question: Question, queued: Callable[[Asked], Job]
     ) -> tuple[Asked, AsyncGenerator[Any, None]]:
         """A request in its queue, and its answers."""
         with self._running.queues.accepted():
@@ -155,18 +159,27 @@ class Engine:
             job = queued(asked)
         return asked, self._told(job)
 
-    def _asked(self, task: str | None, row: Callable[[Tuned], Row], question: Question) -> Asked:
+    def _asked(self, task: str | Tuned | None, row: Callable[[Tuned], Row], question: Question) -> Asked:
         """A row under its prompt, as token ids. It runs in the reader's thread."""
-        tuned = self._base if task is None else self.store.get(task)
+        name, tuned = self._opened(task)
         own = row(tuned)
         [example] = tuned.wording.encode([own], labelled=False)
-        asked = Asked(0, task or BASE, tuned, own, example, question)
+        asked = Asked(0, name, tuned, own, example, question)
         if asked.columns > self.limits.tokens:
             raise DataError(
                 f"{own.place}: it has {asked.columns} tokens with its prompt, and a batch has room for "
                 f"{self.limits.tokens}. Shorten the text, or raise Limits(tokens)."
             )
         return asked
+
+    def _opened(self, task: str | Tuned | None) -> tuple[str, Tuned]:
+        match task:
+            case None:
+                return BASE, self._base
+            case str():
+                return task, self.store.get(task)
+            case _:
+                return task.task.name, task
 
     def _answering(self, asked: Asked) -> Job:
         writing = asked.tuned.reading.writing(self.store.backbone)

@@ -114,9 +114,9 @@ class Service:
             self.check(caller, name)
         with caller.asking([name for name, _ in asked]):
             own = {name: await self.tuned(caller, name) for name in names}
-            rows = [(name, _row(own[name], given, f"rows.{i}")) for i, (name, given) in enumerate(asked)]
-            answers = await self._within(_all([self.engine.predict(name, row) for name, row in rows]))
-        return [{"task": name, **vars(answer)} for (name, _), answer in zip(rows, answers, strict=True)]
+            rows = [(own[name], _row(own[name], given, f"rows.{i}")) for i, (name, given) in enumerate(asked)]
+            answers = await self._within(_all([self.engine.predict(tuned, row) for tuned, row in rows]))
+        return [{"task": name, **vars(answer)} for (name, _), answer in zip(asked, answers, strict=True)]
 
     async def write(
         self, caller: Caller, name: str, texts: Sequence[Given], wish: Wish
@@ -139,7 +139,8 @@ class Service:
         """The vector of each text, in order."""
         self.check(caller, name)
         with caller.asking([name] * len(texts)):
-            return await self._within(_all([self.engine.embed(None if name == BASE else name, t) for t in texts]))
+            tuned = None if name == BASE else await self.tuned(caller, name)
+            return await self._within(_all([self.engine.embed(tuned, text) for text in texts]))
 
     async def tokens(self, texts: Sequence[str] | list[int]) -> int:
         """How many tokens texts are, without soft tokens, template and special tokens; or token ids."""
@@ -220,7 +221,7 @@ class Service:
     # --- parts --------------------------------------------------------------------------------------------------------
 
     async def _says(self, caller: Caller, name: str) -> Callable[[Given, Wish, int], Pieces]:
-        """How a task answers a row of texts in pieces."""
+        """How a task answers rows of texts in pieces, all by the same version of its prompt."""
         if name == BASE:
             if not self.writes:
                 raise BackboneError(f"{BASE!r}: {self.store.backbone.name!r} is an encoder, which writes no text.")
@@ -228,17 +229,17 @@ class Service:
         tuned = await self.tuned(caller, name)
         writing = tuned.reading.writing(self.store.backbone)
         if writing is None or tuned.task.text_pair is not None:
-            return lambda texts, wish, i: self._told(name, tuned, texts)
-        return lambda texts, wish, i: self._written(name, _one(texts), wish, i, writing.how.max_new_tokens)
+            return lambda texts, wish, i: self._told(tuned, texts)
+        return lambda texts, wish, i: self._written(tuned, _one(texts), wish, i, writing.how.max_new_tokens)
 
-    def _written(self, name: str | None, text: str | list[int], wish: Wish, i: int, most: int) -> Pieces:
+    def _written(self, tuned: Tuned | None, text: str | list[int], wish: Wish, i: int, most: int) -> Pieces:
         how = Generation(max_new_tokens=wish.tokens or most, sampling=wish.sampling(i))
-        return cast("Pieces", self.engine.write(name, text, how, stop=wish.stop))  # an iterator that can be closed
+        return cast("Pieces", self.engine.write(tuned, text, how, stop=wish.stop))  # an iterator that can be closed
 
-    async def _told(self, name: str, tuned: Tuned, texts: Given) -> Pieces:
+    async def _told(self, tuned: Tuned, texts: Given) -> Pieces:
         """What a task that does not write says, as one piece."""
         own = [_one(texts)] if tuned.task.text_pair is None else texts
-        answer = await self.engine.predict(name, tuned.reading.row(tuned.task, cast("Sequence[str]", own), "texts"))
+        answer = await self.engine.predict(tuned, tuned.reading.row(tuned.task, cast("Sequence[str]", own), "texts"))
         yield Piece(_spoken(tuned.reading.output(answer)), (), "stop")
 
     def _import(self, folder: str) -> Path:

@@ -19,6 +19,7 @@ from promptuary.serve.engine import Engine, Limits
 from promptuary.serve.gate import Bounds
 from promptuary.serve.keys import Guard, Key, hashed
 from promptuary.store import Store
+from promptuary.tuned import Tuned
 from tests.serving import ADMIN, Told
 
 JSON = {"Content-Type": "application/json"}
@@ -232,7 +233,7 @@ def test_a_tuned_prompt_hears_the_texts_of_a_chat_and_no_roles(store: Store) -> 
     engine = Told()
     messages = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "hi"}]
     told(store, engine).post("/v1/chat/completions", json={"model": "mood", "messages": messages})
-    assert engine.asked == [("mood", {"text": "be kind\n\nhi"})]
+    assert engine.asked == [(store.get("mood"), {"text": "be kind\n\nhi"})]
 
 
 def test_embeddings_come_as_numbers_or_packed(store: Store) -> None:
@@ -260,7 +261,7 @@ def test_a_task_is_shown_as_show_describes_it(client: TestClient, store: Store) 
 def test_numbers_that_json_cannot_write_are_null(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     from promptuary.kinds.classification import Answer
 
-    async def nothing(self: Told, task: str, row: Row) -> Answer:
+    async def nothing(self: Told, task: Tuned, row: Row) -> Answer:
         return Answer("good", float("nan"), {"bad": float("inf"), "good": 0.5})
 
     monkeypatch.setattr(Told, "predict", nothing)
