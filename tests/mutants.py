@@ -42,6 +42,7 @@ SHOWN = ("tests/unit/test_page.py",)
 CHOSEN = ("tests/laws/test_choices.py",)
 READ = ("tests/laws/test_reading.py",)
 LATE = ("tests/laws/test_late.py",)
+FEW = ("tests/laws/test_columns.py",)
 MULTIPLIED = ("tests/laws/test_cpu_linear.py",)
 MIXED = ("tests/laws/test_mixed.py",)
 COLLATED = ("tests/unit/data/test_collate.py",)
@@ -395,6 +396,22 @@ MUTANTS = (
     Mutant("backbones/attachment.py", "(hidden, *made[1:]) if isinstance", "(hidden, *[None] * 2) if isinstance", LATE),
     Mutant("injections.py", "x.once(encoding, self.layer)", "encoding(x, self.layer)", LATE),
     Mutant("injections.py", "if not 0 < layer < shape.layers", "if not 0 <= layer < shape.layers", LATE),
+    # the last layer for the rows that are read
+    Mutant(
+        "backbones/last_layer.py", "written(empty, columns.masked_fill(again, length)", "written(empty, columns", FEW
+    ),
+    Mutant("backbones/last_layer.py", "_Leaving(columns, kwargs.get(NAME))", "_Leaving(columns, None)", FEW),
+    Mutant("backbones/last_layer.py", "mask = told(module, query, key, mask)", "pass", FEW),
+    Mutant("backbones/last_layer.py", "if kwargs.get(ROTARY) is not None:", "if False:", FEW),
+    Mutant(
+        "backbones/last_layer.py", "0 < 2 * columns.shape[1]", "columns.shape[1] and 99 < 2 * columns.shape[1]", FEW
+    ),
+    Mutant("backbones/attachment.py", "visit.layer == self.top and not replayed", "visit.layer == self.top", FEW),
+    Mutant("backbones/attachment.py", "and self.selects and last_layer", "and last_layer", FEW),
+    Mutant("backbones/decoder.py", "torch.cat([asked, before], 1)", "torch.cat([asked, before[:, :1]], 1)", FEW),
+    Mutant("backbones/encoder_decoder.py", "read(call) if targets is None else None", "read(call)", FEW),
+    Mutant("readouts/classifier.py", '"last": last_column', '"last": first_column', FEW),
+    Mutant("mixing.py", "_stack(known) if len(known) == len(each) else None", "_stack(known) if known else None", FEW),
     # frozen linear layers on a CPU
     Mutant("backbones/cpu_linear.py", "ctx.weight.t(), None), None", "ctx.weight, None), None", MULTIPLIED),
     Mutant(

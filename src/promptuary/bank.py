@@ -207,7 +207,8 @@ class Bank:
             tuned, examples = own[0].tuned, [one.example for one in own]
             batch = collate(examples, [one.number for one in own], tuned.pad).to(self.backbone.device)
             groups.append((own, batch))
-            shares.append(Share(tuned.model, tuned.model.instance_of(batch), tuned.readout.targets(batch)))
+            x, readout = tuned.model.instance_of(batch), tuned.readout
+            shares.append(Share(tuned.model, x, readout.targets(batch), readout.columns(batch)))
         return groups, shares
 
     def _answers(self, held: Sequence[_Asked]) -> Iterator[tuple[int, Any]]:

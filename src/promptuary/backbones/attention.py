@@ -51,18 +51,21 @@ def prompted_attention(
     query: Query,
     key: Key,
     value: Value,
-    attention_mask: Mask | None,
-    position_bias: Bias | None = None,
+    attention_mask: Shaped[Tensor, "#rows #asking _ _"] | None,
+    position_bias: Float[Tensor, "#rows asking _ _"] | None = None,
     promptuary: Carried | None = None,
     **rest: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """The attention function registered with transformers: the plain one, after what is carried had its say."""
+    """The attention function registered with transformers: the plain one, after what is carried had its say.
+
+    Mask and bias are those of the whole row, also where the layer goes over some of its columns (`last_layer.py`).
+    """
     if promptuary is not None:
         key, value, attention_mask, position_bias = promptuary(module, query, key, value, attention_mask, position_bias)
     if rest.get("softcap") is not None or rest.get("s_aux") is not None:
         # Capped scores and attention sinks are the model file's own business: its plain function knows them.
         plain = sys.modules[type(module).__module__].eager_attention_forward
-        attention_mask = _told(module, query, key, attention_mask)
+        attention_mask = told(module, query, key, attention_mask)
         if attention_mask is not None and attention_mask.dtype == torch.bool:
             # Many take the softmax in float32, where the lowest number of float64 would be minus infinity.
             lowest = max(torch.finfo(query.dtype).min, torch.finfo(torch.float32).min)
@@ -80,7 +83,7 @@ def prompted_attention(
 
 def _whole(module: nn.Module, query: Query, key: Key, mask: Mask | None, bias: Bias | None) -> Mask | None:
     """The mask with what the fused kernel is told beside it: causality and the bias of relative positions."""
-    mask = _told(module, query, key, mask)
+    mask = told(module, query, key, mask)
     if bias is None or mask is None:
         return mask if bias is None else bias
     if mask.dtype != torch.bool:
@@ -109,7 +112,7 @@ class Prefix:
         if soft is None:
             return key, value, mask, bias
         rows, queries, own = query.shape[0], query.shape[2], key.shape[2]
-        mask = _told(module, query, key, mask)
+        mask = told(module, query, key, mask)
         if mask is None and not self.whole(soft.keep):
             mask = torch.ones(1, 1, queries, own, dtype=torch.bool, device=key.device)
         if mask is not None:
@@ -124,7 +127,7 @@ class Prefix:
         return key, value, mask, bias
 
 
-def _told(module: nn.Module, query: Query, key: Key, mask: Mask | None) -> Mask | None:
+def told(module: nn.Module, query: Query, key: Key, mask: Mask | None) -> Mask | None:
     """The mask; where there is none and the fused kernel would infer causality from the shapes, it is said outright."""
     asking, own = query.shape[2], key.shape[2]
     if mask is not None or asking == 1 or not getattr(module, "is_causal", True):

@@ -9,6 +9,7 @@ import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -21,6 +22,7 @@ from promptuary.backbones import cpu_linear
 from promptuary.backbones.attachment import Attachment, Reached
 from promptuary.backbones.generation import Generation
 from promptuary.backbones.head import head_of
+from promptuary.backbones.padding import at
 from promptuary.errors import BackboneError
 from promptuary.values import Call, Layout, Output, Part, Shape, Targets
 
@@ -49,6 +51,7 @@ class Backbone(ABC):
             self._head = head_of(model, [stack for stack, _ in self.towers(self.model)])
         self.shape = self._measure()
         self._probe()
+        self.attachment.selects = self.attachment.selects and self._selects()
 
     @property
     def tokenizer(self) -> Any:
@@ -259,6 +262,22 @@ class Backbone(ABC):
                     f"{self.name!r} ({self.shape.family}): its {part} attention ignores soft keys and values, so deep "
                     "prompts would silently do nothing. Please report the model to this project."
                 )
+
+    def _selects(self) -> bool:
+        """Whether states of some rows alone are what they are among all; else all are made, also where few are read."""
+        row = torch.arange(3, 13, device=self.device)
+        ids, columns = torch.stack([row, row.flip(0)]), torch.tensor([[0, 9], [7, 3]], device=self.device)
+        mask = row < torch.tensor([[13], [11]], device=self.device)  # a row of ten and a row of eight
+        place = (row - 3).expand(2, -1)
+        call = Call(Layout(self.embed(ids), mask, place * 0, place, place[:, :0]))
+        with torch.no_grad():
+            whole = self.run(call).hidden
+            try:
+                some = self.run(replace(call, columns=columns)).hidden
+            except RuntimeError:  # its layers are not written as others are
+                return False
+        gap = (at(some, columns) - at(whole, columns)).abs().max() / whole.abs().max()
+        return bool(gap < torch.finfo(self.dtype).eps ** 0.5)
 
 
 def call_with(module: nn.Module, **arguments: Any) -> Any:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from promptuary.backbones.backbone import Backbone, call_with, run_stack
 from promptuary.backbones.generation import Generation, fits, generate
 from promptuary.backbones.packing import Packed, Packing, continued
-from promptuary.backbones.padding import at, fitting, flush_right
+from promptuary.backbones.padding import at, fitting, flush_right, read
 from promptuary.errors import BackboneError
 from promptuary.values import Call, Layout, Output, Part, Targets
 
@@ -32,7 +32,7 @@ class Decoder(Backbone):
     def run(self, call: Call, targets: Targets | None = None) -> Output:
         if targets is None:
             call = fitting(call, self._limit(call))
-            return Output(at(self._states(call), call.layout.tokens), None, self.logits)
+            return Output(at(self._states(call, read(call)), call.layout.tokens), None, self.logits)
         choices, steps = targets.ids.shape[1:]
         if choices == 1 or steps == 1 or self.packs:
             return Output(*self._continued(call, targets), self.logits)
@@ -64,16 +64,20 @@ class Decoder(Backbone):
         texts = continued(call.layout, targets, self.embed)
         positions = None if texts.packing is None else texts.packing.position
         call = fitting(replace(call, layout=texts.layout), self._limit(call), positions)
-        states = self._states(call, texts.packing)
-        predicting = at(states, rearrange(texts.before, "b c s -> b (c s)"))
+        before = rearrange(texts.before, "b c s -> b (c s)")
+        asked = read(call)
+        states = self._states(call, None if asked is None else torch.cat([asked, before], 1), texts.packing)
+        predicting = at(states, before)
         return at(states, call.layout.tokens), rearrange(predicting, "b (c s) h -> b c s h", s=targets.ids.shape[2])
 
-    def _states(self, call: Call, packing: Packing | None = None) -> Float[Tensor, "batch length output"]:
+    def _states(
+        self, call: Call, columns: Int[Tensor, "batch read"] | None, packing: Packing | None = None
+    ) -> Float[Tensor, "batch length output"]:
         positions = None if packing is None else packing.position
         if call.start:  # after keys and values of real tokens, the input goes on counting
             columns = torch.arange(call.layout.mask.shape[1], device=self.device)[None]
             positions = (columns if positions is None else positions) + call.start
-        with self.attachment.carrying(call), Packed(packing):
+        with self.attachment.carrying(call, columns), Packed(packing):
             return run_stack(self.towers(self.model)[0][0], call.layout, dtype=self.dtype, position_ids=positions)
 
     def _tried(self) -> bool:

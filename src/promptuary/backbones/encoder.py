@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from promptuary.backbones.backbone import Backbone, call_with, run_stack
 from promptuary.backbones.generation import Generation
-from promptuary.backbones.padding import at, fitting
+from promptuary.backbones.padding import at, fitting, read
 from promptuary.errors import BackboneError
 from promptuary.values import Call, Output, Part, Targets
 
@@ -30,7 +30,7 @@ class Encoder(Backbone):
             raise BackboneError(f"{self.name!r} is an encoder: its input always starts at position 0.")
         call = fitting(call, self.shape.positions)
         segments = getattr(self.model.config, "type_vocab_size", 0) > 1
-        with self.attachment.carrying(call):
+        with self.attachment.carrying(call, read(call)):
             states = run_stack(
                 self.model.base_model,
                 call.layout,

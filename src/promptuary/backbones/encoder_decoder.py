@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from promptuary.backbones.backbone import Backbone, call_with, run_stack
 from promptuary.backbones.generation import Generation, fits, generate
-from promptuary.backbones.padding import at, fitting
+from promptuary.backbones.padding import at, fitting, read
 from promptuary.values import Call, KeyValue, Output, Part, Targets
 
 
@@ -25,7 +25,7 @@ class EncoderDecoder(Backbone):
     def run(self, call: Call, targets: Targets | None = None) -> Output:
         encoder, decoder = (stack for stack, _ in self.towers(self.model))
         call = fitting(call, self.shape.positions)
-        with self.attachment.carrying(call):
+        with self.attachment.carrying(call, read(call) if targets is None else None):  # the decoder looks at all
             states = run_stack(encoder, call.layout, dtype=self.dtype)
         aligned = at(states, call.layout.tokens)
         if targets is None:
