@@ -42,6 +42,7 @@ SHOWN = ("tests/unit/test_page.py",)
 CHOSEN = ("tests/laws/test_choices.py",)
 READ = ("tests/laws/test_reading.py",)
 LATE = ("tests/laws/test_late.py",)
+KEPT = ("tests/unit/test_activations.py",)
 FEW = ("tests/laws/test_columns.py",)
 MULTIPLIED = ("tests/laws/test_cpu_linear.py",)
 MIXED = ("tests/laws/test_mixed.py",)
@@ -396,6 +397,28 @@ MUTANTS = (
     Mutant("backbones/attachment.py", "(hidden, *made[1:]) if isinstance", "(hidden, *[None] * 2) if isinstance", LATE),
     Mutant("injections.py", "x.once(encoding, self.layer)", "encoding(x, self.layer)", LATE),
     Mutant("injections.py", "if not 0 < layer < shape.layers", "if not 0 <= layer < shape.layers", LATE),
+    # states that are kept
+    Mutant("activations.py", "json.dumps(told, sort_keys=True, default=str).encode()", 'b""', KEPT),
+    Mutant("activations.py", "[backbone.digest(), settings, ", "[settings, ", KEPT),
+    Mutant("activations.py", "[backbone.digest(), settings, ", "[backbone.digest(), ", KEPT),
+    Mutant("activations.py", "str(backbone.dtype), precision,", "str(backbone.dtype),", KEPT),
+    Mutant("activations.py", 'if name != "_name_or_path"', "", KEPT),
+    Mutant("activations.py", "tobytes(), types[row, real].numpy().tobytes()]", "tobytes()]", KEPT),
+    Mutant("activations.py", "ids[row, real].numpy()", "ids[row].numpy()", KEPT),
+    Mutant("activations.py", "(mask.cumsum(1).gather(1, columns.cpu()) - 1).numpy()", "columns.cpu().numpy()", KEPT),
+    Mutant("activations.py", ", repr(until).encode()]", "]", KEPT),
+    Mutant("activations.py", "if len(known) < len(places):", "if not known:", KEPT),
+    Mutant("activations.py", "for key in sorted(rows):", "for key in rows:", KEPT),
+    Mutant("activations.py", "        os.utime(path)", "        path.stat()", KEPT),
+    Mutant("activations.py", "except (OSError, SafetensorError):", "except OSError:", KEPT),
+    Mutant("activations.py", "if path not in mine:", "if True:", KEPT),
+    Mutant("activations.py", "key=lambda one: one[1].st_mtime)", "key=lambda one: -one[1].st_mtime)", KEPT),
+    Mutant("activations.py", "total + needed <= limit_bytes and needed", "needed", KEPT),
+    Mutant("activations.py", " and needed <= (1 - SPARE) * free", "", KEPT),
+    Mutant("activations.py", "if asked.some else None", "", KEPT),
+    Mutant("tuning.py", "if not run.dropout:", "if True:", KEPT),
+    Mutant("tuning.py", "[*ground.examples, *ground.held], pad", "ground.examples, pad", KEPT),
+    Mutant("model.py", "if targets is None and self.generator.length ==", "if self.generator.length ==", ROWS),
     # the last layer for the rows that are read
     Mutant(
         "backbones/last_layer.py", "written(empty, columns.masked_fill(again, length)", "written(empty, columns", FEW
@@ -406,7 +429,7 @@ MUTANTS = (
     Mutant(
         "backbones/last_layer.py", "0 < 2 * columns.shape[1]", "columns.shape[1] and 99 < 2 * columns.shape[1]", FEW
     ),
-    Mutant("backbones/attachment.py", "visit.layer == self.top and not replayed", "visit.layer == self.top", FEW),
+    Mutant("backbones/attachment.py", "visit.main and visit.layer == self.top", "visit.layer == self.top", FEW),
     Mutant("backbones/attachment.py", "and self.selects and last_layer", "and last_layer", FEW),
     Mutant("backbones/decoder.py", "torch.cat([asked, before], 1)", "torch.cat([asked, before[:, :1]], 1)", FEW),
     Mutant("backbones/encoder_decoder.py", "read(call) if targets is None else None", "read(call)", FEW),

@@ -15,7 +15,7 @@ from promptuary.model import SoftPrompted
 from promptuary.readouts import Classifier, LanguageModel, Readout, WordsAsContinuation, WordsAtBlanks
 from promptuary.values import Instance
 from tests.answers import EXACT, gap, small
-from tests.backbones import ENCODER_DECODERS, FAMILIES, HOOKED, VOCABULARY, backbone, fresh
+from tests.backbones import CAUSAL, ENCODER_DECODERS, FAMILIES, HOOKED, VOCABULARY, backbone, fresh
 from tests.laws.checks import trainable
 
 METHODS = ("prompt-tuning", "p-tuning-v2", "deep-prompt-tuning", "dp-position")
@@ -102,6 +102,16 @@ def test_what_stands_behind_the_attention_is_made_of_the_rows_read(family: str) 
     assert max(rows.values()) <= len(LENGTHS) * (length * passes + 1)
 
 
+@pytest.mark.parametrize("family", CAUSAL)
+@torch.no_grad()
+def test_without_padding_a_token_in_the_middle_still_sees_nothing_behind_it(family: str) -> None:
+    model = prompted(backbone(family), "prompt-tuning", small("prompt-tuning"), init=None, seed=0).eval()
+    ids = batch().ids
+    x, columns = model.instance(ids, torch.ones_like(ids, dtype=torch.bool)), torch.tensor([[4, 9]]).expand(len(ids), 2)
+    some, whole = model(x, None, columns).hidden, model(x).hidden
+    assert gap(some[:, [4, 9]], whole[:, [4, 9]]) <= EXACT
+
+
 def test_a_token_that_is_read_twice_is_heard_as_by_hand() -> None:
     model = prompted(backbone("bert"), "prompt-tuning", small("prompt-tuning"), init=None, seed=0)
     given = batch()
@@ -173,13 +183,18 @@ def test_families_whose_layers_do_not_go_along_make_all_rows() -> None:
         assert torch.equal(soft(x, None, given.blanks).hidden, soft(x).hidden)
 
 
-def test_layers_that_are_run_again_in_the_backward_pass_make_all_rows() -> None:
-    b = wrap(fresh("llama"), "llama")
+@pytest.mark.parametrize("family", ["bert", "llama", "t5"])
+def test_recomputing_activations_changes_neither_loss_nor_gradient(family: str) -> None:
+    b = wrap(fresh(family), family)
     readout, given = Classifier(2, b.shape.output, pool="last"), batch()
-    model = prompted(b, "prompt-tuning", small("prompt-tuning"), init=None, seed=0, readout=readout).train()
-    expected = losses(model, readout, given, None)
-    b.checkpoint_activations(True)
-    b.train(True)
-    found = losses(model, readout, given, readout.columns(given))
-    for key, value in expected.items():
-        assert gap(found[key], value) <= EXACT
+    for method in ("prompt-tuning", "p-tuning-v2"):
+        model = prompted(b, method, small(method), init=None, seed=0, readout=readout).train()
+        expected = losses(model, readout, given, None)
+        b.checkpoint_activations(True)
+        b.train(True)
+        with worked(model) as rows:
+            found = losses(model, readout, given, readout.columns(given))
+        b.checkpoint_activations(False)
+        assert min(rows.values()) < max(rows.values()) / 4
+        for key, value in expected.items():
+            assert gap(found[key], value) <= EXACT

@@ -155,7 +155,9 @@ def test_what_changed_is_not_found(change: dict[str, Any], tmp_path: Path) -> No
     given = {name: value() if callable(value) else value for name, value in change.items()}
     assert kept(tmp_path, **given).told()["made"] == len(examples())
     assert kept(tmp_path).told()["made"] == 0
-    assert kept(tmp_path, b=another()).told()["made"] == 0  # the same model, loaded again
+    again = another()
+    again.model.config._name_or_path = "elsewhere"
+    assert kept(tmp_path, b=again).told()["made"] == 0  # the same model, loaded again from another place
 
 
 def test_rows_that_were_not_kept_are_asked_of_the_backbone(tmp_path: Path) -> None:
@@ -169,9 +171,11 @@ def test_rows_that_were_not_kept_are_asked_of_the_backbone(tmp_path: Path) -> No
 
 
 def test_padding_on_the_left_finds_the_same_rows(tmp_path: Path) -> None:
-    model, _ = parts("late")
+    model, readout = parts("late")
     found, batch = kept(tmp_path), collate(examples()[:4], range(4), 0)
+    read = kept(tmp_path, "the control")
     right = found.encode(model.instance_of(batch), 1)
+    control = read.encode(model.instance_of(batch), None, readout.columns(batch))
     left = replace(batch, ids=batch.ids.flip(1), mask=batch.mask.flip(1))
     for row, real in enumerate(batch.mask.sum(1).tolist()):
         left.ids[row, -real:] = batch.ids[row, :real]
@@ -179,6 +183,9 @@ def test_padding_on_the_left_finds_the_same_rows(tmp_path: Path) -> None:
     assert found.told()["hit_rate"] == 1.0
     for row, real in enumerate(batch.mask.sum(1).tolist()):
         assert torch.equal(right[row, :real], again[row, -real:])
+    one = read.encode(model.instance_of(left), None, readout.columns(left))
+    assert read.told()["hit_rate"] == 1.0
+    assert torch.equal(one[left.mask.cumsum(1) * left.mask == 1], control[:, 0])
 
 
 @pytest.fixture
@@ -297,6 +304,7 @@ def test_seeds_share_what_is_kept_and_a_killed_run_goes_on_without_it(
     made = [e["made"] for own in events for e in own if e["event"] == "activations"]
     assert made[0] > 0
     assert made[1] == 0
+    assert all(e["hit_rate"] == 1.0 for own in events for e in own if e["event"] == "activations")
 
     step, count = Stepper.step, [0]
 

@@ -176,8 +176,7 @@ class Attachment:
         promised = {m: call.keys_values[i] for m, i in visit.attention.items() if i in call.keys_values}
         if promised:
             kwargs = {**kwargs, NAME: Prefix(promised, promise.whole)}
-        replayed = layer.training and getattr(layer, "gradient_checkpointing", False)  # where it must not be left
-        if promise.columns is not None and visit.main and visit.layer == self.top and not replayed:
+        if promise.columns is not None and visit.main and visit.layer == self.top:
             kwargs = {**kwargs, last_layer.READ: promise.columns}
         return args, kwargs
 

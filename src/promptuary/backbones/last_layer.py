@@ -2,8 +2,9 @@
 
 Keys and values are those of all rows; queries, and all that stands behind the attention, only those of the rows read.
 The layer's own code does it, in two passes: one over all rows, which is left at the attention call with the keys, the
-values and the mask that have come there; and one over the rows read, whose attention call finds these. The backbone
-tries at load whether a family's code goes along.
+values and the mask that have come there; and one over the rows read, whose attention call finds these. Gradient
+checkpointing replays both, the first no further than it came. The backbone tries at load whether a family's code goes
+along.
 """
 
 from collections.abc import Callable, Mapping
