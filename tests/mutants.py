@@ -418,7 +418,7 @@ MUTANTS = (
     Mutant("activations.py", "if asked.some else None", "", KEPT),
     Mutant("tuning.py", "if not run.dropout:", "if True:", KEPT),
     Mutant("tuning.py", "[*ground.examples, *ground.held], pad", "ground.examples, pad", KEPT),
-    Mutant("model.py", "if targets is None and self.generator.length ==", "if self.generator.length ==", ROWS),
+    Mutant("model.py", "if call.bare and targets is None:", "if call.bare:", ROWS),
     # the last layer for the rows that are read
     Mutant(
         "backbones/last_layer.py", "written(empty, columns.masked_fill(again, length)", "written(empty, columns", FEW

@@ -150,6 +150,7 @@ class SoftPrompted(nn.Module):
         Arguments:
             columns: the tokens of `x` whose states are read, where these are few (`Readout.columns`).
         """
-        if targets is None and self.generator.length == self.injection.occupies(0) == 0:  # it is the bare input
+        call = replace(self.call(x), columns=columns)
+        if call.bare and targets is None:  # the same in every epoch, so it may have been kept
             return Output(x.encode(x, None, columns), None, self.backbone.logits)
-        return self.backbone.run(replace(self.call(x), columns=columns), targets)
+        return self.backbone.run(call, targets)

@@ -207,6 +207,11 @@ class Call:
     until: int | None = None
     columns: Columns | None = None
 
+    @property
+    def bare(self) -> bool:
+        """Whether it is an input by itself, without any soft token."""
+        return not (self.layout.prompts.shape[1] or self.keys_values or self.states or self.entry)
+
 
 @dataclass(frozen=True, eq=False)
 class Targets:
