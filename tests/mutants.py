@@ -432,7 +432,9 @@ MUTANTS = (
     Mutant("backbones/attachment.py", "visit.main and visit.layer == self.top", "visit.layer == self.top", FEW),
     Mutant("backbones/attachment.py", "and self.selects and last_layer", "and last_layer", FEW),
     Mutant("backbones/decoder.py", "torch.cat([asked, before], 1)", "torch.cat([asked, before[:, :1]], 1)", FEW),
-    Mutant("backbones/encoder_decoder.py", "read(call) if targets is None else None", "read(call)", FEW),
+    Mutant(
+        "backbones/encoder_decoder.py", "columns = read(call) if targets is None else None", "columns = read(call)", FEW
+    ),
     Mutant("readouts/classifier.py", '"last": last_column', '"last": first_column', FEW),
     Mutant("mixing.py", "_stack(known) if len(known) == len(each) else None", "_stack(known) if known else None", FEW),
     # frozen linear layers on a CPU

@@ -66,14 +66,14 @@ class Line:
 
 
 def interleaved(ways: Mapping[str, Way], turns: int) -> dict[str, float]:
-    """Median milliseconds of each, over `turns` turns after one that is not counted."""
+    """Median milliseconds of CPU time of each, over `turns` turns after one that is not counted."""
     spent: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(turns + 1):
         for name, way in ways.items():
-            began = time.perf_counter()
+            began = time.process_time()  # what else runs on the machine bears little on it
             way()
             if turn:
-                spent[name].append(1000 * (time.perf_counter() - began))
+                spent[name].append(1000 * (time.process_time() - began))
     return {name: median(found) for name, found in spent.items()}
 
 
@@ -110,6 +110,23 @@ def prefixes(rows: int, turns: int) -> Iterator[Line]:
         at = interleaved(ways, turns)
         for name in ("peft", "peft at its best"):
             yield Line(f"prefix bert-6l P{length} / {name}", at["ours"], at[name], 0.60)
+
+
+def blind(rows: int, turns: int) -> Iterator[Line]:
+    """A training step of soft tokens that do not see the input, against those that do, and a prefix as long."""
+    for name, kind in KINDS.items():
+        for length in PROMPTS:
+            backbone = kind.backbone()
+            given = batch(rows, TOKENS, backbone.shape.vocabulary)
+            chosen: dict[str, tuple[str, dict[str, Any]]] = {
+                "blind": ("prompt-tuning", {"sees_input": False}),
+                "input prompt": ("prompt-tuning", {}),
+                "prefix": ("p-tuning-v2", {}),
+            }
+            models = {n: made(kind, backbone, method, length=length, **more) for n, (method, more) in chosen.items()}
+            at = interleaved({n: ours(*model, given) for n, model in models.items()}, turns)
+            for other in ("input prompt", "prefix"):
+                yield Line(f"blind prompt {name} P{length} / {other}", at["blind"], at[other])
 
 
 def late(rows: int, turns: int) -> Iterator[Line]:
@@ -210,7 +227,7 @@ def page(lines: Sequence[Line], told: Mapping[str, Any]) -> str:
     hardware = ", ".join(f"{name} {value}" for name, value in told["hardware"].items() if value)
     caption = (
         f"{told['rows']} rows of {TOKENS} tokens (memory: {4 * TOKENS}), medians of {told['turns']} interleaved turns, "
-        f"milliseconds (memory: MiB). {versions}; {hardware}; commit {told['commit']}."
+        f"milliseconds of CPU time (memory: MiB). {versions}; {hardware}; commit {told['commit']}."
     )
     return "\n".join([*heads, *rows, "", caption, ""])
 
@@ -226,7 +243,8 @@ def main() -> None:
         print(memory(given.memory, given.rows))
         return
     lines = []
-    sections = (steps(given.rows, given.turns), prefixes(given.rows, given.turns), late(given.rows, given.turns),
+    sections = (steps(given.rows, given.turns), prefixes(given.rows, given.turns),
+                blind(given.rows, given.turns), late(given.rows, given.turns),
                 answers(given.turns), memories(given.rows))  # fmt: skip
     for section in sections:
         for line in section:

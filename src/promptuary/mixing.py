@@ -45,7 +45,7 @@ def run(shares: Sequence[Share]) -> list[Output]:
 
     Shares may differ in method, length, depth, read-out, and in the padding of their rows. Rows that join the model at
     a later layer (`Late`), or go on counting after keys and values of real tokens (`KeyValues(start=...)`), have one
-    more pass, with those of their kind.
+    more pass, with those of their kind; a share whose soft tokens do not see the input has one of its own.
 
     Raises:
         SettingError: for shares of different backbones.
@@ -115,7 +115,8 @@ def _passes(shares: Sequence[Share]) -> Iterator[tuple[list[int], Call, Backbone
                 "Expected one loaded backbone for all of them: open_prompt(folder, backbone=backbone)."
             )
         call = replace(share.model.call(share.x), columns=share.columns)
-        together.setdefault((call.start, call.until, call.entry and call.entry.layer), []).append((n, call))
+        alone = n if call.blind is not None else None
+        together.setdefault((call.start, call.until, call.entry and call.entry.layer, alone), []).append((n, call))
     for pairs in together.values():
         yield [n for n, _ in pairs], stacked([call for _, call in pairs]), shares[0].model.backbone
 

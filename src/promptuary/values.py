@@ -195,6 +195,7 @@ class Call:
         start: the position of the first column (soft keys and values taken from real tokens stand before it).
         entry: where the row enters, if not as embeddings at the first layer. until: the layer before which the model
             stops, whose input is the result; `None` runs it all. Both are about the tower that reads the layout.
+        blind: the soft tokens of the row, where they see one another and not the input, which sees them.
         columns: the caller's tokens whose last states are read, beside those that predict targets; `None` is all.
             The states of others are undefined then: where it saves work they are not made.
     """
@@ -205,6 +206,7 @@ class Call:
     start: int = 0
     entry: Entry | None = None
     until: int | None = None
+    blind: Prompt | None = None
     columns: Columns | None = None
 
     @property

@@ -6,9 +6,10 @@ any kind (cached, static cache, beams) finds it and threads do not see one anoth
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import update_wrapper
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,10 +19,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from promptuary.backbones import last_layer
-from promptuary.backbones.attention import NAME, Bias, Extended, Key, Mask, Prefix, Query, Value, expanded
-from promptuary.backbones.padding import written
-from promptuary.values import Attention, Call, Part, Prompt
+from promptuary.backbones import blind, last_layer
+from promptuary.backbones.attention import NAME, Bias, Extended, Key, Mask, Prefix, Query, Value
+from promptuary.backbones.padding import expanded, written
+from promptuary.values import Attention, Call, KeyValue, Part, Prompt
 
 PASSED = "promptuary_passed"  # an argument of layers that only hand on: the first one's result, once it is there
 ALONE: list[Any] = [None]  # where layers hand on nothing but their states
@@ -34,6 +35,7 @@ class Promise:
     call: Call
     columns: Int[Tensor, "rows read"] | None = None  # those of the last layer whose states are read; `None` is all
     visits: dict[int, int] = field(default_factory=dict)  # for modules that serve several layers (ALBERT)
+    ahead: Mapping[int, KeyValue] = field(default_factory=dict)  # of soft tokens that were read by themselves
     known: dict[int, bool] = field(default_factory=dict)  # of a `keep`, which the call holds, whether it is whole
     beside: list[Any] = field(default_factory=list)  # what the first layer hands on beside its states (T5: a bias)
 
@@ -86,7 +88,7 @@ class _Recorder:
     def __call__(
         self, module: nn.Module, query: Query, key: Key, value: Value, mask: Mask | None, bias: Bias | None
     ) -> Extended:
-        self.notes.append((self.layer, module, key.detach(), value.detach()))
+        self.notes.append((self.layer, module, key, value))
         return key, value, mask, bias
 
 
@@ -113,6 +115,7 @@ class Attachment:
     ) -> None:
         self._place = _Place()
         self._hooked = model._can_set_attn_implementation()
+        self.leaves = False  # whether layers can leave out soft tokens that do not see the input; as well
         self.selects = self._hooked  # whether the last layer can make some rows only; the backbone tries it
         if self._hooked:
             model.set_attn_implementation(NAME)
@@ -176,19 +179,32 @@ class Attachment:
         promised = {m: call.keys_values[i] for m, i in visit.attention.items() if i in call.keys_values}
         if promised:
             kwargs = {**kwargs, NAME: Prefix(promised, promise.whole)}
+        if call.blind is not None and visit.main:
+            ahead = {m: promise.ahead[i] for m, i in visit.attention.items() if i in promise.ahead}
+            if ahead:
+                args, kwargs = blind.behind(args, kwargs, ahead, promise.beside, first=visit.layer == 0)
+            else:
+                kwargs = blind.masked(kwargs, call)
         if promise.columns is not None and visit.main and visit.layer == self.top:
             kwargs = {**kwargs, last_layer.READ: promise.columns}
         return args, kwargs
 
-    def carrying(self, call: Call, columns: Int[Tensor, "rows read"] | None = None) -> "_Carrying":
+    def carrying(
+        self,
+        call: Call,
+        columns: Int[Tensor, "rows read"] | None = None,
+        ahead: Mapping[int, KeyValue] = MappingProxyType({}),
+    ) -> "_Carrying":
         """A context in which the model's layers get the soft keys, values and states of `call`.
 
         Arguments:
             columns: those of the row whose last states are read; the last layer makes no others where that pays.
+            ahead: keys and values of the row's first columns, which the layers then leave out (`blind.py`).
         """
         read = columns if columns is not None and self.selects and last_layer.pays(columns, call) else None
-        bare = not call.keys_values and not call.states and call.entry is None and call.until is None and read is None
-        return _Carrying(self._place, None if bare else Promise(call, read))
+        idle = not (call.keys_values or call.states or call.entry or call.blind)
+        bare = idle and call.until is None and read is None
+        return _Carrying(self._place, None if bare else Promise(call, read, ahead=ahead))
 
     def recording(self) -> "_Recording":
         """A context in which every attention call notes its keys and values."""

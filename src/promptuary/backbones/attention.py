@@ -18,6 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from promptuary.backbones import cpu_attention
 from promptuary.backbones.packing import packed_mask
+from promptuary.backbones.padding import expanded
 from promptuary.values import KeyValue
 
 NAME = "promptuary"
@@ -28,6 +29,9 @@ Key = Float[Tensor, "rows heads own key"]
 Value = Float[Tensor, "rows heads own value"]
 Mask = Shaped[Tensor, "#rows #asking queries own"]
 Bias = Float[Tensor, "#rows asking queries own"]
+# Those of the whole row, where a layer goes over some of its columns (`last_layer.py`, `blind.py`).
+WholeMask = Shaped[Tensor, "#rows #asking _ _"]
+WholeBias = Float[Tensor, "#rows asking _ _"]
 
 Extended = tuple[
     Float[Tensor, "rows heads all key"],
@@ -51,15 +55,12 @@ def prompted_attention(
     query: Query,
     key: Key,
     value: Value,
-    attention_mask: Shaped[Tensor, "#rows #asking _ _"] | None,
-    position_bias: Float[Tensor, "#rows asking _ _"] | None = None,
+    attention_mask: WholeMask | None,
+    position_bias: WholeBias | None = None,
     promptuary: Carried | None = None,
     **rest: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """The attention function registered with transformers: the plain one, after what is carried had its say.
-
-    Mask and bias are those of the whole row, also where the layer goes over some of its columns (`last_layer.py`).
-    """
+    """The attention function registered with transformers: the plain one, after what is carried had its say."""
     if promptuary is not None:
         key, value, attention_mask, position_bias = promptuary(module, query, key, value, attention_mask, position_bias)
     if rest.get("softcap") is not None or rest.get("s_aux") is not None:
@@ -133,12 +134,3 @@ def told(module: nn.Module, query: Query, key: Key, mask: Mask | None) -> Mask |
     if mask is not None or asking == 1 or not getattr(module, "is_causal", True):
         return mask
     return torch.ones(asking, own, dtype=torch.bool, device=key.device).tril(own - asking)[None, None]
-
-
-def expanded(given: Shaped[Tensor, "batch *rest"], rows: int) -> Shaped[Tensor, "rows *rest"]:
-    """Each row of `given` as often as beams or returned sequences multiplied it."""
-    if given.shape[0] == rows:
-        return given
-    if given.shape[0] == 1:
-        return given.expand(rows, *given.shape[1:])
-    return given.repeat_interleave(rows // given.shape[0], dim=0)

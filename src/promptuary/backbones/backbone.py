@@ -52,6 +52,7 @@ class Backbone(ABC):
         self.shape = self._measure()
         self._probe()
         self.attachment.selects = self.attachment.selects and self._selects()
+        self.attachment.leaves = bool(self.shape.encodes and self.shape.attention) and self._leaves()
 
     @property
     def tokenizer(self) -> Any:
@@ -262,6 +263,28 @@ class Backbone(ABC):
                     f"{self.name!r} ({self.shape.family}): its {part} attention ignores soft keys and values, so deep "
                     "prompts would silently do nothing. Please report the model to this project."
                 )
+
+    def _leaves(self) -> bool:
+        """Whether layers that go over the input alone, behind soft tokens that do not see it, say what they say of the
+        whole row with a mask; else they go over the whole row.
+        """
+        from promptuary.injections import Embeddings
+        from promptuary.values import Instance, Prompt
+
+        row = torch.arange(3, 9, device=self.device)
+        ids, mask = torch.stack([row, row.flip(0)]), row < torch.tensor([[9], [7]], device=self.device)
+        x = Instance(ids, mask, self.embed(ids), ids * 0, ids[:, 0])
+        prompt = Prompt(self.embed(ids[:1, :3] + 7).float().expand(2, -1, -1), torch.ones(2, 3, device=self.device))
+        call = Embeddings(self.shape, sees_input=False)(prompt, x)
+        with torch.no_grad():
+            self.attachment.leaves = False
+            whole = self.run(call).hidden[mask]
+            self.attachment.leaves = True
+            try:
+                some = self.run(call).hidden[mask]
+            except (RuntimeError, AttributeError):  # its layers are not written as others are
+                return False
+        return bool((some - whole).abs().max() / whole.abs().max() < torch.finfo(self.dtype).eps ** 0.5)
 
     def _selects(self) -> bool:
         """Whether states of some rows alone are what they are among all; else all are made, also where few are read."""

@@ -10,8 +10,9 @@ from transformers import PreTrainedModel
 from promptuary.backbones.backbone import Backbone, call_with, run_stack
 from promptuary.backbones.generation import Generation
 from promptuary.backbones.padding import at, fitting, read
+from promptuary.backbones.reading import states
 from promptuary.errors import BackboneError
-from promptuary.values import Call, Output, Part, Targets
+from promptuary.values import Call, Layout, Output, Part, Targets
 
 
 class Encoder(Backbone):
@@ -29,21 +30,18 @@ class Encoder(Backbone):
         if call.start:
             raise BackboneError(f"{self.name!r} is an encoder: its input always starts at position 0.")
         call = fitting(call, self.shape.positions)
-        segments = getattr(self.model.config, "type_vocab_size", 0) > 1
-        with self.attachment.carrying(call, read(call)):
-            states = run_stack(
-                self.model.base_model,
-                call.layout,
-                dtype=self.dtype,
-                token_type_ids=call.layout.types if segments else None,
-            )
-        return Output(at(states, call.layout.tokens), None, self.logits)
+        return Output(at(states(self.attachment, self._stack, call, read(call)), call.layout.tokens), None, self.logits)
 
     def generate(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:
         raise BackboneError(
             f"{self.name!r} is an encoder and does not generate text; use a causal or text-to-text model."
         )
 
+    def _stack(self, layout: Layout) -> Float[Tensor, "batch length output"]:
+        segments = getattr(self.model.config, "type_vocab_size", 0) > 1
+        types = layout.types if segments else None
+        return run_stack(self.model.base_model, layout, dtype=self.dtype, token_type_ids=types)
+
     def _read(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens output"]:
-        states: Tensor = call_with(self.model.base_model, input_ids=ids, return_dict=True).last_hidden_state
-        return states
+        found: Tensor = call_with(self.model.base_model, input_ids=ids, return_dict=True).last_hidden_state
+        return found

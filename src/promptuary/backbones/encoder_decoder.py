@@ -9,10 +9,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from promptuary.backbones import reading
 from promptuary.backbones.backbone import Backbone, call_with, run_stack
 from promptuary.backbones.generation import Generation, fits, generate
 from promptuary.backbones.padding import at, fitting, read
-from promptuary.values import Call, KeyValue, Output, Part, Targets
+from promptuary.values import Call, KeyValue, Layout, Output, Part, Targets
 
 
 class EncoderDecoder(Backbone):
@@ -23,10 +24,10 @@ class EncoderDecoder(Backbone):
         return [(model.get_encoder(), "encoder"), (model.get_decoder(), "decoder")]  # type: ignore[no-untyped-call]
 
     def run(self, call: Call, targets: Targets | None = None) -> Output:
-        encoder, decoder = (stack for stack, _ in self.towers(self.model))
+        decoder = self.towers(self.model)[1][0]
         call = fitting(call, self.shape.positions)
-        with self.attachment.carrying(call, read(call) if targets is None else None):  # the decoder looks at all
-            states = run_stack(encoder, call.layout, dtype=self.dtype)
+        columns = read(call) if targets is None else None  # the decoder looks at all
+        states = reading.states(self.attachment, self._stack, call, columns)
         aligned = at(states, call.layout.tokens)
         if targets is None:
             return Output(aligned, None, self.logits)
@@ -52,6 +53,9 @@ class EncoderDecoder(Backbone):
         embeds, mask = call.layout.embeds.to(self.dtype), call.layout.mask.long()
         with self.attachment.carrying(call):
             return generate(self.model, how, start=1, inputs_embeds=embeds, attention_mask=mask, **options)
+
+    def _stack(self, layout: Layout) -> Float[Tensor, "batch length output"]:
+        return run_stack(self.towers(self.model)[0][0], layout, dtype=self.dtype)
 
     def _start(self) -> int:
         return int(self.model.config.decoder_start_token_id)

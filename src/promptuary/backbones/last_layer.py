@@ -16,7 +16,7 @@ from einops import repeat
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from promptuary.backbones.attention import NAME, Bias, Carried, Extended, Key, Mask, Query, Value, told
+from promptuary.backbones.attention import NAME, Bias, Carried, Extended, Key, Query, Value, WholeMask, told
 from promptuary.backbones.padding import at, written
 from promptuary.values import Call
 
@@ -70,7 +70,7 @@ class _Leaving:
     carried: Carried | None
 
     def __call__(
-        self, module: nn.Module, query: Query, key: Key, value: Value, mask: Mask | None, bias: Bias | None
+        self, module: nn.Module, query: Query, key: Key, value: Value, mask: WholeMask | None, bias: Bias | None
     ) -> Extended:
         if self.carried is not None:
             key, value, mask, bias = self.carried(module, query, key, value, mask, bias)

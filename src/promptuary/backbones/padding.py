@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -44,6 +44,15 @@ def trimmed(layout: Layout, length: int) -> Layout:
         prompts=layout.prompts.clamp(max=length - 1),
         placed=None if layout.placed is None else layout.placed[:, :length],
     )
+
+
+def expanded(given: Shaped[Tensor, "batch *rest"], rows: int) -> Shaped[Tensor, "rows *rest"]:
+    """Each row of `given` as often as beams or returned sequences multiplied it."""
+    if given.shape[0] == rows:
+        return given
+    if given.shape[0] == 1:
+        return given.expand(rows, *given.shape[1:])
+    return given.repeat_interleave(rows // given.shape[0], dim=0)
 
 
 def read(call: Call) -> Int[Tensor, "batch read"] | None:
