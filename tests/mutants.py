@@ -42,6 +42,7 @@ SHOWN = ("tests/unit/test_page.py",)
 CHOSEN = ("tests/laws/test_choices.py",)
 READ = ("tests/laws/test_reading.py",)
 LATE = ("tests/laws/test_late.py",)
+BLIND = ("tests/laws/test_blind.py",)
 KEPT = ("tests/unit/test_activations.py",)
 FEW = ("tests/laws/test_columns.py",)
 MULTIPLIED = ("tests/laws/test_cpu_linear.py",)
@@ -175,7 +176,7 @@ MUTANTS = (
     Mutant("backbones/attention.py", "if mask is None and not self.whole(soft.keep):", "if False:", HOOKED),
     Mutant(
         "backbones/attention.py",
-        "mask = _told(module, query, key, mask)\n        if mask is None and not self.whole",
+        "mask = told(module, query, key, mask)\n        if mask is None and not self.whole",
         "if mask is None and not self.whole",
         HOOKED,
     ),
@@ -187,7 +188,7 @@ MUTANTS = (
     ),
     Mutant(
         "backbones/attention.py",
-        "attention_mask = _told(module, query, key, attention_mask)",
+        "attention_mask = told(module, query, key, attention_mask)",
         "pass",
         ("tests/laws/test_keys_values.py", "tests/laws/test_real_tokens.py"),
     ),
@@ -222,7 +223,7 @@ MUTANTS = (
     ),
     Mutant("backbones/attachment.py", "call, call.states[layer])", "call, call.states[min(call.states)])", TRAINED),
     Mutant(
-        "backbones/attention.py",
+        "backbones/padding.py",
         "given.repeat_interleave(rows // given.shape[0], dim=0)",
         "given.repeat(rows // given.shape[0], *([1] * (given.dim() - 1)))",
         GENERATED,
@@ -259,7 +260,7 @@ MUTANTS = (
     ),
     Mutant("backbones/padding.py", "(layout.tokens + shift) % length", "layout.tokens", BACKBONES),
     Mutant("backbones/backbone.py", "if torch.equal(outs[0], outs[1]):", "if False:", BUILT),
-    Mutant("backbones/encoder.py", "call.layout.types if segments", "call.layout.types * 0 if segments", PLACED),
+    Mutant("backbones/encoder.py", "layout.types if segments", "layout.types * 0 if segments", PLACED),
     Mutant("backbones/decoder.py", "self.packs = self._tried()", "self.packs = False", CHOSEN),
     Mutant("backbones/decoder.py", "if choices == 1 or steps == 1 or self.packs:", "if True:", CHOSEN),
     Mutant("backbones/decoder.py", "else positions) + call.start", "else positions)", INJECTED),
@@ -397,6 +398,23 @@ MUTANTS = (
     Mutant("backbones/attachment.py", "(hidden, *made[1:]) if isinstance", "(hidden, *[None] * 2) if isinstance", LATE),
     Mutant("injections.py", "x.once(encoding, self.layer)", "encoding(x, self.layer)", LATE),
     Mutant("injections.py", "if not 0 < layer < shape.layers", "if not 0 <= layer < shape.layers", LATE),
+    # soft tokens that do not see the input
+    Mutant("backbones/blind.py", "seen = ~rearrange(self.soft", "seen = rearrange(self.soft", BLIND),
+    Mutant("backbones/blind.py", "mask.shape[2] > 1", "mask.shape[2] > 999", BLIND),
+    Mutant("backbones/blind.py", "part[:, count:] for part", "part for part", BLIND),
+    Mutant("backbones/blind.py", "(p.keep > 0).all() & ", "", BLIND),
+    Mutant("backbones/blind.py", "& (prompts == columns).all()", "", BLIND),
+    Mutant("backbones/blind.py", "p.values[:1] if p.values.stride(0) == 0", "p.values[:1] if True", BLIND),
+    Mutant(
+        "backbones/blind.py",
+        "[:, :, self.count :])\n            bias",
+        "[:, :, : -self.count])\n            bias",
+        BLIND,
+    ),
+    Mutant("backbones/reading.py", "else columns - own.shape[1]", "else columns", BLIND),
+    Mutant("backbones/reading.py", "torch.cat([expanded(own,", "torch.cat([0 * expanded(own,", BLIND),
+    Mutant("mixing.py", "n if call.blind is not None else None", "None", BLIND),
+    Mutant("injections.py", "None if self.sees_input else p)", "None)", BLIND),
     # states that are kept
     Mutant("activations.py", "json.dumps(told, sort_keys=True, default=str).encode()", 'b""', KEPT),
     Mutant("activations.py", "[backbone.digest(), settings, ", "[settings, ", KEPT),
