@@ -398,6 +398,14 @@ MUTANTS = (
     Mutant("backbones/attachment.py", "(hidden, *made[1:]) if isinstance", "(hidden, *[None] * 2) if isinstance", LATE),
     Mutant("injections.py", "x.once(encoding, self.layer)", "encoding(x, self.layer)", LATE),
     Mutant("injections.py", "if not 0 < layer < shape.layers", "if not 0 <= layer < shape.layers", LATE),
+    # GPT-2's activation
+    Mutant("backbones/activation.py", 'approximate="tanh"', 'approximate="none"', ("tests/laws/test_activation.py",)),
+    Mutant(
+        "backbones/activation.py",
+        "if type(module) is NewGELUActivation",
+        "if False",
+        ("tests/laws/test_activation.py",),
+    ),
     # soft tokens that do not see the input
     Mutant("backbones/blind.py", "seen = ~rearrange(self.soft", "seen = rearrange(self.soft", BLIND),
     Mutant("backbones/blind.py", "mask.shape[2] > 1", "mask.shape[2] > 999", BLIND),

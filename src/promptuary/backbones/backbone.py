@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from promptuary.backbones import cpu_linear
+from promptuary.backbones import activation, cpu_linear
 from promptuary.backbones.attachment import Attachment, Reached
 from promptuary.backbones.generation import Generation
 from promptuary.backbones.head import head_of
@@ -44,6 +44,7 @@ class Backbone(ABC):
         model.requires_grad_(False)
         model.train(False)
         cpu_linear.prepare(model)
+        activation.fuse(model)
         self.attachment = Attachment(model, self.towers(self.model), self._trial)
         if not head:
             self._head: nn.Module | None = None
