@@ -5,7 +5,7 @@ export OMP_NUM_THREADS ?= 2
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test slow check docs bench peers mutants clean
+.PHONY: demo test slow check docs bench bench-speed peers mutants clean
 
 demo: .venv/.demo  ## tune three prompts on a real model and real text, keep them, use them
 	$(BIN)/python examples/demo.py
@@ -26,6 +26,9 @@ docs: .venv/.docs  ## build the pages, warnings are errors
 
 bench: .venv/.dev  ## frozen head, prompt tuning, P-tuning v2, fine-tuning on public tasks (hours; needs PROMPTUARY_DATA)
 	$(BIN)/python benchmarks/learning.py
+
+bench-speed: .venv/.peers  ## steps, answers and memory beside PEFT and plain PyTorch (minutes)
+	$(BIN)/python benchmarks/speed/all.py
 
 peers: .venv/.peers  ## the table of what PEFT does with the same inputs
 	$(BIN)/python benchmarks/peft_errors.py

@@ -42,6 +42,9 @@ SHOWN = ("tests/unit/test_page.py",)
 CHOSEN = ("tests/laws/test_choices.py",)
 READ = ("tests/laws/test_reading.py",)
 LATE = ("tests/laws/test_late.py",)
+BLIND = ("tests/laws/test_blind.py",)
+KEPT = ("tests/unit/test_activations.py",)
+FEW = ("tests/laws/test_columns.py",)
 MULTIPLIED = ("tests/laws/test_cpu_linear.py",)
 MIXED = ("tests/laws/test_mixed.py",)
 COMPILED = ("tests/laws/test_compiled.py",)
@@ -195,7 +198,7 @@ MUTANTS = (
     Mutant("backbones/attention.py", "if mask is None and not self.whole(soft.keep):", "if False:", HOOKED),
     Mutant(
         "backbones/attention.py",
-        "mask = _told(module, query, key, mask)\n        if mask is None and not self.whole",
+        "mask = told(module, query, key, mask)\n        if mask is None and not self.whole",
         "if mask is None and not self.whole",
         HOOKED,
     ),
@@ -207,7 +210,7 @@ MUTANTS = (
     ),
     Mutant(
         "backbones/attention.py",
-        "attention_mask = _told(module, query, key, attention_mask)",
+        "attention_mask = told(module, query, key, attention_mask)",
         "pass",
         ("tests/laws/test_keys_values.py", "tests/laws/test_real_tokens.py"),
     ),
@@ -279,7 +282,7 @@ MUTANTS = (
     ),
     Mutant("backbones/padding.py", "(layout.tokens + shift) % length", "layout.tokens", BACKBONES),
     Mutant("backbones/backbone.py", "if torch.equal(outs[0], outs[1]):", "if False:", BUILT),
-    Mutant("backbones/encoder.py", "call.layout.types if segments", "call.layout.types * 0 if segments", PLACED),
+    Mutant("backbones/encoder.py", "layout.types if segments", "layout.types * 0 if segments", PLACED),
     Mutant("backbones/decoder.py", "self.packs = self._tried()", "self.packs = False", CHOSEN),
     Mutant("backbones/decoder.py", "if choices == 1 or steps == 1 or self.packs:", "if True:", CHOSEN),
     Mutant("backbones/decoder.py", 'else positions) + rearrange(call.start, "b -> b 1")', "else positions)", INJECTED),
@@ -417,6 +420,71 @@ MUTANTS = (
     Mutant("backbones/attachment.py", "(hidden, *made[1:]) if isinstance", "(hidden, *[None] * 2) if isinstance", LATE),
     Mutant("injections.py", "x.once(encoding, self.layer)", "encoding(x, self.layer)", LATE),
     Mutant("injections.py", "if not 0 < layer < shape.layers", "if not 0 <= layer < shape.layers", LATE),
+    # GPT-2's activation
+    Mutant("backbones/activation.py", 'approximate="tanh"', 'approximate="none"', ("tests/laws/test_activation.py",)),
+    Mutant(
+        "backbones/activation.py",
+        "if type(module) is NewGELUActivation",
+        "if False",
+        ("tests/laws/test_activation.py",),
+    ),
+    # soft tokens that do not see the input
+    Mutant("backbones/blind.py", "seen = ~rearrange(self.soft", "seen = rearrange(self.soft", BLIND),
+    Mutant("backbones/blind.py", "mask.shape[2] > 1", "mask.shape[2] > 999", BLIND),
+    Mutant("backbones/blind.py", "part[:, count:] for part", "part for part", BLIND),
+    Mutant("backbones/blind.py", "(p.keep > 0).all() & ", "", BLIND),
+    Mutant("backbones/blind.py", "& (prompts == columns).all()", "", BLIND),
+    Mutant("backbones/blind.py", "p.values[:1] if p.values.stride(0) == 0", "p.values[:1] if True", BLIND),
+    Mutant(
+        "backbones/blind.py",
+        "[:, :, self.count :])\n            bias",
+        "[:, :, : -self.count])\n            bias",
+        BLIND,
+    ),
+    Mutant("backbones/reading.py", "else columns - own.shape[1]", "else columns", BLIND),
+    Mutant("backbones/reading.py", "torch.cat([expanded(own,", "torch.cat([0 * expanded(own,", BLIND),
+    Mutant("mixing.py", "n if call.blind is not None else None", "None", BLIND),
+    Mutant("injections.py", "None if self.sees_input else p)", "None)", BLIND),
+    # states that are kept
+    Mutant("activations.py", "json.dumps(told, sort_keys=True, default=str).encode()", 'b""', KEPT),
+    Mutant("activations.py", "[backbone.digest(), settings, ", "[settings, ", KEPT),
+    Mutant("activations.py", "[backbone.digest(), settings, ", "[backbone.digest(), ", KEPT),
+    Mutant("activations.py", "str(backbone.dtype), precision,", "str(backbone.dtype),", KEPT),
+    Mutant("activations.py", 'if name != "_name_or_path"', "", KEPT),
+    Mutant("activations.py", "tobytes(), types[row, real].numpy().tobytes()]", "tobytes()]", KEPT),
+    Mutant("activations.py", "ids[row, real].numpy()", "ids[row].numpy()", KEPT),
+    Mutant("activations.py", "(mask.cumsum(1).gather(1, columns.cpu()) - 1).numpy()", "columns.cpu().numpy()", KEPT),
+    Mutant("activations.py", ", repr(until).encode()]", "]", KEPT),
+    Mutant("activations.py", "if len(known) < len(places):", "if not known:", KEPT),
+    Mutant("activations.py", "for key in sorted(rows):", "for key in rows:", KEPT),
+    Mutant("activations.py", "        os.utime(path)", "        path.stat()", KEPT),
+    Mutant("activations.py", "except (OSError, SafetensorError):", "except OSError:", KEPT),
+    Mutant("activations.py", "if path not in mine:", "if True:", KEPT),
+    Mutant("activations.py", "key=lambda one: one[1].st_mtime)", "key=lambda one: -one[1].st_mtime)", KEPT),
+    Mutant("activations.py", "total + needed <= limit_bytes and needed", "needed", KEPT),
+    Mutant("activations.py", " and needed <= (1 - SPARE) * free", "", KEPT),
+    Mutant("activations.py", "if asked.some else None", "", KEPT),
+    Mutant("tuning.py", "if not run.dropout:", "if True:", KEPT),
+    Mutant("tuning.py", "[*ground.examples, *ground.held], pad", "ground.examples, pad", KEPT),
+    Mutant("model.py", "if call.bare and targets is None:", "if call.bare:", ROWS),
+    # the last layer for the rows that are read
+    Mutant(
+        "backbones/last_layer.py", "written(empty, columns.masked_fill(again, length)", "written(empty, columns", FEW
+    ),
+    Mutant("backbones/last_layer.py", "_Leaving(columns, kwargs.get(NAME))", "_Leaving(columns, None)", FEW),
+    Mutant("backbones/last_layer.py", "mask = told(module, query, key, mask)", "pass", FEW),
+    Mutant("backbones/last_layer.py", "if kwargs.get(ROTARY) is not None:", "if False:", FEW),
+    Mutant(
+        "backbones/last_layer.py", "0 < 2 * columns.shape[1]", "columns.shape[1] and 99 < 2 * columns.shape[1]", FEW
+    ),
+    Mutant("backbones/attachment.py", "visit.main and visit.layer == self.top", "visit.layer == self.top", FEW),
+    Mutant("backbones/attachment.py", "and self.selects and last_layer", "and last_layer", FEW),
+    Mutant("backbones/decoder.py", "torch.cat([asked, before], 1)", "torch.cat([asked, before[:, :1]], 1)", FEW),
+    Mutant(
+        "backbones/encoder_decoder.py", "columns = read(call) if targets is None else None", "columns = read(call)", FEW
+    ),
+    Mutant("readouts/classifier.py", '"last": last_column', '"last": first_column', FEW),
+    Mutant("mixing.py", "_stack(known) if len(known) == len(each) else None", "_stack(known) if known else None", FEW),
     # frozen linear layers on a CPU
     Mutant("backbones/cpu_linear.py", "ctx.weight.t(), None), None", "ctx.weight, None), None", MULTIPLIED),
     Mutant(

@@ -70,7 +70,7 @@ def encoding_mean(x: Instance, until: int | None = None) -> Float[Tensor, "batch
 
 def encoding(x: Instance, until: int | None = None) -> Float[Tensor, "batch tokens hidden"]:
     """The frozen backbone's states of the bare input, the last ones or those before a layer, made once a pass."""
-    return x.encode(x, until)
+    return x.encode(x, until, None)
 
 
 def _mean(states: Float[Tensor, "batch tokens dim"], x: Instance) -> Float[Tensor, "batch dim"]:

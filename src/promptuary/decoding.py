@@ -115,7 +115,7 @@ def calibrated(model: SoftPrompted, empty: Instance, labels: Labels) -> Labels:
 def _scores(model: SoftPrompted, x: Instance, labels: Labels, tokens: Combination) -> Float[Tensor, "batch classes"]:
     words = WordsAsContinuation([[ids] for ids in labels.ids], tokens=tokens, prior=labels.prior).to(x.ids.device)
     with torch.no_grad():
-        return words.scores_of(model(x, words.choices(len(x.ids))))
+        return words.scores_of(model(x, words.choices(len(x.ids)), x.ids[:, :0]))
 
 
 def constrained(model: SoftPrompted, x: Instance, labels: Labels, *, beams: int = 1) -> Decoded:

@@ -64,14 +64,33 @@ class Placed(Injection, ABC):
 
 
 class Embeddings(Placed):
-    """Soft tokens enter as rows of embeddings (Lester et al. 2021, section 2)."""
+    """Soft tokens enter as rows of embeddings (Lester et al. 2021, section 2).
 
-    def __init__(self, shape: Shape, placement: Placement | None = None) -> None:
+    Arguments:
+        sees_input: whether soft tokens attend to the input too, where the model reads in both directions. If not, they
+            are the same for every input: before it, they are read once for a whole batch.
+
+    Raises:
+        SettingError: for `sees_input=False` on a causal model, whose soft tokens see what stands before them only.
+        BackboneError: for it on a model whose code has no hook for attention (DeBERTa).
+    """
+
+    def __init__(self, shape: Shape, placement: Placement | None = None, *, sees_input: bool = True) -> None:
         super().__init__(placement)
-        self.width = shape.dim
+        if not sees_input and not shape.encodes:
+            raise SettingError(
+                f"sees_input=False on {shape.family!r}: soft tokens before a causal model's input never see it. "
+                "Leave it out."
+            )
+        if not sees_input and not shape.attention:
+            raise BackboneError(
+                f"sees_input=False on {shape.family!r}: its attention is not written against the attention interface "
+                "of transformers, so nothing tells it what soft tokens see. Leave it out."
+            )
+        self.width, self.sees_input = shape.dim, sees_input
 
     def forward(self, p: Prompt, x: Instance) -> Call:
-        return Call(self.placement(p, x))
+        return Call(self.placement(p, x), blind=None if self.sees_input else p)
 
 
 class HiddenStates(Placed):

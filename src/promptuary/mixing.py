@@ -7,7 +7,7 @@ its own.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,11 +27,15 @@ from promptuary.values import Call, Entry, Instance, KeyValue, Layout, Output, P
 
 @dataclass(frozen=True, eq=False)
 class Share:
-    """Those rows of a mixed batch that one prompt answers, with the texts to be scored behind them, if any."""
+    """Those rows of a mixed batch that one prompt answers, with the texts to be scored behind them, if any.
+
+    `columns` are the tokens of `x` whose states are read, where these are few (`Readout.columns`).
+    """
 
     model: SoftPrompted
     x: Instance
     targets: Targets | None = None
+    columns: Int[Tensor, "rows read"] | None = None
 
     @property
     def rows(self) -> int:
@@ -39,10 +43,11 @@ class Share:
 
 
 def run(shares: Sequence[Share]) -> list[Output]:
-    """What the backbone says of each share, as `share.model(share.x, share.targets)` would; in one pass.
+    """What the backbone says of each share, as `share.model(share.x, share.targets, share.columns)` would; in one pass.
 
     Shares may differ in method, length, depth, read-out, and in the padding of their rows; some may be compiled. Rows
-    that join the model at a later layer (`Late`) have one more pass, with those of their kind.
+    that join the model at a later layer (`Late`) have one more pass, with those of their kind; a share whose soft
+    tokens do not see the input has one of its own.
 
     Raises:
         SettingError: for shares of different backbones.
@@ -127,6 +132,7 @@ def stacked(calls: Sequence[Call]) -> Call:
         _starts(calls),
         _entry([call.entry for call in calls if call.entry is not None]),
         first.until,
+        _columns([call.columns for call in calls]),
     )
 
 
@@ -139,8 +145,9 @@ def _passes(shares: Sequence[Share]) -> Iterator[tuple[list[int], Call, Backbone
                 f"A batch has prompts on {shares[0].model.backbone.name!r} and on {share.model.backbone.name!r}. "
                 "Expected one loaded backbone for all of them: open_prompt(folder, backbone=backbone)."
             )
-        call = share.model.call(share.x)
-        together.setdefault((call.until, call.entry and call.entry.layer), []).append((n, call))
+        call = replace(share.model.call(share.x), columns=share.columns)
+        alone = n if call.blind is not None else None
+        together.setdefault((call.until, call.entry and call.entry.layer, alone), []).append((n, call))
     for pairs in together.values():
         yield [n for n, _ in pairs], stacked([call for _, call in pairs]), shares[0].model.backbone
 
@@ -237,6 +244,12 @@ def _entry(entries: Sequence[Entry]) -> Entry | None:
     if not entries:
         return None
     return Entry(entries[0].layer, _stack([e.states for e in entries]), _stack([e.mask for e in entries]))
+
+
+def _columns(each: Sequence[Int[Tensor, "_ _"] | None]) -> Int[Tensor, "rows read"] | None:
+    """What is read of all rows; of a row with fewer columns than another, its first token too."""
+    known = [columns for columns in each if columns is not None]
+    return _stack(known) if len(known) == len(each) else None
 
 
 def _stack(parts: Sequence[Shaped[Tensor, "_ *own"]]) -> Shaped[Tensor, "rows *shape"]:

@@ -1,5 +1,9 @@
 """A frozen backbone with a prompt in front of it: the three parts, put together and nothing more."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -14,7 +18,7 @@ from promptuary.generators import Free, Generator
 from promptuary.initial import zeros
 from promptuary.injections import Compiled, Injection
 from promptuary.placements import bare
-from promptuary.values import Call, Instance, Output, Prompt, Targets
+from promptuary.values import Call, Columns, Encode, Instance, Output, Prompt, Targets
 
 
 class SoftPrompted(nn.Module):
@@ -46,6 +50,7 @@ class SoftPrompted(nn.Module):
         if not 0.0 <= dropout < 1.0:
             raise SettingError(f"dropout={dropout}: expected a share from 0 up to 1.")
         self._backbone = (backbone,)  # in a tuple: out of reach of module traversal
+        self.encode: Encode = self._encoded  # how states of the bare input are come by
         self.generator, self.injection, self.dropout = generator, injection, dropout
         if self.room is not None and self.room < 1:
             raise SettingError(
@@ -110,7 +115,7 @@ class SoftPrompted(nn.Module):
             ids.new_zeros(ids.shape[0]) if task is None else task,
             fields,
             step,
-            self._encode,
+            self.encode,
         )
 
     def instance_of(self, batch: Batch, *, step: int = 0) -> Instance:
@@ -118,8 +123,19 @@ class SoftPrompted(nn.Module):
         return self.instance(batch.ids, batch.mask, batch.types, batch.task, batch.fields, step)
 
     @torch.no_grad()
-    def _encode(self, x: Instance, until: int | None) -> Float[Tensor, "batch tokens hidden"]:
-        return self.backbone.run(Call(bare(x), until=until)).hidden
+    def _encoded(
+        self, x: Instance, until: int | None, columns: Columns | None = None
+    ) -> Float[Tensor, "batch tokens hidden"]:
+        return self.backbone.run(Call(bare(x), until=until, columns=columns)).hidden
+
+    @contextmanager
+    def asking(self, encode: Encode) -> Iterator[None]:
+        """Inside, states of the bare input come from `encode`, which may have kept them, and not from the backbone."""
+        self.encode, before = encode, self.encode
+        try:
+            yield
+        finally:
+            self.encode = before
 
     def call(self, x: Instance) -> Call:
         """What the backbone is called with: the prompt made from `x`, laid out with `x`."""
@@ -150,6 +166,13 @@ class SoftPrompted(nn.Module):
         injection = Compiled(known, int(ends(ahead)), self.backbone.dtype)
         return SoftPrompted(self.backbone, Free(0, injection.width, zeros()), injection).eval()
 
-    def forward(self, x: Instance, targets: Targets | None = None) -> Output:
-        """The backbone's output for `x` under the prompt, aligned with the tokens of `x`."""
-        return self.backbone.run(self.call(x), targets)
+    def forward(self, x: Instance, targets: Targets | None = None, columns: Columns | None = None) -> Output:
+        """The backbone's output for `x` under the prompt, aligned with the tokens of `x`.
+
+        Arguments:
+            columns: the tokens of `x` whose states are read, where these are few (`Readout.columns`).
+        """
+        call = replace(self.call(x), columns=columns)
+        if call.bare and targets is None:  # the same in every epoch, so it may have been kept
+            return Output(x.encode(x, None, columns), None, self.backbone.logits)
+        return self.backbone.run(call, targets)

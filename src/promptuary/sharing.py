@@ -14,14 +14,18 @@ from promptuary.data.example import Example
 from promptuary.data.source import Row
 from promptuary.mixing import Share, generate, run
 from promptuary.tuned import Tuned
-from promptuary.values import Output, Targets
+from promptuary.values import Columns, Output, Targets
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of rows: texts to be scored behind them, and what the backbone's output says to each row."""
+    """What is asked of rows: texts to be scored behind them, and what the backbone's output says to each row.
+
+    `columns` are the tokens whose states are read, where these are few (`Readout.columns`); `None` is all.
+    """
 
     targets: Callable[[Tuned, Batch], Targets | None]
+    columns: Callable[[Tuned, Batch], Columns | None]
     answers: Callable[[Tuned, Output, Batch, Sequence[Row], Sequence[Example]], list[Any]]
 
 
@@ -29,7 +33,9 @@ def _answers(tuned: Tuned, out: Output, batch: Batch, rows: Sequence[Row], examp
     return tuned.reading.answers(tuned.readout.predict(out, batch), tuned.wording, rows, examples)
 
 
-ANSWER = Question(lambda tuned, batch: tuned.readout.targets(batch), _answers)
+ANSWER = Question(
+    lambda tuned, batch: tuned.readout.targets(batch), lambda tuned, batch: tuned.readout.columns(batch), _answers
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +98,8 @@ def shares(groups: Iterable[tuple[Sequence[Asked], Batch]]) -> list[Share]:
     found = []
     for own, batch in groups:
         tuned = own[0].tuned
-        found.append(Share(tuned.model, tuned.model.instance_of(batch), own[0].question.targets(tuned, batch)))
+        x, question = tuned.model.instance_of(batch), own[0].question
+        found.append(Share(tuned.model, x, question.targets(tuned, batch), question.columns(tuned, batch)))
     return found
 
 

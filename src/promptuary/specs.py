@@ -76,6 +76,9 @@ class Run(BaseModel):
         metric: what chooses the best checkpoint; the kind of task says which there are.
         seeds: one run each. out: where the prompt goes (with several seeds: a folder each, below it).
         dropout: keep the frozen model's own dropout while tuning. device: `auto` is the GPU where there is one.
+        activations_gib: GiB of disk for states of the frozen model that training asks for again in every epoch (late
+            prompts, prompts made from its reading of the input, the frozen control); 0 keeps none. activations_in:
+            their folder, which runs may share (default: promptuary/activations in the user's cache).
 
     Raises:
         SettingError: naming the field, what was given and what is expected; unknown names with the nearest known.
@@ -109,6 +112,8 @@ class Run(BaseModel):
     dropout: bool = False
     device: str = "auto"
     save_every: int = Field(default=50, gt=0)
+    activations_gib: float = Field(default=4.0, ge=0.0, allow_inf_nan=False)
+    activations_in: str | None = None
     out: str
 
     @model_validator(mode="wrap")

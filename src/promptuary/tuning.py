@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from promptuary import checkpoint, places
+from promptuary import activations, checkpoint, places
+from promptuary.activations import Activations
 from promptuary.assembly import check_given, make_wording, prompted, start
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.load import load
@@ -153,13 +154,22 @@ def _one(
     train = Loader(ground.examples, recipe.batch, pad=pad, seed=seed, shuffle=True)
     held = Loader(ground.held, 2 * recipe.batch, pad=pad, seed=seed)
 
+    kept = None
+    if not run.dropout:  # with it the frozen model says another thing each time
+        kept = activations.keep(
+            model, readout, [*ground.examples, *ground.held], pad=pad, precision=recipe.precision,
+            folder=activations.default_folder() if run.activations_in is None else Path(run.activations_in),
+            limit_bytes=int(run.activations_gib * 2**30),
+        )  # fmt: skip
+        _told_activations(kept, console)
+
     rates = {**groups.known(method(run.method).rates, model, readout), **run.rates}
 
     def fitted() -> Result:
         return fit(
             model, readout, train, held, recipe,
             seed=seed, folder=folder, settings=_identity(run, ground), metric=run.metric, names=wording.task.labels,
-            progress=progress, save_every=run.save_every, rates=rates,
+            progress=progress, save_every=run.save_every, rates=rates, activations=kept,
             measure=reading.measure(model, readout, wording, ground.rows, ground.held, metric=run.metric),
         )  # fmt: skip
 
@@ -220,6 +230,16 @@ def _told_cut(examples: Sequence[Example], console: Console | None, run: Run) ->
     if cut and console is not None:
         console.print(
             f"{cut:,} of {len(examples):,} training texts were cut to {run.max_length} tokens.", highlight=False
+        )
+
+
+def _told_activations(kept: Activations | None, console: Console | None) -> None:
+    if kept is not None and console is not None:
+        told = kept.told()
+        console.print(
+            f"States of the frozen model are kept for {told['rows']:,} rows ({told['bytes'] / 2**20:,.0f} MiB, "
+            f"{told['made']:,} rows made in {told['seconds']:.0f} s).",
+            highlight=False,
         )
 
 

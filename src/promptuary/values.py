@@ -77,7 +77,11 @@ class Shape:
         return sum(a.width for a in self.attention if a.part in parts)
 
 
-def _no_encoder(x: "Instance", until: int | None) -> Tensor:
+Columns = Int[Tensor, "batch read"]  # of the caller's tokens
+Encode = Callable[["Instance", int | None, Columns | None], Tensor]
+
+
+def _no_encoder(x: "Instance", until: int | None, columns: Columns | None) -> Tensor:
     raise AssertionError("an Instance of SoftPrompted.instance knows its backbone; this one was made by hand")
 
 
@@ -111,7 +115,7 @@ class Instance(Once):
             tokens); `None` where nobody said.
         step: the number of the optimizer's step, from 1, while training; else 0.
         encode: the frozen backbone's states of an input alone, `[batch, tokens, hidden]`, without gradient: the last
-            ones, or those before the layer of that number.
+            ones, or those before the layer of that number; at all tokens, or at least at some columns.
         losses: what parts add to the loss of this pass while training (an entropy bonus).
     """
 
@@ -122,7 +126,7 @@ class Instance(Once):
     task: Int[Tensor, " batch"]
     fields: Int[Tensor, "batch tokens"] | None = None
     step: int = 0
-    encode: Callable[["Instance", int | None], Tensor] = field(default=_no_encoder, repr=False)
+    encode: Encode = field(default=_no_encoder, repr=False)
     losses: list[Tensor] = field(default_factory=list, repr=False)
 
 
@@ -193,6 +197,9 @@ class Call:
             tokens; where it is 0, they stand nowhere and every query sees them.
         entry: where the row enters, if not as embeddings at the first layer. until: the layer before which the model
             stops, whose input is the result; `None` runs it all. Both are about the tower that reads the layout.
+        blind: the soft tokens of the row, where they see one another and not the input, which sees them.
+        columns: the caller's tokens whose last states are read, beside those that predict targets; `None` is all.
+            The states of others are undefined then: where it saves work they are not made.
     """
 
     layout: Layout
@@ -201,6 +208,13 @@ class Call:
     start: Int[Tensor, " batch"] | None = None
     entry: Entry | None = None
     until: int | None = None
+    blind: Prompt | None = None
+    columns: Columns | None = None
+
+    @property
+    def bare(self) -> bool:
+        """Whether it is an input by itself, without any soft token."""
+        return not (self.layout.prompts.shape[1] or self.keys_values or self.states or self.entry)
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +237,8 @@ class Output(Once):
     By `once` the loss and the prediction of a batch share its scores over the vocabulary.
 
     Arguments:
-        hidden: last states at the caller's tokens (undefined at padding). For an encoder-decoder: the encoder's.
+        hidden: last states at the caller's tokens (undefined at padding, and where the call did not ask for them). For
+            an encoder-decoder: the encoder's.
         targets: states that predict each target token, or `None` without targets.
         logits: turns states of any leading shape into scores over the vocabulary, rows as needed.
     """

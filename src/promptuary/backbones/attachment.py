@@ -6,22 +6,23 @@ any kind (cached, static cache, beams) finds it and threads do not see one anoth
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import update_wrapper
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from einops import repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from promptuary.backbones import blind, last_layer
 from promptuary.backbones.attention import NAME, Bias, Extended, Key, Mask, Prefix, Query, Value
-from promptuary.backbones.padding import expanded
-from promptuary.values import Attention, Call, Part, Prompt
+from promptuary.backbones.padding import expanded, written
+from promptuary.values import Attention, Call, KeyValue, Part, Prompt
 
 PASSED = "promptuary_passed"  # an argument of layers that only hand on: the first one's result, once it is there
 ALONE: list[Any] = [None]  # where layers hand on nothing but their states
@@ -32,7 +33,9 @@ class Promise:
     """One call's soft keys, values and states, held in the thread's place while the model runs."""
 
     call: Call
+    columns: Int[Tensor, "rows read"] | None = None  # those of the last layer whose states are read; `None` is all
     visits: dict[int, int] = field(default_factory=dict)  # for modules that serve several layers (ALBERT)
+    ahead: Mapping[int, KeyValue] = field(default_factory=dict)  # of soft tokens that were read by themselves
     known: dict[int, bool] = field(default_factory=dict)  # of a `keep`, which the call holds, whether it is whole
     beside: list[Any] = field(default_factory=list)  # what the first layer hands on beside its states (T5: a bias)
 
@@ -85,7 +88,7 @@ class _Recorder:
     def __call__(
         self, module: nn.Module, query: Query, key: Key, value: Value, mask: Mask | None, bias: Bias | None
     ) -> Extended:
-        self.notes.append((self.layer, module, key.detach(), value.detach()))
+        self.notes.append((self.layer, module, key, value))
         return key, value, mask, bias
 
 
@@ -112,6 +115,8 @@ class Attachment:
     ) -> None:
         self._place = _Place()
         self._hooked = model._can_set_attn_implementation()
+        self.leaves = False  # whether layers can leave out soft tokens that do not see the input; as well
+        self.selects = self._hooked  # whether the last layer can make some rows only; the backbone tries it
         if self._hooked:
             model.set_attn_implementation(NAME)
         self.layers: dict[nn.Module, list[Visit]] = {}
@@ -149,6 +154,7 @@ class Attachment:
             self.layers.setdefault(layer, []).append(Visit(numbers[part_of[layer]], part_of[layer] == main, calls))
             numbers[part_of[layer]] += 1
         self.counts = numbers
+        self.top = max((v.layer for visits in self.layers.values() for v in visits if v.main), default=0)
 
     def _before(
         self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -172,12 +178,32 @@ class Attachment:
         promised = {m: call.keys_values[i] for m, i in visit.attention.items() if i in call.keys_values}
         if promised:
             kwargs = {**kwargs, NAME: Prefix(promised, promise.whole)}
+        if call.blind is not None and visit.main:
+            ahead = {m: promise.ahead[i] for m, i in visit.attention.items() if i in promise.ahead}
+            if ahead:
+                args, kwargs = blind.behind(args, kwargs, ahead, promise.beside, first=visit.layer == 0)
+            else:
+                kwargs = blind.masked(kwargs, call)
+        if promise.columns is not None and visit.main and visit.layer == self.top:
+            kwargs = {**kwargs, last_layer.READ: promise.columns}
         return args, kwargs
 
-    def carrying(self, call: Call) -> "_Carrying":
-        """A context in which the model's layers get the soft keys, values and states of `call`."""
-        bare = not call.keys_values and not call.states and call.entry is None and call.until is None
-        return _Carrying(self._place, None if bare else Promise(call))
+    def carrying(
+        self,
+        call: Call,
+        columns: Int[Tensor, "rows read"] | None = None,
+        ahead: Mapping[int, KeyValue] = MappingProxyType({}),
+    ) -> "_Carrying":
+        """A context in which the model's layers get the soft keys, values and states of `call`.
+
+        Arguments:
+            columns: those of the row whose last states are read; the last layer makes no others where that pays.
+            ahead: keys and values of the row's first columns, which the layers then leave out (`blind.py`).
+        """
+        read = columns if columns is not None and self.selects and last_layer.pays(columns, call) else None
+        idle = not (call.keys_values or call.states or call.entry or call.blind)
+        bare = idle and call.until is None and read is None
+        return _Carrying(self._place, None if bare else Promise(call, read, ahead=ahead))
 
     def recording(self) -> "_Recording":
         """A context in which every attention call notes its keys and values."""
@@ -218,7 +244,7 @@ def _layers_of(stack: nn.Module) -> list[nn.Module]:
 
 
 class _Passable:
-    """A layer's forward that hands its input on where the row enters the model further up.
+    """A layer's forward that hands its input on where the row enters the model further up, or makes some rows only.
 
     It is a value and no closure, so that a copy of the model has a copy of it, bound to the copy's layer.
     """
@@ -227,7 +253,15 @@ class _Passable:
         update_wrapper(self, forward)
         self.forward = forward
 
-    def __call__(self, *args: Any, promptuary_passed: list[Any] | None = None, **kwargs: Any) -> Any:
+    def __call__(
+        self,
+        *args: Any,
+        promptuary_passed: list[Any] | None = None,
+        promptuary_read: Int[Tensor, "rows read"] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        if promptuary_read is not None:
+            return last_layer.only(self.forward, promptuary_read, args, kwargs)
         if promptuary_passed is None:
             return self.forward(*args, **kwargs)
         hidden = args[0] if args else kwargs["hidden_states"]
@@ -252,7 +286,7 @@ def _entered(
         raise Reached(given)
     if call.entry is not None and layer == call.entry.layer:
         columns = call.layout.tokens.where(call.entry.mask, given.shape[1])
-        hidden = _written(torch.zeros_like(given), columns, call.entry.states.to(given.dtype))
+        hidden = written(torch.zeros_like(given), columns, call.entry.states.to(given.dtype))
     if layer in call.states:
         hidden = _overwritten(hidden, call, call.states[layer])
     if hidden is given:
@@ -272,15 +306,4 @@ def _overwritten(
     if call.layout.placed is not None:  # at its column each soft token has the share 1: a choice hears its gradient
         prompts = repeat(call.layout.prompts, "b p -> b p q", q=call.layout.prompts.shape[1])
         soft = expanded(call.layout.placed.gather(1, prompts), rows).to(hidden.dtype) @ soft
-    return _written(hidden, columns, soft)
-
-
-def _written(
-    hidden: Float[Tensor, "rows length hidden"], columns: Int[Tensor, "rows n"], states: Float[Tensor, "rows n hidden"]
-) -> Float[Tensor, "rows length hidden"]:
-    """Hidden states with others at the given columns of each row.
-
-    What is absent goes into one more column, which is taken off again: its own in the layout may be another item's.
-    """
-    index = repeat(columns, "b n -> b n h", h=hidden.shape[2])
-    return F.pad(hidden, (0, 0, 0, 1)).scatter(1, index, states)[:, : hidden.shape[1]].contiguous()
+    return written(hidden, columns, soft)

@@ -28,6 +28,9 @@ Key = Float[Tensor, "rows heads own key"]
 Value = Float[Tensor, "rows heads own value"]
 Mask = Shaped[Tensor, "#rows #asking queries seen"]
 Bias = Float[Tensor, "#rows asking queries seen"]
+# Those of the whole row, where a layer goes over some of its columns (`last_layer.py`, `blind.py`).
+WholeMask = Shaped[Tensor, "#rows #asking _ _"]
+WholeBias = Float[Tensor, "#rows asking _ _"]
 
 Extended = tuple[
     Float[Tensor, "rows heads all key"],
@@ -51,8 +54,8 @@ def prompted_attention(
     query: Query,
     key: Key,
     value: Value,
-    attention_mask: Mask | None,
-    position_bias: Bias | None = None,
+    attention_mask: WholeMask | None,
+    position_bias: WholeBias | None = None,
     promptuary: Carried | None = None,
     **rest: Any,
 ) -> tuple[Tensor, Tensor | None]:
@@ -66,7 +69,7 @@ def prompted_attention(
     if rest.get("softcap") is not None or rest.get("s_aux") is not None:
         # Capped scores and attention sinks are the model file's own business: its plain function knows them.
         plain = sys.modules[type(module).__module__].eager_attention_forward
-        attention_mask = _told(module, query, key, attention_mask)
+        attention_mask = told(module, query, key, attention_mask)
         if attention_mask is not None and attention_mask.dtype == torch.bool:
             # Many take the softmax in float32, where the lowest number of float64 would be minus infinity.
             lowest = max(torch.finfo(query.dtype).min, torch.finfo(torch.float32).min)
@@ -84,7 +87,7 @@ def prompted_attention(
 
 def _whole(module: nn.Module, query: Query, key: Key, mask: Mask | None, bias: Bias | None) -> Mask | None:
     """The mask with what the fused kernel is told beside it: causality and the bias of relative positions."""
-    mask = _told(module, query, key, mask)
+    mask = told(module, query, key, mask)
     if bias is None or mask is None:
         return mask if bias is None else bias
     if mask.dtype != torch.bool:
@@ -122,7 +125,7 @@ class Prefix:
         """Mask and bias with the columns of the soft keys before those of the own."""
         soft = self.promised[id(module)]
         rows, queries, own = query.shape[0], query.shape[2], key.shape[2]
-        mask = _told(module, query, key, mask)
+        mask = told(module, query, key, mask)
         if mask is None and not self.whole(soft.keep):
             mask = torch.ones(1, 1, queries, own, dtype=torch.bool, device=key.device)
         if mask is not None and mask.shape[3] == own:  # else it tells of soft keys already (`sight.py`)
@@ -135,7 +138,7 @@ class Prefix:
         return mask, bias
 
 
-def _told(module: nn.Module, query: Query, key: Key, mask: Mask | None) -> Mask | None:
+def told(module: nn.Module, query: Query, key: Key, mask: Mask | None) -> Mask | None:
     """The mask; where there is none and the fused kernel would infer causality from the shapes, it is said outright."""
     asking, own = query.shape[2], key.shape[2]
     if mask is not None or asking == 1 or not getattr(module, "is_causal", True):

@@ -9,6 +9,7 @@ import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -17,11 +18,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from promptuary.backbones import cpu_linear
+from promptuary.backbones import activation, cpu_linear
 from promptuary.backbones.attachment import Attachment, Reached
 from promptuary.backbones.draft import Draft
 from promptuary.backbones.generation import Generation
 from promptuary.backbones.head import head_of
+from promptuary.backbones.padding import at
 from promptuary.errors import BackboneError
 from promptuary.values import Call, KeyValue, Layout, Output, Part, Shape, Targets
 
@@ -44,6 +46,7 @@ class Backbone(ABC):
         model.requires_grad_(False)
         model.train(False)
         cpu_linear.prepare(model)
+        activation.fuse(model)
         self.attachment = Attachment(model, self.towers(self.model), self._trial)
         if not head:
             self._head: nn.Module | None = None
@@ -51,6 +54,8 @@ class Backbone(ABC):
             self._head = head_of(model, [stack for stack, _ in self.towers(self.model)])
         self.shape = self._measure()
         self._probe()
+        self.attachment.selects = self.attachment.selects and self._selects()
+        self.attachment.leaves = bool(self.shape.encodes and self.shape.attention) and self._leaves()
 
     @property
     def tokenizer(self) -> Any:
@@ -292,6 +297,44 @@ class Backbone(ABC):
                     f"{self.name!r} ({self.shape.family}): its {part} attention ignores soft keys and values, so deep "
                     "prompts would silently do nothing. Please report the model to this project."
                 )
+
+    def _leaves(self) -> bool:
+        """Whether layers that go over the input alone, behind soft tokens that do not see it, say what they say of the
+        whole row with a mask; else they go over the whole row.
+        """
+        from promptuary.injections import Embeddings
+        from promptuary.values import Instance, Prompt
+
+        row = torch.arange(3, 9, device=self.device)
+        ids, mask = torch.stack([row, row.flip(0)]), row < torch.tensor([[9], [7]], device=self.device)
+        x = Instance(ids, mask, self.embed(ids), ids * 0, ids[:, 0])
+        prompt = Prompt(self.embed(ids[:1, :3] + 7).float().expand(2, -1, -1), torch.ones(2, 3, device=self.device))
+        call = Embeddings(self.shape, sees_input=False)(prompt, x)
+        with torch.no_grad():
+            self.attachment.leaves = False
+            whole = self.run(call).hidden[mask]
+            self.attachment.leaves = True
+            try:
+                some = self.run(call).hidden[mask]
+            except (RuntimeError, AttributeError):  # its layers are not written as others are
+                return False
+        return bool((some - whole).abs().max() / whole.abs().max() < torch.finfo(self.dtype).eps ** 0.5)
+
+    def _selects(self) -> bool:
+        """Whether states of some rows alone are what they are among all; else all are made, also where few are read."""
+        row = torch.arange(3, 13, device=self.device)
+        ids, columns = torch.stack([row, row.flip(0)]), torch.tensor([[0, 9], [7, 3]], device=self.device)
+        mask = row < torch.tensor([[13], [11]], device=self.device)  # a row of ten and a row of eight
+        place = (row - 3).expand(2, -1)
+        call = Call(Layout(self.embed(ids), mask, place * 0, place, place[:, :0]))
+        with torch.no_grad():
+            whole = self.run(call).hidden
+            try:
+                some = self.run(replace(call, columns=columns)).hidden
+            except RuntimeError:  # its layers are not written as others are
+                return False
+        gap = (at(some, columns) - at(whole, columns)).abs().max() / whole.abs().max()
+        return bool(gap < torch.finfo(self.dtype).eps ** 0.5)
 
 
 def call_with(module: nn.Module, **arguments: Any) -> Any:

@@ -16,7 +16,7 @@ from promptuary.backbones.backbone import Backbone, call_with, run_stack
 from promptuary.backbones.draft import Draft, Layer, cache_of, layers_of, riding
 from promptuary.backbones.generation import Generation, fits, generate
 from promptuary.backbones.packing import Packing, continued
-from promptuary.backbones.padding import at, ends, fitting, flush_right
+from promptuary.backbones.padding import at, ends, fitting, flush_right, read
 from promptuary.backbones.sight import Before, Sight
 from promptuary.errors import BackboneError
 from promptuary.values import Call, KeyValue, Layout, Output, Part, Targets
@@ -36,7 +36,7 @@ class Decoder(Backbone):
     def run(self, call: Call, targets: Targets | None = None) -> Output:
         if targets is None:
             call = fitting(call, self.shape.positions)
-            return Output(at(self._states(call), call.layout.tokens), None, self.logits)
+            return Output(at(self._states(call, read(call)), call.layout.tokens), None, self.logits)
         choices, steps = targets.ids.shape[1:]
         if choices == 1 or steps == 1 or self.packs:
             return Output(*self._continued(call, targets), self.logits)
@@ -109,17 +109,22 @@ class Decoder(Backbone):
         texts = continued(call.layout, targets, self.embed)
         positions = None if texts.packing is None else texts.packing.position
         call = fitting(replace(call, layout=texts.layout), self.shape.positions, positions)
-        states = self._states(call, texts.packing)
-        predicting = at(states, rearrange(texts.before, "b c s -> b (c s)"))
+        before = rearrange(texts.before, "b c s -> b (c s)")
+        asked = read(call)
+        states = self._states(call, None if asked is None else torch.cat([asked, before], 1), texts.packing)
+        predicting = at(states, before)
         return at(states, call.layout.tokens), rearrange(predicting, "b (c s) h -> b c s h", s=targets.ids.shape[2])
 
-    def _states(self, call: Call, packing: Packing | None = None) -> Float[Tensor, "batch length output"]:
+    def _states(
+        self, call: Call, columns: Int[Tensor, "batch read"] | None = None, packing: Packing | None = None
+    ) -> Float[Tensor, "batch length output"]:
         positions = None if packing is None else packing.position
         if call.start is not None:  # each row goes on counting behind what stands before it; padding is nowhere
-            columns = torch.arange(call.layout.mask.shape[1], device=self.device)[None]
-            counted = (columns if positions is None else positions) + rearrange(call.start, "b -> b 1")
+            own = torch.arange(call.layout.mask.shape[1], device=self.device)[None]
+            counted = (own if positions is None else positions) + rearrange(call.start, "b -> b 1")
             positions = counted.where(call.layout.mask, 0)
-        with self.attachment.carrying(call), Sight(packing, _before(call, call.layout.tokens.new_zeros(()))):
+        before = _before(call, call.layout.tokens.new_zeros(()))
+        with self.attachment.carrying(call, columns), Sight(packing, before):
             return run_stack(self.towers(self.model)[0][0], call.layout, dtype=self.dtype, position_ids=positions)
 
     @cached_property

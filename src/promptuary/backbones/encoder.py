@@ -1,6 +1,7 @@
 """Backbones that read in both directions: BERT, RoBERTa, DistilBERT, ALBERT, ELECTRA, ModernBERT, DeBERTa-v2."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,9 +13,10 @@ from transformers import PreTrainedModel
 from promptuary.backbones.backbone import Backbone, call_with, first_position, run_stack
 from promptuary.backbones.draft import Draft
 from promptuary.backbones.generation import Generation
-from promptuary.backbones.padding import at, fitting
+from promptuary.backbones.padding import at, fitting, read
+from promptuary.backbones.reading import states
 from promptuary.errors import BackboneError
-from promptuary.values import Call, Output, Part, Targets
+from promptuary.values import Call, Layout, Output, Part, Targets
 
 
 class Encoder(Backbone):
@@ -30,16 +32,9 @@ class Encoder(Backbone):
                 f"{self.name!r} is an encoder: it cannot continue a text. Use a verbalizer at the mask or a classifier."
             )
         call = fitting(call, self.shape.positions)
-        segments = getattr(self.model.config, "type_vocab_size", 0) > 1
-        with self.attachment.carrying(call):
-            states = run_stack(
-                self.model.base_model,
-                call.layout,
-                dtype=self.dtype,
-                token_type_ids=call.layout.types if segments else None,
-                position_ids=None if call.start is None else self._positions(call, call.start),
-            )
-        return Output(at(states, call.layout.tokens), None, self.logits)
+        positions = None if call.start is None else self._positions(call, call.start)
+        found = states(self.attachment, partial(self._stack, positions=positions), call, read(call))
+        return Output(at(found, call.layout.tokens), None, self.logits)
 
     def _positions(self, call: Call, start: Int[Tensor, " batch"]) -> Int[Tensor, "batch length"]:
         """Where rows stand behind a prefix that takes positions; families that number from the padding id do so."""
@@ -60,6 +55,13 @@ class Encoder(Backbone):
             f"{self.name!r} is an encoder and does not generate text; use a causal or text-to-text model."
         )
 
+    def _stack(
+        self, layout: Layout, positions: Int[Tensor, "batch length"] | None
+    ) -> Float[Tensor, "batch length output"]:
+        segments = getattr(self.model.config, "type_vocab_size", 0) > 1
+        types = layout.types if segments else None
+        return run_stack(self.model.base_model, layout, dtype=self.dtype, token_type_ids=types, position_ids=positions)
+
     def _read(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens output"]:
-        states: Tensor = call_with(self.model.base_model, input_ids=ids, return_dict=True).last_hidden_state
-        return states
+        found: Tensor = call_with(self.model.base_model, input_ids=ids, return_dict=True).last_hidden_state
+        return found

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import EncoderDecoderCache, PreTrainedModel
 
+from promptuary.backbones import reading
 from promptuary.backbones.backbone import Backbone, call_with, run_stack
 from promptuary.backbones.draft import Draft, Source, cache_of, layers_of, padded, riding
 from promptuary.backbones.generation import Generation, fits, generate
-from promptuary.backbones.padding import at, expanded, fitting
+from promptuary.backbones.padding import at, expanded, fitting, read
 from promptuary.values import Call, KeyValue, Layout, Output, Part, Targets
 
 
@@ -27,10 +28,10 @@ class EncoderDecoder(Backbone):
         return [(model.get_encoder(), "encoder"), (model.get_decoder(), "decoder")]  # type: ignore[no-untyped-call]
 
     def run(self, call: Call, targets: Targets | None = None) -> Output:
-        encoder, decoder = (stack for stack, _ in self.towers(self.model))
+        decoder = self.towers(self.model)[1][0]
         call = fitting(call, self.shape.positions)
-        with self.attachment.carrying(call):
-            states = run_stack(encoder, call.layout, dtype=self.dtype)
+        columns = read(call) if targets is None else None  # the decoder looks at all
+        states = reading.states(self.attachment, self._stack, call, columns)
         aligned = at(states, call.layout.tokens)
         if targets is None:
             return Output(aligned, None, self.logits)
@@ -58,10 +59,8 @@ class EncoderDecoder(Backbone):
             return generate(self.model, how, start=1, inputs_embeds=embeds, attention_mask=mask, **options)
 
     def begin(self, call: Call) -> Draft:
-        encoder, rows = self.towers(self.model)[0][0], call.layout.mask.shape[0]
-        call = fitting(call, self.shape.positions)
-        with self.attachment.carrying(call):
-            states = run_stack(encoder, call.layout, dtype=self.dtype)
+        call, rows = fitting(call, self.shape.positions), call.layout.mask.shape[0]
+        states = reading.states(self.attachment, self._stack, call, None)
         mask = torch.ones(rows, 1, dtype=torch.bool, device=self.device)
         first = Draft(states[:, 0], (), mask[:, :0], mask.sum(1) - 1, self._heard(call), Source((), call.layout.mask))
         return self._written(first, [self._start()] * rows, states)
@@ -107,6 +106,9 @@ class EncoderDecoder(Backbone):
         attention = self.shape.attention
         own = {i: kv for i, kv in call.keys_values.items() if attention[i].part != "encoder"}
         return riding(replace(call, keys_values=own))
+
+    def _stack(self, layout: Layout) -> Float[Tensor, "batch length output"]:
+        return run_stack(self.towers(self.model)[0][0], layout, dtype=self.dtype)
 
     def _start(self) -> int:
         return int(self.model.config.decoder_start_token_id)

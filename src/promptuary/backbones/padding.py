@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+from torch.nn import functional as F
 
 from promptuary.errors import SettingError
 from promptuary.values import Call, Layout
@@ -62,11 +63,27 @@ def expanded(given: Shaped[Tensor, "batch *rest"], rows: int) -> Shaped[Tensor, 
     return given.repeat_interleave(rows // given.shape[0], dim=0)
 
 
+def read(call: Call) -> Int[Tensor, "batch read"] | None:
+    """The columns of the row whose states the caller reads; `None` is all of them."""
+    return None if call.columns is None else call.layout.tokens.gather(1, call.columns)
+
+
 def at(
     states: Float[Tensor, "batch length hidden"], columns: Int[Tensor, "batch n"]
 ) -> Float[Tensor, "batch n hidden"]:
     """The states at the given columns of each row."""
     return states.gather(1, rearrange(columns, "b n -> b n 1").expand(-1, -1, states.shape[2]))
+
+
+def written(
+    hidden: Float[Tensor, "rows length hidden"], columns: Int[Tensor, "rows n"], states: Float[Tensor, "rows n hidden"]
+) -> Float[Tensor, "rows length hidden"]:
+    """Hidden states with others at the given columns of each row.
+
+    What is absent goes into one more column, which is taken off again: its own in the layout may be another item's.
+    """
+    index = repeat(columns, "b n -> b n h", h=hidden.shape[2])
+    return F.pad(hidden, (0, 0, 0, 1)).scatter(1, index, states)[:, : hidden.shape[1]].contiguous()
 
 
 def flush_right(layout: Layout) -> Layout:

@@ -180,7 +180,12 @@ def _adapter(tuned: Tuned) -> Adapter:
     task = ("SEQ_2_SEQ_LM" if shape.encodes else "CAUSAL_LM") if shape.decodes else "FEATURE_EXTRACTION"
     if call.keys_values:
         _check_cache(shape, backbone.name)
-        return Adapter("PREFIX_TUNING", task, turned(backbone, table, len(table) - model.injection.occupies(len(table))), backbone.name)
+        return Adapter(
+            "PREFIX_TUNING",
+            task,
+            turned(backbone, table, len(table) - model.injection.occupies(len(table))),
+            backbone.name,
+        )
     if call.states or call.entry is not None:
         raise SettingError(
             f"A prompt of {name!r} overwrites hidden states, which PEFT does not. Tune 'p-tuning-v2' for a deep prompt."

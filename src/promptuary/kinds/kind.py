@@ -139,7 +139,7 @@ class Kind(BaseModel, ABC):
         """What model and read-out say of a batch, both being in evaluation mode."""
         x, writing = model.instance_of(batch), self.writing(model.backbone)
         if writing is None:
-            return readout.predict(model(x, readout.targets(batch)), batch)
+            return readout.predict(model(x, readout.targets(batch), readout.columns(batch)), batch)
         return writing.said(model.backbone.generate(model.call(x), writing.how))
 
     def said(self, model: "SoftPrompted", readout: "Readout", pairs: "Pairs") -> "Pairs":

@@ -1,7 +1,9 @@
 """Prompt tuning (Lester, Al-Rfou and Constant 2021, "The Power of Scale for Parameter-Efficient Prompt Tuning").
 
 A table of soft tokens before the input's embeddings, and nothing else. `before` splits the table around the input;
-`head` and `tail` keep special tokens outside. The paper prepends to everything (`head=0`), as its default here.
+`head` and `tail` keep special tokens outside. The paper prepends to everything (`head=0`), as its default here. With
+`sees_input=False` soft tokens of a model that reads in both directions do not attend to the input: before it, they cost
+what one row more costs, not what they cost in every row.
 `deep_prompt_tuning` is the per-layer variant of the code published with the paper: it overwrites the soft tokens'
 hidden states before every layer, which is not prefix tuning (states pass through the layer's projections).
 """
@@ -42,13 +44,14 @@ def prompt_tuning(
     before: int | None = None,
     head: int = 0,
     tail: int = 0,
+    sees_input: bool = True,
     init: "Initial | None" = None,
     seed: int = 0,
 ) -> "Built":
     """Soft tokens in the row: `Free` through `Embeddings(Split)`."""
     from promptuary.parts import Embeddings, Free, Split, matched
 
-    injection = Embeddings(shape, Split(before, head=head, tail=tail))
+    injection = Embeddings(shape, Split(before, head=head, tail=tail), sees_input=sees_input)
     return Free(length, injection.width, init or matched(shape.deviation), seed=seed), injection
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,18 +17,28 @@ from promptuary.values import Output
 
 States = Float[Tensor, "batch tokens hidden"]
 Mask = Bool[Tensor, "batch tokens"]
+Column = Int[Tensor, " batch"]
 Pooled = Float[Tensor, "batch hidden"]
+
+
+def first_column(mask: Mask) -> Column:
+    """Where each row's first real token stands."""
+    return mask.int().argmax(1)
+
+
+def last_column(mask: Mask) -> Column:
+    """Where each row's last real token stands."""
+    return mask.shape[1] - 1 - mask.flip(1).int().argmax(1)
 
 
 def first(states: States, mask: Mask) -> Pooled:
     """The state of each row's first real token ([CLS] in BERT)."""
-    return states[torch.arange(len(states), device=states.device), mask.int().argmax(1)]
+    return states[torch.arange(len(states), device=states.device), first_column(mask)]
 
 
 def last(states: States, mask: Mask) -> Pooled:
     """The state of each row's last real token, which in a causal model has read the whole row."""
-    column = mask.shape[1] - 1 - mask.flip(1).int().argmax(1)
-    return states[torch.arange(len(states), device=states.device), column]
+    return states[torch.arange(len(states), device=states.device), last_column(mask)]
 
 
 def mean(states: States, mask: Mask) -> Pooled:
@@ -39,6 +49,7 @@ def mean(states: States, mask: Mask) -> Pooled:
 
 
 POOLS: Mapping[str, Callable[[States, Mask], Pooled]] = MappingProxyType({"first": first, "mean": mean, "last": last})
+COLUMNS: Mapping[str, Callable[[Mask], Column]] = MappingProxyType({"first": first_column, "last": last_column})
 
 
 class Classifier(ClassReadout):
@@ -73,6 +84,10 @@ class Classifier(ClassReadout):
         if not 0.0 <= dropout < 1.0:
             raise SettingError(f"Classifier(dropout={dropout}): expected a share from 0 up to 1.")
         self.head, self.pool, self.dropout = head(classes, dim, seed=seed), pool, dropout
+
+    def columns(self, batch: Batch) -> Int[Tensor, "batch read"] | None:
+        place = COLUMNS.get(self.pool)
+        return None if place is None else rearrange(place(batch.mask), "b -> b 1")
 
     def scores(self, out: Output, batch: Batch) -> Float[Tensor, "batch classes"]:
         pooled = POOLS[self.pool](out.hidden, batch.mask)

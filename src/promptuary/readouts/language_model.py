@@ -62,6 +62,9 @@ class LanguageModel(Readout):
     def targets(self, batch: Batch) -> Targets | None:
         return batch.targets if self._ranks is None else self._ranks.targets(batch)
 
+    def columns(self, batch: Batch) -> Int[Tensor, "batch read"]:
+        return batch.ids[:, :0]
+
     def reads(self, shape: Shape) -> frozenset[Part]:
         return PARTS
 

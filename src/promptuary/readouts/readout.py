@@ -25,7 +25,8 @@ class Prediction:
 class Readout(nn.Module, ABC):
     """Reads a task's answer off the backbone's output, which is aligned with the batch's own tokens.
 
-    Use: `out = model(x, readout.targets(batch))`, then `readout.loss(out, batch)` or `readout.predict(out, batch)`.
+    Use: `out = model(x, readout.targets(batch), readout.columns(batch))`, then `readout.loss(out, batch)` or
+    `readout.predict(out, batch)`.
     """
 
     def targets(self, batch: Batch) -> Targets | None:
@@ -35,6 +36,13 @@ class Readout(nn.Module, ABC):
     def reads(self, shape: Shape) -> frozenset[Part]:
         """The parts of the model that bear on what is read: without targets, the tower that reads the input."""
         return frozenset({"encoder"} if shape.encodes else {"decoder"})
+
+    def columns(self, batch: Batch) -> Int[Tensor, "batch read"] | None:
+        """The batch's tokens whose last states are read beside those that predict targets; `None` where they are many.
+
+        States of other tokens are undefined then, and need not be made.
+        """
+        return None
 
     @abstractmethod
     def loss(self, out: Output, batch: Batch) -> Float[Tensor, ""]:

@@ -7,7 +7,7 @@ continue. A multi-token word is scored whole, at several blanks or by teacher fo
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from promptuary.data.batch import Batch
@@ -48,6 +48,9 @@ class WordsAtBlanks(ClassReadout):
                 f"A label word has {self.words.longest} tokens and the template {blanks} blanks. "
                 f"Write a template with {self.words.longest} blanks, or choose shorter label words."
             )
+
+    def columns(self, batch: Batch) -> Int[Tensor, "batch read"] | None:
+        return None if batch.blanks is None else batch.blanks[:, : self.words.longest]
 
     def scores(self, out: Output, batch: Batch) -> Float[Tensor, "batch classes"]:
         found = 0 if batch.blanks is None else batch.blanks.shape[1]
@@ -92,6 +95,9 @@ class WordsAsContinuation(ClassReadout):
 
     def targets(self, batch: Batch) -> Targets:
         return self.choices(len(batch.ids))
+
+    def columns(self, batch: Batch) -> Int[Tensor, "batch read"]:
+        return batch.ids[:, :0]
 
     def reads(self, shape: Shape) -> frozenset[Part]:
         return PARTS

@@ -48,7 +48,7 @@ def _places(asked: Asked) -> int:
     return len(asked.example.ids) + model.injection.occupies(model.generator.length)
 
 
-MEAN = Question(lambda tuned, batch: None, _means)
+MEAN = Question(lambda tuned, batch: None, lambda tuned, batch: None, _means)
 
 
 class Engine:

@@ -81,7 +81,7 @@ def evaluate(
         for batch in islice(batches.epoch(0), limit):
             moved = batch.to(device)
             x = model.instance_of(moved)
-            out = model(x, readout.targets(moved))
+            out = model(x, readout.targets(moved), readout.columns(moved))
             pairs.append((batch.to("cpu"), on_cpu(readout.predict(out, moved))))
             count = readout.count(moved)
             loss += float(readout.loss(out, moved)) * count

@@ -8,13 +8,14 @@ the same numbers, to the last bit on a CPU. Nothing in here knows what a method 
 import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from promptuary.activations import Activations
 from promptuary.counts import Counts, count
 from promptuary.data.batch import Batch
 from promptuary.errors import SettingError, TrainingError
@@ -86,6 +87,7 @@ def fit(
     progress: Progress | None = None,
     save_every: int = 100,
     audit: bool = True,
+    activations: Activations | None = None,
 ) -> Result:
     """Tune the prompt of `model`, and `readout`, on `train`.
 
@@ -101,6 +103,7 @@ def fit(
         save_every: steps between saved states (one is also saved after the first step and after each scoring); more
             where saving would take over a twentieth of the time.
         audit: compare every byte of the backbone's weights before and after.
+        activations: states of the rows that were kept (`promptuary.activations.keep`); others are made as needed.
 
     Raises:
         SettingError: for settings that do not fit together.
@@ -113,10 +116,13 @@ def fit(
     plan = schedule.plan(recipe, len(train))
     stepper = Stepper(model, readout, recipe, plan.total, rates)
     before = model.backbone.digest() if audit else ""
-    with unmoved_randomness(stepper.device), _recomputing(model, recipe):
+    asking = nullcontext() if activations is None else model.asking(activations.encode)
+    with unmoved_randomness(stepper.device), _recomputing(model, recipe), asking:
         state.seed_random(seed, stepper.device)
         identity = {"seed": seed, "metric": metric, "rates": dict(rates or {}), "settings": dict(settings or {})}
-        run = _Run(stepper, plan, train, validation, measure, metric, names, progress or Silent(), save_every)
+        run = _Run(
+            stepper, plan, train, validation, measure, metric, names, progress or Silent(), save_every, activations
+        )
         try:
             run.begin(folder, identity)
             run.loop()
@@ -155,6 +161,7 @@ class _Run:
     names: Sequence[str]
     progress: Progress
     save_every: int
+    activations: Activations | None
     step: int = 0
     worse: int = 0
     seconds: float = 0.0
@@ -206,6 +213,8 @@ class _Run:
             self._tell_choices()  # the steps behind the last scoring; all of them without validation rows
             self._look_back()
             self.seconds = time.perf_counter() - self.started
+            if self.activations is not None:
+                self.record.add("activations", step=self.step, **self.activations.told())
             ended = {"best_step": best_step, "rows": self.rows, "counts": vars(counts), "seconds": self.seconds}
             self.record.add("end", step=self.step, **ended)
             self._save()

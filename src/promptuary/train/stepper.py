@@ -120,7 +120,8 @@ class Stepper:
     def _loss(self, batch: Batch) -> torch.Tensor:
         with arithmetic(self.device, self.recipe.precision):
             x = self.model.instance_of(batch, step=self.number)
-            loss = self.readout.loss(self.model(x, self.readout.targets(batch)), batch).float()
+            out = self.model(x, self.readout.targets(batch), self.readout.columns(batch))
+            loss = self.readout.loss(out, batch).float()
             self.entropies.note(x)
             return loss + sum(x.losses)
 

@@ -1,0 +1,35 @@
+"""The activation as one operation is the one that transformers writes, and every model that has it takes it."""
+
+import pytest
+import torch
+from torch import Tensor
+from transformers.activations import NewGELUActivation
+
+from promptuary.backbones.activation import FusedGELU, fuse
+from tests.backbones import backbone, bare
+
+
+def parts(way: torch.nn.Module, given: Tensor) -> tuple[Tensor, Tensor]:
+    """Its values, and the gradient of their sum."""
+    given = given.clone().requires_grad_()
+    found = way(given)
+    (gradient,) = torch.autograd.grad(found.sum(), given)
+    return found.detach(), gradient
+
+
+@pytest.mark.parametrize(("dtype", "units"), [(torch.float32, 8), (torch.float64, 64), (torch.bfloat16, 1)])
+def test_values_and_gradient_are_those_of_transformers(dtype: torch.dtype, units: int) -> None:
+    given = torch.linspace(-9, 9, 3001, dtype=dtype)
+    exact = [t.to(dtype) for t in parts(NewGELUActivation(), given.double())]
+    for found, expected in zip(parts(FusedGELU(), given), exact, strict=True):
+        assert (found - expected).abs().max() <= units * torch.finfo(dtype).eps * expected.abs().max()
+
+
+def test_a_model_takes_it_and_another_stays_as_it_was() -> None:
+    kinds = {type(m) for m in backbone("gpt2").model.modules()}
+    assert FusedGELU in kinds
+    assert NewGELUActivation not in kinds
+    assert FusedGELU not in {type(m) for m in bare("gpt2").modules()}
+    own = torch.nn.Sequential(torch.nn.GELU(), NewGELUActivation())
+    fuse(own)
+    assert [type(m) for m in own] == [torch.nn.GELU, FusedGELU]

@@ -1,0 +1,179 @@
+"""Soft tokens that do not see the input: against the bare model with a mask that says so, row by row."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from promptuary.backbones.load import wrap
+from promptuary.choices import Choice
+from promptuary.errors import BackboneError, SettingError
+from promptuary.generators import Free, Shortened
+from promptuary.initial import normal
+from promptuary.injections import Embeddings
+from promptuary.methods import method
+from promptuary.mixing import Share, run
+from promptuary.model import SoftPrompted
+from promptuary.placements import Split
+from promptuary.readouts import WordsAsContinuation
+from tests.answers import EXACT, gap
+from tests.backbones import ENCODER_DECODERS, FAMILIES, backbone, bare, fresh
+
+BOTH_WAYS = tuple(f for f, made in FAMILIES.items() if made.kind != "decoder" and f != "deberta")
+TOLD = tuple(f for f in BOTH_WAYS if f != "modernbert")  # whose bare model takes a mask of queries and keys as it is
+LENGTH = 3
+IDS = torch.tensor([[5, 17, 31, 8, 44, 60, 71], [9, 12, 60, 33, 0, 0, 0], [7, 8, 9, 10, 11, 0, 0]])
+MASK = IDS > 0
+
+
+def soft(family: str, *, sees_input: bool = False, before: int | None = None) -> SoftPrompted:
+    b = backbone(family)
+    generator = Free(LENGTH, b.shape.dim, normal(1.0), seed=3)
+    return SoftPrompted(b, generator, Embeddings(b.shape, Split(before), sees_input=sees_input))
+
+
+def wave(states: Tensor) -> Tensor:
+    """Some scalar that depends on every number, and on each differently."""
+    return (states * torch.linspace(-1, 1, states.numel()).cos().view(states.shape)).sum()
+
+
+def read(model: SoftPrompted, columns: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The states of all real tokens (or at `columns`), and the prompt's gradient of a scalar of them."""
+    out = model(model.instance(IDS, MASK), None, columns).hidden
+    states = out[MASK] if columns is None else out.gather(1, columns[:, :, None].expand(-1, -1, out.shape[2]))
+    (gradient,) = torch.autograd.grad(wave(states), model.generator.table)
+    return states.detach(), gradient
+
+
+def naive(family: str, table: Tensor, before: int) -> tuple[Tensor, Tensor]:
+    """The same by the bare model: one row at a time, soft tokens around it, and a mask."""
+    model = bare(family)
+    stack = model.get_encoder() if family in ENCODER_DECODERS else model.base_model
+    table = table.detach().clone().requires_grad_()
+    found = []
+    for ids, real in zip(IDS, MASK.sum(1).tolist(), strict=True):
+        row = torch.cat([table[:before], model.get_input_embeddings()(ids[:real]), table[before:]])
+        is_soft = torch.tensor([True] * before + [False] * real + [True] * (LENGTH - before))
+        seen = ~is_soft[:, None] | is_soft[None, :]
+        mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
+        states = stack(inputs_embeds=row[None], attention_mask=mask[None, None]).last_hidden_state[0]
+        found.append(states[~is_soft])
+    states = torch.cat(found)
+    (gradient,) = torch.autograd.grad(wave(states), table)
+    return states.detach(), gradient
+
+
+@pytest.mark.parametrize("before", [LENGTH, 1, 0])
+@pytest.mark.parametrize("family", TOLD)
+def test_states_and_gradient_are_those_of_the_bare_model_with_a_mask(family: str, before: int) -> None:
+    model = soft(family, before=before)
+    for found, expected in zip(read(model), naive(family, model.generator.table, before), strict=True):
+        assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("family", BOTH_WAYS)
+def test_reading_them_once_says_what_the_mask_says(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = soft(family)
+    columns = torch.tensor([[2], [0], [3]])
+    once, few = read(model), read(model, columns)
+    assert model.backbone.attachment.leaves
+    monkeypatch.setattr(model.backbone.attachment, "leaves", False)
+    for found, expected in ((once, read(model)), (few, read(model, columns))):
+        for one, other in zip(found, expected, strict=True):
+            assert (one - other).abs().max() <= 1e-4 * other.abs().max()
+    assert gap(once[0], read(soft(family, sees_input=True))[0]) > 1e-3
+
+
+@pytest.mark.parametrize("family", ["bert", "albert", "modernbert", "bart", "t5"])
+def test_before_the_input_they_are_read_once_for_the_batch(family: str) -> None:
+    model, seen = soft(family), list[tuple[int, int]]()
+    attachment = model.backbone.attachment
+    layers = [m for m, v in attachment.layers.items() if v[0].main]
+    hooks = [
+        m.register_forward_pre_hook(
+            lambda _, a, k: seen.append((a[0] if a else k["hidden_states"]).shape[:2]), with_kwargs=True
+        )
+        for m in layers[-1:]
+    ]
+    model(model.instance(IDS, MASK))
+    for hook in hooks:
+        hook.remove()
+    times = len(attachment.layers[layers[-1]]) if len(layers) == 1 else 1
+    assert [tuple(s) for s in seen[-1:]] == [tuple(IDS.shape)]
+    assert [tuple(s) for s in seen[:times]] == [(1, LENGTH)] * times
+
+
+@pytest.mark.parametrize("family", ENCODER_DECODERS)
+@torch.no_grad()
+def test_a_text_that_is_scored_hears_the_soft_tokens_own_states_too(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, words = soft(family), WordsAsContinuation([[[5, 8]], [[6]]])
+    once = model(model.instance(IDS, MASK), words.choices(len(IDS))).targets
+    monkeypatch.setattr(model.backbone.attachment, "leaves", False)
+    whole = model(model.instance(IDS, MASK), words.choices(len(IDS))).targets
+    assert gap(once, whole) <= EXACT
+
+
+@torch.no_grad()
+def test_a_row_is_the_same_alone_padded_and_in_a_mixed_batch() -> None:
+    model, other = soft("roberta"), soft("roberta", sees_input=True)
+    whole = model(model.instance(IDS, MASK)).hidden
+    for row, real in enumerate(MASK.sum(1).tolist()):
+        alone = model(model.instance(IDS[row : row + 1, :real], MASK[row : row + 1, :real])).hidden[0]
+        assert gap(whole[row, :real], alone) <= EXACT
+        left = model(model.instance(IDS.roll(-real, 1), MASK.roll(-real, 1))).hidden[row, -real:]
+        assert gap(left, alone) <= EXACT
+    blind, seeing = run([Share(model, model.instance(IDS, MASK)), Share(other, other.instance(IDS, MASK))])
+    assert gap(blind.hidden[MASK], whole[MASK]) <= EXACT
+    assert gap(seeing.hidden[MASK], other(other.instance(IDS, MASK)).hidden[MASK]) <= EXACT
+
+
+def test_absent_soft_tokens_are_not_there() -> None:
+    b = backbone("bert")
+    table = Free(LENGTH, b.shape.dim, normal(1.0), seed=3)
+    inject = Embeddings(b.shape, sees_input=False)
+    short = SoftPrompted(b, Shortened(table, Choice(LENGTH, prefer=1)), inject).eval()
+    two = Free(2, b.shape.dim, lambda *_: table.table.detach()[:2])
+    with torch.no_grad():
+        found = short(short.instance(IDS, MASK)).hidden
+        expected = SoftPrompted(b, two, inject)(short.instance(IDS, MASK)).hidden
+    assert gap(found[MASK], expected[MASK]) <= EXACT
+
+
+def test_a_prompt_that_differs_by_row_is_read_row_by_row() -> None:
+    b = backbone("bert")
+    table = Free(LENGTH, b.shape.dim, normal(1.0), seed=3)
+    model = SoftPrompted(b, table, Embeddings(b.shape, sees_input=False), dropout=0.5).train()
+    x = model.instance(IDS, MASK)
+    call = model.call(x)
+    assert call.blind is not None
+    found = b.run(call).hidden
+    for row in range(len(IDS)):
+        alone = Free(LENGTH, b.shape.dim, lambda *_, row=row: call.blind.values[row].detach())
+        one = SoftPrompted(b, alone, Embeddings(b.shape, sees_input=False)).eval()
+        expected = one(one.instance(IDS[row : row + 1], MASK[row : row + 1])).hidden
+        assert gap(found[row, MASK[row]], expected[0, MASK[row]]) <= EXACT
+
+
+def test_recomputing_activations_changes_neither_states_nor_gradient() -> None:
+    for family in ("bert", "t5"):
+        b = wrap(fresh(family), family)
+        model = SoftPrompted(b, Free(LENGTH, b.shape.dim, normal(1.0), seed=3), Embeddings(b.shape, sees_input=False))
+        expected = read(model)
+        b.checkpoint_activations(True)
+        b.train(True)
+        for found, wanted in zip(read(model), expected, strict=True):
+            assert gap(found, wanted) <= EXACT
+
+
+def test_where_it_would_mean_nothing_it_is_refused() -> None:
+    with pytest.raises(SettingError, match="sees_input=False on 'gpt2'"):
+        Embeddings(backbone("gpt2").shape, sees_input=False)
+    with pytest.raises(BackboneError, match="sees_input=False on 'deberta-v2'"):
+        Embeddings(backbone("deberta").shape, sees_input=False)
+
+
+def test_it_is_a_setting_of_prompt_tuning() -> None:
+    _, injection = method("prompt-tuning").parts(backbone("bert").shape, sees_input=False)
+    assert isinstance(injection, Embeddings)
+    assert not injection.sees_input
