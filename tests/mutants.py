@@ -39,6 +39,7 @@ ALARMED = ("tests/unit/train/test_alarms.py",)
 INSPECTED = ("tests/unit/test_inspecting.py",)
 PROJECTED = ("tests/unit/test_projecting.py",)
 SHOWN = ("tests/unit/test_page.py",)
+REPORTED = ("tests/unit/report/test_report.py",)
 CHOSEN = ("tests/laws/test_choices.py",)
 READ = ("tests/laws/test_reading.py",)
 LATE = ("tests/laws/test_late.py",)
@@ -510,6 +511,18 @@ MUTANTS = (
     Mutant("tasks/named.py", "value == -1", "value == -2", WORDED),
     Mutant("data/task.py", "    if classes:\n        return blank\n", "", NAMED),
     Mutant("kinds/kind.py", "{**found, **wording.score(", "{**wording.score(", NAMED),
+    # reports
+    Mutant("report/tables.py", "cell.value == best", "cell.value != best", REPORTED),
+    Mutant("report/tables.py", "{escape(middle(cell.line))}", "{middle(cell.line)[:3]}", REPORTED),
+    Mutant("report/trace.py", "enumerate(records, 1)", "enumerate(records[::-1], 1)", REPORTED),
+    Mutant("report/trace.py", "escape(told)", "told", REPORTED),
+    Mutant("report/series.py", "for step in steps]", "for step in steps[::-1]]", REPORTED),
+    Mutant("report/series.py", "self.counts.sum(0)[:-1]", "self.counts.sum(1)", REPORTED),
+    Mutant("report/series.py", "set.intersection(*", "set.union(*", REPORTED),
+    Mutant("report/words.py", "d.interval[0] > 0 or d.interval[1] < 0", "d.interval[0] < 0 < d.interval[1]", REPORTED),
+    Mutant("report/page.py", "for part in parts if part.body", "for part in parts", REPORTED),
+    Mutant("markup.py", "hashlib.sha256(script.encode())", "hashlib.sha256(script.strip().encode())", REPORTED),
+    Mutant("bench/tables.py", '"\\\\": r"\\textbackslash{}", ', "", REPORTED),
 )
 
 

@@ -23,7 +23,7 @@ from promptuary.report.figures import Figure, grid
 from promptuary.report.page import Part, sentences, under
 from promptuary.report.tables import html, plain
 from promptuary.report.trace import Trace, trace
-from promptuary.report.words import Told, tell
+from promptuary.report.words import Told, general, tell
 from promptuary.specs import complaint
 
 PROMPTS = 6  # that are opened and explained
@@ -101,7 +101,7 @@ def parts(study: Study, *, explain: bool = True) -> list[Part]:
     Arguments:
         explain: whether the best prompts are opened, which loads their backbone.
     """
-    told = {table.place: tell(study.found, table, study.of(table), study.plan.against) for table in study.found.tables}
+    told = {table.place: tell(table, study.of(table), study.plan.against) for table in study.found.tables}
     return [
         Part("words", "In short", study.each(lambda t: sentences(told[t.place].sentences, kind="said"))),
         Part("doubts", "What to distrust", _doubts(study, told)),
@@ -119,7 +119,8 @@ def parts(study: Study, *, explain: bool = True) -> list[Part]:
 
 
 def _doubts(study: Study, told: Mapping[Place, Told]) -> str:
-    return study.each(lambda table: sentences(told[table.place].doubts, kind="doubts"))
+    own = study.each(lambda table: sentences(told[table.place].doubts, kind="doubts"))
+    return sentences(general(study.found), kind="doubts") + own
 
 
 def _table(study: Study, table: Table, captioned: tables.Captioned) -> str:

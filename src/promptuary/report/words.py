@@ -25,14 +25,24 @@ class Told:
     doubts: tuple[str, ...]
 
 
-def tell(found: Comparison, table: Table, records: Sequence[Record], against: str) -> Told:
+def general(found: Comparison) -> list[str]:
+    """What to distrust of the whole study."""
+    said = []
+    if found.finished < found.planned:
+        said.append(f"{found.finished} of {found.planned} results are there so far: the rest may change the order.")
+    if any(len({line.method for line in table.lines}) > 1 for table in found.tables):
+        said.append("The best is picked by the rows that report, among several: its lead is a little flattered.")
+    return said
+
+
+def tell(table: Table, records: Sequence[Record], against: str) -> Told:
     """The words for a place.
 
     Arguments:
         records: of the place. against: the method that all are held against.
     """
     winner, known = best(table), [f"{a} ({n})" for a, n in _alarms(table).items()]
-    doubts = _doubts(found, table) + known
+    doubts = _single(table) + known
     if winner is None:
         return Told(("No method has a result on every task, so none is called the best.",), tuple(doubts))
     rivals = differences(cells(records), winner)
@@ -99,16 +109,9 @@ def _costs(table: Table, winner: str, rivals: Sequence[Difference]) -> str:
     return (f"It costs {_listed(told)}." if told else "") + (frugal if cheap else "")
 
 
-def _doubts(found: Comparison, table: Table) -> list[str]:
-    said = []
-    if found.finished < found.planned:
-        said.append(f"{found.finished} of {found.planned} results are there so far: the rest may change the order.")
-    if len({line.method for line in table.lines}) > 1:
-        said.append("The best is picked by the rows that report, among several: its lead is a little flattered.")
-    single = sorted({line.method for line in table.lines if len(line.seeds) == 1})
-    if single:
-        said.append(f"With one seed, an interval says nothing of other seeds: {_listed(single)}.")
-    return said
+def _single(table: Table) -> list[str]:
+    own = sorted({line.method for line in table.lines if len(line.seeds) == 1})
+    return [f"With one seed, an interval says nothing of other seeds: {_listed(own)}."] if own else []
 
 
 def _alarms(table: Table) -> Mapping[str, str]:
