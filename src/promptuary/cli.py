@@ -680,9 +680,9 @@ def compare(
     )
     result = recommend(question, console=None if as_json else err, began=began)
     advice = advise(result)
-    page = _reported(folder)
     if as_json:
         print(json.dumps({**result, "advice": asdict(advice)}))
+        _report_on(folder)
         return
     caption, (heads, cells) = table(advice, result["rows"]["estimate"])
     shown = Table(title=f"{task.name}: {caption}")
@@ -697,21 +697,19 @@ def compare(
         out.print(f"\nThe prompt is in {folder / PROMPT}. Next:")
         for command in ("evaluate {} --data FILE", "predict {} --input FILE --output FILE"):
             out.print("  promptuary " + command.format(folder / PROMPT))
-    if page is not None:
-        out.print(f"The report is {page}.")
+    _report_on(folder)
 
 
-def _reported(folder: Path) -> Path | None:
-    """The page of a search, in its folder; `None` where pictures cannot be drawn."""
-    from promptuary.errors import SettingError
+def _report_on(folder: Path) -> None:
+    """Put the page of a search into its folder, and say so; where that fails, the answer stands all the same."""
+    from promptuary.errors import PromptuaryError
     from promptuary.report.writing import REPORT, report, save
 
     try:
         save(report(folder), folder / REPORT)
-    except SettingError as error:  # the answer is there, and needs no pictures
+        err.print(f"The report is {folder / REPORT}.")
+    except PromptuaryError as error:
         _tell(f"no report was written. {error}")
-        return None
-    return folder / REPORT
 
 
 @app.command()

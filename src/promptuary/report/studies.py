@@ -26,7 +26,8 @@ from promptuary.report.trace import Trace, trace
 from promptuary.report.words import Told, general, tell
 from promptuary.specs import complaint
 
-PROMPTS = 6  # that are opened and explained
+PROMPTS = 6  # that are opened and explained, on so many rows
+SAMPLE = 200
 
 
 @dataclass(frozen=True)
@@ -239,6 +240,7 @@ def _prompt(study: Study, record: Record) -> str:
     title = f"{record['method']} on {record['task']}, {record['regime']}, seed {record['seed']}"
     try:
         rows = rows_of(study.plan, record["task"], record["regime"], record["seed"]).selection
+        rows = rows[:: -(-len(rows) // SAMPLE)]
     except PromptuaryError:  # data that are no longer there: the prompt is told of without them
         rows = ()
     try:

@@ -82,17 +82,17 @@ def _sure(d: Difference) -> str:
 
 
 def _apart(rivals: Sequence[Difference]) -> str:
-    """Whom the winner is not told apart from."""
+    """Whom the winner is not shown to be better than."""
     near = [f"{d.method} ({100 * -d.gain:+.1f} points)" for d in _near(rivals)]
     if not rivals:
         return ""
     if not near:
         return "By the intervals of their differences it is better than every other method here."
-    return f"These records do not tell it apart from {_listed(near)}: the intervals of these differences contain 0."
+    return f"These records do not show that it is better than {_listed(near)}: the intervals of these leads reach 0."
 
 
 def _near(rivals: Sequence[Difference]) -> list[Difference]:
-    return [d for d in rivals if d.interval[0] <= 0 <= d.interval[1]]
+    return [d for d in rivals if d.interval[1] >= 0]
 
 
 def _costs(table: Table, winner: str, rivals: Sequence[Difference]) -> str:
@@ -105,7 +105,7 @@ def _costs(table: Table, winner: str, rivals: Sequence[Difference]) -> str:
     }
     told = [forms[name](value) for name, value in own.items() if value is not None]
     cheap = [d.method for d in _near(rivals) if (cost(table, d.method, "stored") or 0) < (own["stored"] or 0)]
-    frugal = f" Of those that are not told apart from it, {_listed(cheap)} keep{'s' * (len(cheap) == 1)} less."
+    frugal = f" Of those that it is not shown to beat, {_listed(cheap)} keep{'s' * (len(cheap) == 1)} less."
     return (f"It costs {_listed(told)}." if told else "") + (frugal if cheap else "")
 
 

@@ -33,7 +33,9 @@ def record(method: str, task: str, seed: int, regime: str = "full", **more: Any)
     report = {"scores": scores, "rows": 100, "true": TRUE, "said": answers, "inference_ms": 2.0 + seed}
     report["probabilities"] = base64.b64encode(HALF * 2 * len(TRUE)).decode()
     trained = {"prompt-tuning": 7_680, "p-tuning-v2": 61_440, "frozen": 770, "majority": 0}[method]
-    curve = [{"step": s, "accuracy": 0.5 + s / 100 + seed / 50, "loss": 0.7 - s / 100} for s in STEPS[: 3 + (seed == 2)]]
+    curve = [
+        {"step": s, "accuracy": 0.5 + s / 100 + seed / 50, "loss": 0.7 - s / 100} for s in STEPS[: 3 + (seed == 2)]
+    ]
     cost = {
         "trained": trained, "touched": trained, "stored": 4 * trained, "steps": 0 if still else 30, "best_step": 20,
         "seconds": 0.0 if still else 30.0 + seed, "seconds_to_best": 20.0, "peak_bytes": 5_000_000,
