@@ -280,7 +280,7 @@ class Plan(Part):
         if not of.space and method not in self.search.space:
             return [{}]
         found = draws(self.space(method), self.search.trials - 1, seed=self.search.seed, without=of.default)
-        if len(found) < self.search.trials - 1:
+        if len(found) < self.search.trials - 1 and not of.small:
             raise SettingError(
                 f"search.trials = {self.search.trials}, but the space of {method!r} has only {len(found)} settings "
                 f"beside the default. Every method must have the same number: widen [search.space.{method}], or lower "
