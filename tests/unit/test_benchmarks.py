@@ -383,11 +383,6 @@ def test_gains_are_paired_by_row_and_seed_and_averaged_over_tasks(dynamic: Any) 
     assert row(page, "prompt-tuning")[:3] == ["50.0 ± 0.0 (2)", "100.0 (1)", "75.0"]
 
 
-def test_corrected_p_values_are_those_of_holm(dynamic: Any) -> None:
-    assert dynamic._holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert dynamic._holm([]) == []
-
-
 def test_every_method_is_held_against_a_static_prompt_that_competes_too(dynamic: Any) -> None:
     for rival in {rival for _, rival in dynamic._PROMPTS.values()}:
         assert rival in dynamic.CONTENDERS

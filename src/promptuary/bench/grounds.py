@@ -140,7 +140,7 @@ def capped(rows: Sequence[Row], label: str, most: int | None) -> list[Row]:
     """At most so many rows, stratified by class, the same for everybody."""
     if most is None or most >= len(rows):
         return list(rows)
-    return hold_out(rows, label, most / len(rows))[1]
+    return hold_out(rows, label, most / len(rows))[1][:most]  # shares round up
 
 
 def shots(rows: Sequence[Row], task: Task, each: int, seed: int) -> tuple[list[Row], list[Row]]:

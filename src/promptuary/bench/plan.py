@@ -41,7 +41,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
-from promptuary.bench.contenders import CONTENDERS, Contender, contender
+from promptuary.bench.contender import Contender
+from promptuary.bench.contenders import CONTENDERS, contender
 from promptuary.bench.space import Range, Space, draws
 from promptuary.errors import SettingError, nearest
 from promptuary.specs import Run, Seed, complaint
@@ -223,9 +224,9 @@ class Plan(Part):
         for method, space in self.search.space.items():
             _known("Search", "space", "method", method, CONTENDERS)
             contender(method).check(dict.fromkeys(space))
-        for regime in self.regimes:
+        for name in self.regimes:
             for task in self.tasks:
-                self.budget_of(task, regime)
+                self.budget_of(task, name)
         for task in self.tasks:
             self._check(task)
         for method in self._named_methods():

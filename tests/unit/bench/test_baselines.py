@@ -47,7 +47,7 @@ def whole(name: str, place: Ground) -> tuple[Whole, Any]:
 
 
 @pytest.mark.parametrize("name", CHANGED)
-@pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
+@pytest.mark.parametrize("family", ["bert", "gpt2", pytest.param("t5", marks=pytest.mark.slow)])
 def test_before_training_a_changed_model_says_what_the_model_says(
     shelf: Shelf, tmp_path: Path, family: str, name: str
 ) -> None:
@@ -91,7 +91,7 @@ def test_what_is_trained_is_what_the_baseline_says_and_the_head(
     assert all(p.dtype == torch.float32 for p in readout.parameters() if p.requires_grad)
 
 
-@pytest.mark.parametrize("name", CHANGED)
+@pytest.mark.parametrize("name", ["adapters", *(pytest.param(n, marks=pytest.mark.slow) for n in CHANGED[:-1])])
 def test_a_baseline_learns_and_everything_it_trains_hears_of_the_loss(shelf: Shelf, tmp_path: Path, name: str) -> None:
     place = ground(shelf, tmp_path, budget={"steps": 8, "batch": 8})
     before = place.backbone.digest()

@@ -162,6 +162,7 @@ def test_a_search_ends_with_an_estimate_and_a_prompt_that_says_the_same(
     assert recommend(asked) == json.loads(json.dumps(result))  # it is known: nothing runs
 
 
+@pytest.mark.slow
 def test_the_sealed_rows_are_opened_once_after_everything_ran(
     shelf: Shelf, tmp_path: Path, short: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +184,7 @@ def test_the_sealed_rows_are_opened_once_after_everything_ran(
     assert opened == [len(ran)]
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_keeps_what_finished_and_goes_on(
     shelf: Shelf, tmp_path: Path, short: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +212,7 @@ def test_an_interrupted_search_keeps_what_finished_and_goes_on(
         recommend(question(shelf, out, distinct(101)))
 
 
+@pytest.mark.slow
 def test_a_run_ends_when_its_time_is_over_and_the_search_answers_with_what_it_has(
     shelf: Shelf, tmp_path: Path, short: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

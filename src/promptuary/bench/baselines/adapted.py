@@ -99,7 +99,7 @@ class Adapted(Contender):
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(seed)
             self.free(own.model, {**self.own, **settings})
-        own.model.to(ground.backbone.device)
+        nn.Module.to(own.model, ground.backbone.device)
         reading: Any = ground.reading()
         wording = reading.wording(own, ground.task, own.shape.positions)
         inner = reading.reader(own, wording, seed=seed)

@@ -50,7 +50,7 @@ class InContext(Contender):
             return [replace(row, fields={**row.fields, COLUMN: text}) for row in rows]
 
         longest = ground.run().max_length
-        more = {"template": f"{{{COLUMN}}}{BETWEEN}{_template(ground)}"}
+        more: dict[str, Any] = {"template": f"{{{COLUMN}}}{BETWEEN}{_template(ground)}"}
         more |= {} if longest is None else {"max_length": longest + tokens}
         place = replace(
             ground, train=shown(ground.train), selection=shown(ground.selection), asked={**ground.asked, **more}
