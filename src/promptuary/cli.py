@@ -613,6 +613,9 @@ def bench(
     A killed run goes on with the same command, several processes may share a folder, and nothing runs twice. Writes
     records.jsonl, comparison.md, comparison.tex and comparison.json into the folder.
     """
+    from promptuary.bench import check_installed
+
+    check_installed()
     from promptuary.bench import run, study
     from promptuary.bench.jobs import jobs as listed
     from promptuary.bench.plan import read
@@ -662,10 +665,12 @@ def compare(
     import time
 
     began = time.monotonic()
+    from promptuary.bench import check_installed
     from promptuary.bench.duration import seconds
     from promptuary.data import source
     from promptuary.data.task import classification
 
+    check_installed()
     allowed = seconds(budget)
     rows = list(source.rows(data))
     task = classification(rows, name=Path(data).stem, text=text, text_pair=text_pair, label=label)
