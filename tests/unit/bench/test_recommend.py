@@ -14,7 +14,8 @@ from promptuary.bench import recommend as searching
 from promptuary.bench.advice import advise
 from promptuary.bench.halving import SHORTEST, Candidate, Pace, entrants, last_steps, promoted
 from promptuary.bench.own_rows import divide, same, warnings
-from promptuary.bench.recommend import DOUBTFUL, PROMPT, RESULT, Question, candidates, recommend
+from promptuary.bench.question import Question, candidates
+from promptuary.bench.recommend import DOUBTFUL, PROMPT, RESULT, recommend
 from promptuary.bench.records import packed
 from promptuary.bench.sealed import Permit, Sealed
 from promptuary.data.source import Row
@@ -134,7 +135,7 @@ def test_candidates_are_defaults_first_and_those_that_were_asked_for() -> None:
     assert not found[0].settings
     assert sum(c.control for c in found) == 1
     assert {c.method for c in candidates(["smop"])} == {"smop", "frozen"}
-    with pytest.raises(SettingError, match="--method lora: no method of prompts"):
+    with pytest.raises(SettingError, match="--method lora: there is no method of prompts"):
         candidates(["lora"])
 
 
@@ -150,7 +151,7 @@ def test_a_search_ends_with_an_estimate_and_a_prompt_that_says_the_same(
     assert next(iter(result["estimates"])) == "prompt"
     assert {"bag-of-words", "majority"} < set(result["estimates"])
     own = result["estimates"]["prompt"]
-    scores = [t["score"] for t in result["tried"] if t["method"] in ("p-tuning-v2", "frozen")]
+    scores = [t["selection"] for t in result["tried"] if t["method"] in ("p-tuning-v2", "frozen")]
     assert own["selection"] == max(scores)
     sealed = divide(asked.rows, asked.task).estimate.open(Permit("x", 0))
     assert result["true"] == packed(asked.task.index(row) for row in sealed)
