@@ -47,9 +47,7 @@ def candidates(methods: Sequence[str] = ()) -> list[Candidate]:
     """
     for method in methods:
         if method not in METHODS:
-            raise SettingError(
-                f"--method {method}: there is no method of prompts {method!r}. {nearest(method, METHODS)}"
-            )
+            raise SettingError(f"--method {method}: no method of prompts is called so. {nearest(method, METHODS)}")
     names = tuple(name for name in methods if name != CONTROL) or FIRST
     longer = [(name, contender(name).default.get("length")) for name in names]
     found = [Candidate(name) for name in names]

@@ -135,7 +135,7 @@ def test_candidates_are_defaults_first_and_those_that_were_asked_for() -> None:
     assert not found[0].settings
     assert sum(c.control for c in found) == 1
     assert {c.method for c in candidates(["smop"])} == {"smop", "frozen"}
-    with pytest.raises(SettingError, match="--method lora: there is no method of prompts"):
+    with pytest.raises(SettingError, match="--method lora: no method of prompts is called so"):
         candidates(["lora"])
 
 
