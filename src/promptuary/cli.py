@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec
 
 import typer
 from rich.console import Console
@@ -652,7 +652,7 @@ def compare(
         list[str] | None, typer.Option(help="A method that may compete (repeatable; default: those that do best).")
     ] = None,
     max_length: Annotated[int, typer.Option(help="Cut longer texts to this many tokens.")] = 128,
-    precision: Annotated[str, typer.Option(help="Of the frozen model: fp32 or bf16.")] = "fp32",
+    precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Of the frozen model.")] = "fp32",
     seed: Annotated[int, typer.Option(help="Of the division of the rows, and of everything random.")] = 0,
     folder: Annotated[Path, typer.Option("--out", help="Where the answer and the prompt go.")] = Path("compared"),
     as_json: AsJson = False,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from promptuary.bench.contenders import contender
 from promptuary.bench.halving import Candidate
@@ -35,7 +35,7 @@ class Question:
     out: Path
     methods: tuple[str, ...] = ()
     batch: int = 32
-    precision: str = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
 
 

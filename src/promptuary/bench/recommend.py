@@ -187,7 +187,7 @@ class _Search:
 
     def ground(self, steps: int) -> Ground:
         q = self.question
-        budget = Budget(steps=steps, batch=q.batch, precision="bf16" if q.precision == "bf16" else "fp32")
+        budget = Budget(steps=steps, batch=q.batch, precision=q.precision)
         return Ground(q.asked, budget, self.backbone, q.task, self.parts.train, self.parts.selection)
 
     def job(self, candidate: Candidate, steps: int) -> Job:
