@@ -43,7 +43,7 @@ from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, Va
 
 from promptuary.bench.contender import Contender
 from promptuary.bench.contenders import CONTENDERS, contender
-from promptuary.bench.space import Range, Space, draws
+from promptuary.bench.space import Range, Space, draws, first
 from promptuary.errors import SettingError, nearest
 from promptuary.specs import Run, Seed, complaint
 
@@ -223,14 +223,15 @@ class Plan(Part):
                 _known("Transfer", f"{transfer.source} to {transfer.to}", "task", task, self.tasks)
         for method, space in self.search.space.items():
             _known("Search", "space", "method", method, CONTENDERS)
-            contender(method).check(dict.fromkeys(space))
+            contender(method).check(first(space))
         for name in self.regimes:
             for task in self.tasks:
                 self.budget_of(task, name)
         for task in self.tasks:
             self._check(task)
         for method in self._named_methods():
-            self.trials(method)
+            for settings in self.trials(method):
+                contender(method).check(settings)
         return self
 
     def _named_methods(self) -> Iterator[str]:

@@ -30,6 +30,7 @@ from promptuary.data.loader import Loader
 from promptuary.data.source import Row
 from promptuary.errors import SettingError, nearest
 from promptuary.readouts import Readout
+from promptuary.specs import Run
 from promptuary.train.evaluation import evaluate
 from promptuary.train.fit import fit
 from promptuary.train.groups import trained
@@ -142,6 +143,7 @@ class Adapted(Contender):
         for name in settings:
             if name not in self.default:
                 raise SettingError(f"{self.name!r} has no setting {name!r}. {nearest(name, self.default)}")
+        Run(train="-", out="-", recipe={k: v for k, v in settings.items() if k in FIELDS}).full_recipe()
 
 
 def _freeze_unheard(own: Backbone, readout: Readout) -> None:
