@@ -676,7 +676,8 @@ def compare(
     task = classification(rows, name=Path(data).stem, text=text, text_pair=text_pair, label=label)
 
     from promptuary.bench.advice import advise
-    from promptuary.bench.recommend import PROMPT, Question, recommend
+    from promptuary.bench.question import Question
+    from promptuary.bench.recommend import PROMPT, recommend
 
     asked = _given(text=text, text_pair=text_pair, label=label, max_length=max_length)
     question = Question(

@@ -131,7 +131,8 @@ def _beside(result: Mapping[str, Any]) -> list[str]:
 
 
 def _called(other: Estimate) -> str:
-    return "the frozen model with a trained head" if other.name == "frozen" else other.name.replace("-", " ")
+    steps = other.spoken.rpartition(", ")[2]
+    return f"the frozen model with a trained head ({steps})" if other.name == "frozen" else other.name.replace("-", " ")
 
 
 def _percent(share: float) -> str:

@@ -70,7 +70,7 @@ class Prompted(Contender):
         return fitted(outcome.result, answer, stored=stored, recipe=recipe)
 
 
-def _parts(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _parts(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a trial as a run has them: those of the method, of its recipe, and rates of parts."""
     return {
         "settings": {k: v for k, v in settings.items() if k not in FIELDS and not k.startswith(PART)},

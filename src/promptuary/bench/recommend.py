@@ -132,13 +132,13 @@ class _Search:
         if "steps" not in self.notes:
             pace = self.pilot()
             chosen, steps = entrants(candidates(self.question.methods), self.left, pace, self.epoch)
-            self.notes |= {"steps": steps, "entrants": len(chosen)}
+            self.notes |= {"steps": steps, "entrants": [str(c) for c in chosen]}
         pace, steps = Pace(**self.notes["pace"]), int(self.notes["steps"])
-        enter = candidates(self.question.methods)[: self.notes["entrants"]]
-        best = promoted(self.round(enter, steps, pace))
-        second = self.round(best, THIRD * steps, pace)
-        winners = promoted(second or dict.fromkeys(best[:1], (0.0, 0.0)))[:1]
-        control = next(c for c in candidates(self.question.methods) if c.control)
+        field = candidates(self.question.methods)
+        control = next(c for c in field if c.control)
+        best = promoted(self.round([c for c in field if str(c) in self.notes["entrants"]], steps, pace))
+        second = self.round([*best, *({control} - {*best})], THIRD * steps, pace)
+        winners = promoted(second)[:1] or best[:1]
         final = list(dict.fromkeys([*winners, control]))
         paces = [self.paces.get(c.method, pace) for c in final]
         longest = last_steps(0.9 * self.left, paces, self.epoch, EPOCHS * self.epoch)

@@ -110,8 +110,11 @@ def test_the_first_round_takes_its_share_of_the_time() -> None:
     assert 2 <= len(fewer) < 9
     assert least >= SHORTEST
     assert len(fewer) * pace.run(least, 1000) <= 0.3 * 60
-    two, few = entrants(field, 10.0, pace, epoch=1000)
-    assert len(two) == 2
+    control = Candidate("frozen", control=True)
+    three, _ = entrants([*field, control], 60.0, pace, epoch=1000)
+    assert three == [*fewer[:-1], control]
+    two, few = entrants([*field, control], 10.0, pace, epoch=1000)
+    assert two == [field[0], control]
     assert 2 * pace.run(few, 1000) <= 0.8 * 10 + 0.2
 
 
@@ -255,7 +258,7 @@ def test_a_good_prompt_is_recommended_with_its_interval_and_its_rivals() -> None
     words = " ".join(advice.words)
     assert advice.learned
     assert words.startswith("Use ipt, 100 steps, on minilm. It answers")
-    assert "It beats the frozen model with a trained head by" in words
+    assert "It beats the frozen model with a trained head (100 steps) by" in words
     assert "It is not clearly better than bag of words" in words
     best = advice.estimates[0]
     assert best.interval[0] < best.accuracy < best.interval[1]
