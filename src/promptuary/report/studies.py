@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from promptuary.bench import tables
-from promptuary.bench.compare import Comparison, Place, Table, read
+from promptuary.bench.compare import Comparison, Place, Table
 from promptuary.bench.plan import Plan
-from promptuary.bench.records import Record
+from promptuary.bench.records import Record, read
 from promptuary.bench.study import PLAN, RECORDS, compared
 from promptuary.errors import DataError, PromptuaryError
 from promptuary.markup import paragraph

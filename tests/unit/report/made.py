@@ -102,9 +102,9 @@ def result() -> dict[str, Any]:
         "backbone": "minilm", "labels": LABELS, "metric": "accuracy", "warnings": ["2 rows are <copies>."],
         "rows": {"train": 350, "selection": 50, "estimate": 100}, "budget_s": 60.0, "spent_s": 58.2, "doubtful": 1,
         "tried": [
-            {"method": "prompt-tuning", "settings": {"rate": 0.1}, "steps": 30, "score": 0.8123, "sentence": None,
+            {"method": "prompt-tuning", "settings": {"rate": 0.1}, "steps": 30, "selection": 0.8123, "sentence": None,
              "cost": cost, "curve": curve, "trial": "prompt-tuning, rate 0.1, 30 steps"},
-            {"method": "p-tuning-v2", "settings": {}, "steps": 30, "score": None, "sentence": "It <diverged>.",
+            {"method": "p-tuning-v2", "settings": {}, "steps": 30, "selection": None, "sentence": "It <diverged>.",
              "cost": None, "curve": [], "trial": "p-tuning-v2, 30 steps"},
         ],
         "true": TRUE,
