@@ -19,11 +19,11 @@ import numpy as np
 from scipy.stats import wilcoxon
 
 from baselines import MAJORITY, NAME, TUNED, Contender, own
+from promptuary.bench.statistics import holm, interval
 from study import Line, Study, markdown, origin, right
 from tasks import Sampled
 
 LENGTH = 20
-DRAWS = 2000  # of the bootstrap
 
 FULL: Mapping[str, Sampled] = {
     name: replace(problem, folder=name, rows=2000, reported=2000)
@@ -157,12 +157,12 @@ def _differences(best: Mapping[tuple[str, str], Sequence[Line]], tasks: Sequence
         gains = [float(gain.mean()) for found in pairs.values() for gain in found]
         if not gains:
             continue
-        low, high = _interval([found for found in pairs.values() if found])
+        low, high = interval([np.stack(found) for found in pairs.values() if found], bounds=(-1.0, 1.0))
         tests.append(float(wilcoxon(gains).pvalue) if len(gains) > 5 and any(gains) else 1.0)
         average = 100 * mean(float(np.mean(found)) for found in pairs.values() if found)
         known = sum(bool(found) for found in pairs.values())
         rows.append([method, rival, f"{average:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}", f"{known}"])
-    for row, p in zip(rows, _holm(tests), strict=True):
+    for row, p in zip(rows, holm(tests), strict=True):
         row.append(f"{p:.3f}")
     heads = ["", "against", "mean gain", "95 % interval", "tasks", "p (Holm)"]
     said = (
@@ -177,28 +177,6 @@ def _paired(ours: Sequence[Line], theirs: Sequence[Line]) -> "list[np.ndarray]":
     other = {line["seed"]: line for line in theirs if "right" in line}
     both = [(line, other[line["seed"]]) for line in ours if "right" in line and line["seed"] in other]
     return [np.array(right(a), dtype=float) - np.array(right(b), dtype=float) for a, b in both]
-
-
-def _interval(tasks: "Sequence[Sequence[np.ndarray]]") -> tuple[float, float]:
-    """The middle 95 % of the mean gain over tasks when seeds and rows are drawn again."""
-    source = np.random.default_rng(0)
-    drawn = np.zeros(DRAWS)
-    for gains in tasks:
-        whole = np.stack(gains)  # [seeds, rows]
-        for i in range(DRAWS):
-            seeds = whole[source.integers(len(whole), size=len(whole))].mean(0)
-            drawn[i] += seeds[source.integers(len(seeds), size=len(seeds))].mean() / len(tasks)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _holm(tests: Sequence[float]) -> list[float]:
-    """P values corrected by Holm's step-down rule, in the order given."""
-    order, corrected, least = np.argsort(tests), [0.0] * len(tests), 0.0
-    for rank, place in enumerate(order):
-        least = max(least, min(1.0, tests[place] * (len(tests) - rank)))
-        corrected[place] = least
-    return corrected
 
 
 SCRIPT = Path(__file__).resolve()

@@ -39,6 +39,7 @@ ALARMED = ("tests/unit/train/test_alarms.py",)
 INSPECTED = ("tests/unit/test_inspecting.py",)
 PROJECTED = ("tests/unit/test_projecting.py",)
 SHOWN = ("tests/unit/test_page.py",)
+REPORTED = ("tests/unit/report/test_report.py",)
 CHOSEN = ("tests/laws/test_choices.py",)
 READ = ("tests/laws/test_reading.py",)
 LATE = ("tests/laws/test_late.py",)
@@ -67,6 +68,12 @@ KEYED = ("tests/unit/serve/test_keys.py",)
 GATED = ("tests/unit/serve/test_gate.py",)
 ASKED = ("tests/unit/serve/test_app.py",)
 ADAPTED = ("tests/unit/interop/test_peft.py",)
+STUDIED = ("tests/unit/bench/test_run.py",)
+RESAMPLED = ("tests/unit/bench/test_statistics.py",)
+HELD_AGAINST = ("tests/unit/bench/test_compare.py",)
+PLANNED = ("tests/unit/bench/test_plan.py",)
+RIVALS = ("tests/unit/bench/test_baselines.py",)
+RECOMMENDED = ("tests/unit/bench/test_recommend.py",)
 READOUTS = ("tests/unit/test_readouts.py", *CHOSEN)
 
 
@@ -493,7 +500,7 @@ MUTANTS = (
         "product(x, self.weight, self.bias)",
         MULTIPLIED,
     ),
-    Mutant("backbones/cpu_linear.py", "and not weight.requires_grad", "", MULTIPLIED),
+    Mutant("backbones/cpu_linear.py", "and not trained", "", MULTIPLIED),
     Mutant("backbones/cpu_linear.py", 'torch.is_autocast_enabled("cpu")', "False", MULTIPLIED),
     Mutant(
         "backbones/cpu_linear.py",
@@ -671,6 +678,45 @@ MUTANTS = (
     Mutant("tasks/named.py", "value == -1", "value == -2", WORDED),
     Mutant("data/task.py", "    if classes:\n        return blank\n", "", NAMED),
     Mutant("kinds/kind.py", "{**found, **wording.score(", "{**wording.score(", NAMED),
+    # reports
+    Mutant("report/tables.py", "cell.value == best", "cell.value != best", REPORTED),
+    Mutant("report/tables.py", "{escape(middle(cell.line))}", "{middle(cell.line)[:3]}", REPORTED),
+    Mutant("report/trace.py", "enumerate(records, 1)", "enumerate(records[::-1], 1)", REPORTED),
+    Mutant("report/trace.py", "escape(told)", "told", REPORTED),
+    Mutant("report/series.py", "for step in steps]", "for step in steps[::-1]]", REPORTED),
+    Mutant("report/series.py", "self.counts.sum(0)[:-1]", "self.counts.sum(1)", REPORTED),
+    Mutant("report/series.py", "set.intersection(*", "set.union(*", REPORTED),
+    Mutant("report/words.py", "d.interval[0] > 0 or d.interval[1] < 0", "d.interval[0] < 0 < d.interval[1]", REPORTED),
+    Mutant("report/page.py", "for part in parts if part.body", "for part in parts", REPORTED),
+    Mutant("markup.py", "hashlib.sha256(script.encode())", "hashlib.sha256(script.strip().encode())", REPORTED),
+    Mutant("bench/tables.py", '"\\\\": r"\\textbackslash{}", ', "", REPORTED),
+    # studies: nothing lost, nothing twice, nothing chosen by what reports
+    Mutant("bench/store.py", "if state.is_finished():", "if False:", STUDIED),
+    Mutant("bench/store.py", "fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass", STUDIED),
+    Mutant("bench/store.py", 'if o["chosen"] != chosen]', 'if o["chosen"] < 0]', STUDIED),
+    Mutant("bench/run.py", "not all(trial.finished for trial in trials)", "not trials[0].finished", STUDIED),
+    Mutant("bench/run.py", "return trial.score or 0.0, -loss", "return -(trial.score or 0.0), -loss", STUDIED),
+    Mutant("bench/grounds.py", "selection + drawn[size:]", "selection + drawn[:size]", STUDIED),
+    Mutant("bench/grounds.py", 'random.Random(f"shots/{seed}")', 'random.Random("shots")', STUDIED),
+    Mutant("bench/jobs.py", '"budget": plan.budget_of(task, regime).model_dump()', '"budget": 0', STUDIED),
+    Mutant("bench/plan.py", "return [{}, *found]", "return found", PLANNED),
+    Mutant("bench/plan.py", ", **self.regimes[regime].budget}", "}", PLANNED),
+    Mutant("bench/statistics.py", "(np.sqrt(n / (n - 1)) if n > 1 else 1.0)", "0.0", RESAMPLED),
+    Mutant("bench/statistics.py", "total**2 / uncertain", "1e9", RESAMPLED),
+    Mutant("bench/statistics.py", "* (len(values) - rank)", "* len(values)", RESAMPLED),
+    Mutant("bench/statistics.py", "least = max(least, min(", "least = max(0.0, min(", RESAMPLED),
+    Mutant("bench/compare.py", "right([mine[seed] for seed in both]) -", "right([*mine.values()]) -", HELD_AGAINST),
+    Mutant("bench/compare.py", "if known is None or known.drawn else", "if False else", HELD_AGAINST),
+    Mutant("bench/doubts.py", "share - most <= error", "share - most < 0", HELD_AGAINST),
+    Mutant("bench/baselines/adapted.py", 'if reading.readout == "classifier":', "if False:", RIVALS),
+    Mutant("bench/baselines/adapters.py", "return states + moved", "return moved", RIVALS),
+    Mutant("bench/baselines/asked.py", "plain(rows) / np.maximum(", "plain(rows) * np.maximum(", RIVALS),
+    Mutant("bench/baselines/bag_of_words.py", 'f"{number} {word}"', 'f"0 {word}"', RIVALS),
+    Mutant("backbones/cpu_linear.py", " or (bias is not None and bias.requires_grad)", "", RIVALS),
+    Mutant("bench/own_rows.py", '" ".join(text.lower().split())', "text", RECOMMENDED),
+    Mutant("bench/own_rows.py", "if fold < estimate]", "if fold <= estimate]", RECOMMENDED),
+    Mutant("bench/halving.py", "-scores[c][0], scores[c][1]", "-scores[c][0], -scores[c][1]", RECOMMENDED),
+    Mutant("bench/advice.py", "learned = above < LEVEL and", "learned = above <= 1.0 and", RECOMMENDED),
 )
 
 

@@ -7,6 +7,7 @@ its report, and photographs it by a headless Chromium, wide and light, narrow an
 import sys
 from pathlib import Path
 
+from PIL import Image
 from selenium import webdriver
 
 from promptuary.bench import run, study
@@ -14,7 +15,8 @@ from promptuary.bench.plan import read
 from promptuary.report.writing import REPORT, report, save
 
 HERE = Path(__file__).parent
-PICTURES = (("report.png", 1280, 1500, "light"), ("report-narrow.png", 375, 1500, "dark"))
+# Name, width and height in points, scheme, and the part of the page that it begins with.
+PICTURES = (("report.png", 1280, 1250, "light", "scores"), ("report-narrow.png", 375, 1500, "dark", "words"))
 
 
 def browser() -> webdriver.Chrome:
@@ -32,17 +34,17 @@ def browser() -> webdriver.Chrome:
     return webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
 
 
-def photograph(
-    driver: webdriver.Chrome, page: Path, out: Path, width: int, height: int, light: str, top: int = 0
-) -> None:
-    """The part of a page from `top` on, as PNG of `width` by `height` points."""
+def photograph(driver: webdriver.Chrome, page: Path, out: Path, size: tuple[int, int], light: str, part: str) -> None:
+    """A page from one of its parts on, as a small PNG of `size` points."""
+    width, height = size
     shape = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", shape)
     scheme = {"features": [{"name": "prefers-color-scheme", "value": light}]}
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", scheme)
     driver.get(page.resolve().as_uri())
-    driver.execute_script("scrollTo(0, arguments[0])", top)
+    driver.execute_script("document.getElementById(arguments[0]).scrollIntoView()", part)
     driver.save_screenshot(str(out))
+    Image.open(out).convert("RGB").quantize(96).save(out, optimize=True)
 
 
 def main(folder: Path) -> None:
@@ -53,8 +55,8 @@ def main(folder: Path) -> None:
     save(report(folder), folder / REPORT)
     driver = browser()
     try:
-        for name, width, height, light in PICTURES:
-            photograph(driver, folder / REPORT, HERE / name, width, height, light)
+        for name, width, height, light, part in PICTURES:
+            photograph(driver, folder / REPORT, HERE / name, (width, height), light, part)
     finally:
         driver.quit()
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec
 
 import typer
 from rich.console import Console
@@ -792,6 +792,9 @@ def bench(
     plan.json, records.jsonl, comparison.md, comparison.tex and comparison.json into the folder; `report` makes a page
     of them.
     """
+    from promptuary.bench import check_installed
+
+    check_installed()
     from promptuary.bench import run, study
     from promptuary.bench.jobs import jobs as listed
     from promptuary.bench.plan import read
@@ -828,7 +831,7 @@ def compare(
         list[str] | None, typer.Option(help="A method that may compete (repeatable; default: those that do best).")
     ] = None,
     max_length: Annotated[int, typer.Option(help="Cut longer texts to this many tokens.")] = 128,
-    precision: Annotated[str, typer.Option(help="Of the frozen model: fp32 or bf16.")] = "fp32",
+    precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Of the frozen model.")] = "fp32",
     seed: Annotated[int, typer.Option(help="Of the division of the rows, and of everything random.")] = 0,
     folder: Annotated[Path, typer.Option("--out", help="Where the answer and the prompt go.")] = Path("compared"),
     as_json: AsJson = False,
@@ -841,16 +844,19 @@ def compare(
     import time
 
     began = time.monotonic()
+    from promptuary.bench import check_installed
     from promptuary.bench.duration import seconds
     from promptuary.data import source
     from promptuary.data.task import classification
 
+    check_installed()
     allowed = seconds(budget)
     rows = list(source.rows(data))
     task = classification(rows, name=Path(data).stem, text=text, text_pair=text_pair, label=label)
 
     from promptuary.bench.advice import advise, table
-    from promptuary.bench.recommend import PROMPT, Question, recommend
+    from promptuary.bench.question import Question
+    from promptuary.bench.recommend import PROMPT, recommend
 
     asked = _given(text=text, text_pair=text_pair, label=label, max_length=max_length)
     question = Question(
@@ -858,9 +864,9 @@ def compare(
     )
     result = recommend(question, console=None if as_json else err, began=began)
     advice = advise(result)
-    page = _reported(folder)
     if as_json:
         print(json.dumps({**result, "advice": asdict(advice)}))
+        _report_on(folder)
         return
     caption, (heads, cells) = table(advice, result["rows"]["estimate"])
     shown = Table(title=f"{task.name}: {caption}")
@@ -875,21 +881,19 @@ def compare(
         out.print(f"\nThe prompt is in {folder / PROMPT}. Next:")
         for command in ("evaluate {} --data FILE", "predict {} --input FILE --output FILE"):
             out.print("  promptuary " + command.format(folder / PROMPT))
-    if page is not None:
-        out.print(f"The report is {page}.")
+    _report_on(folder)
 
 
-def _reported(folder: Path) -> Path | None:
-    """The page of a search, in its folder; `None` where pictures cannot be drawn."""
-    from promptuary.errors import SettingError
+def _report_on(folder: Path) -> None:
+    """Put the page of a search into its folder, and say so; where that fails, the answer stands all the same."""
+    from promptuary.errors import PromptuaryError
     from promptuary.report.writing import REPORT, report, save
 
     try:
         save(report(folder), folder / REPORT)
-    except SettingError as error:  # the answer is there, and needs no pictures
+        err.print(f"The report is {folder / REPORT}.")
+    except PromptuaryError as error:
         _tell(f"no report was written. {error}")
-        return None
-    return folder / REPORT
 
 
 @app.command()

@@ -60,10 +60,15 @@ def svg(told: str, draw: "Callable[..., Figure]", *given: Any) -> str:
     whole = file("svg", draw, *given).decode()
     head, rest = re.sub(r"<metadata>.*?</metadata>", "", whole[whole.index("<svg") :], flags=re.DOTALL).split(">", 1)
     (box,) = re.findall(r'viewBox="[^"]*"', head)
-    return (
-        f'<svg {box} role="img" aria-label="{escape(told)}">'
-        + f"{rest.replace('xlink:href', 'href').replace(INK, 'currentColor').strip()}"
+    return f'<svg {box} role="img" aria-label="{escape(told)}">' + _light(
+        rest.replace("xlink:href", "href").replace(INK, "currentColor").strip()
     )
+
+
+def _light(drawn: str) -> str:
+    """Without spaces between elements, and with places to a hundredth of a point: half the bytes, the same picture."""
+    brief = re.sub(r">\s+<", "><", drawn)
+    return re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), brief)
 
 
 def file(form: str, draw: "Callable[..., Figure]", *given: Any) -> bytes:

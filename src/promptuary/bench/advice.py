@@ -1,7 +1,7 @@
 """The result of a search in words: whether there is anything to learn, what to use, how sure that is."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -66,11 +66,12 @@ def _estimate(
     name: str, result: Mapping[str, Any], right: NDArray[np.float64], gain: NDArray[np.float64] | None, p: float | None
 ) -> Estimate:
     own = result["estimates"][name]
-    more = {} if gain is None else {"gain": float(gain.mean()), "p": p}
-    if gain is not None:
-        more["gain_interval"] = statistics.interval([gain], bounds=(-1.0, 1.0))
     where, scores = statistics.interval([right]), own["scores"]
-    return Estimate(name, spoken(own), scores["accuracy"], where, scores["macro_f1"], **more)  # type: ignore[arg-type]
+    alone = Estimate(name, spoken(own), scores["accuracy"], where, scores["macro_f1"])
+    if gain is None or p is None:
+        return alone
+    between = statistics.interval([gain], bounds=(-1.0, 1.0))
+    return replace(alone, gain=float(gain.mean()), gain_interval=between, p=p)
 
 
 def table(advice: Advice, rows: int) -> Captioned:
@@ -147,7 +148,8 @@ def _beside(result: Mapping[str, Any]) -> list[str]:
 
 
 def _called(other: Estimate) -> str:
-    return "the frozen model with a trained head" if other.name == "frozen" else other.name.replace("-", " ")
+    steps = other.spoken.rpartition(", ")[2]
+    return f"the frozen model with a trained head ({steps})" if other.name == "frozen" else other.name.replace("-", " ")
 
 
 def _percent(share: float) -> str:

@@ -7,27 +7,22 @@ Difference: row by row and seed by seed against one method, in accuracy; Wilcoxo
 or more, else a test over the rows of one task; p values are corrected by Holm for all methods of one table.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from promptuary.bench import statistics
 from promptuary.bench.contenders import CONTENDERS
-from promptuary.bench.records import Record, unfolded, unpacked
+from promptuary.bench.doubts import alarms
+from promptuary.bench.records import Record, Right, majority, own_report, right, unfolded, unpacked
 from promptuary.bench.statistics import Interval
 from promptuary.ensembles import vote
-from promptuary.errors import DataError
 
 COSTS = ("trained", "stored", "touched", "seconds", "seconds_to_best", "peak_bytes", "inference_ms")
-FAR = 2.0  # standard errors between the best and the last step's score, from where they are far apart
-Right = NDArray[np.float64]  # [seeds, rows], 1 where a row was answered rightly
 
 
 @dataclass(frozen=True)
@@ -155,24 +150,6 @@ def compare(records: Sequence[Record], *, name: str, planned: int, against: str,
     return Comparison(name, planned, len(records), protocol, origin(records), tables)
 
 
-def read(path: Path) -> list[Record]:
-    """The records in a file of lines.
-
-    Raises:
-        DataError: for a line that is no record.
-    """
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if line:
-            try:
-                record = json.loads(line)
-                _ = record["task"], record["regime"], record["backbone"], record["method"], record["seed"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise DataError(f"{path}, line {number}: no record of a study ({error}).") from error
-            found.append(record)
-    return found
-
-
 def cells(records: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
     """The records of one place by task and method, those of each in the order of their seeds."""
     found: dict[tuple[str, str], list[Record]] = {}
@@ -200,7 +177,7 @@ def _table(place: Place, records: Sequence[Record], against: str) -> Table:
 def line(records: Sequence[Record]) -> Line:
     """What the seeds of one method on one task say."""
     first, known = records[0], [r for r in records if "reports" in r]
-    own = [_own(r) for r in known]
+    own = [own_report(r) for r in known]
     scores = [float(report["scores"][r["metric"]]) for r, report in zip(known, own, strict=True)]
     return Line(
         task=first["task"],
@@ -211,24 +188,12 @@ def line(records: Sequence[Record]) -> Line:
         mean=mean(scores) if scores else None,
         deviation=stdev(scores) if len(scores) > 1 else None,
         interval=_interval(known),
-        majority=_majority(unpacked(own[0]["true"])) if own else None,
+        majority=majority(unpacked(own[0]["true"])) if own else None,
         cost=_cost(known),
         chosen={str(r["seed"]): r["settings"] for r in known},
         alarms=tuple(alarms(records)),
         lost=dict(Counter(r["outcome"] for r in records if "reports" not in r)),
     )
-
-
-def _own(record: Record) -> Mapping[str, Any]:
-    """What was said of the rows that report on the task itself."""
-    found: Mapping[str, Any] = record["reports"][record["task"]]
-    return found
-
-
-def right(records: Sequence[Record], task: str | None = None) -> Right:
-    """Which reported rows were answered rightly, `[seeds, rows]`; of another task than the own one if it is named."""
-    reports = [_own(r) if task is None else r["reports"][task] for r in records]
-    return np.stack([unpacked(report["true"]) == unpacked(report["said"]) for report in reports]).astype(float)
 
 
 def _interval(records: Sequence[Record]) -> Interval | None:
@@ -239,56 +204,18 @@ def _interval(records: Sequence[Record]) -> Interval | None:
         return statistics.interval([right(records)])
     if not set(names) <= set(statistics.SCORES):
         return None
-    true, said = (np.stack([unpacked(_own(r)[part]) for r in records]) for part in ("true", "said"))
+    true, said = (np.stack([unpacked(own_report(r)[part]) for r in records]) for part in ("true", "said"))
     return statistics.score_interval(names, true, said, len(records[0]["labels"]))
-
-
-def _majority(true: NDArray[np.int64]) -> float:
-    return float(np.bincount(true).max() / len(true))
 
 
 def _cost(records: Sequence[Record]) -> dict[str, float]:
     found = {}
     for name in COSTS:
-        values = [_own(r)[name] if name in _own(r) else r["cost"][name] for r in records]
+        values = [own_report(r)[name] if name in own_report(r) else r["cost"][name] for r in records]
         known = [float(v) for v in values if v is not None]
         if known:
             found[name] = mean(known)
     return found
-
-
-def alarms(records: Sequence[Record]) -> list[str]:
-    """What looks wrong with the seeds of one method on one task, each as one sentence."""
-    known, said = [r for r in records if "reports" in r], []
-    if known:
-        rows = right(known)
-        share, most = float(rows.mean()), _majority(unpacked(_own(known[0])["true"]))
-        error = (most * (1 - most) / rows.shape[1]) ** 0.5
-        if share - most <= error and known[0]["method"] != "majority":
-            said.append(f"Accuracy {share:.1%} is within one standard error of the majority's {most:.1%}.")
-    apart = sum(_far(r) for r in known)
-    if apart:
-        said.append(f"The last step is far from the best one on the rows that select ({apart} of {len(known)} seeds).")
-    edges = sorted({name for r in known for name in r["edges"]})
-    if edges:
-        said.append(f"The search ended at the edge of its space: {', '.join(edges)}.")
-    twice = sum(len(r["opened"]) > 1 for r in known)
-    if twice:
-        said.append(f"The rows that report were opened again after an interruption ({twice} of {len(known)} seeds).")
-    lost = Counter(r["outcome"] for r in records if "reports" not in r)
-    said += [f"{count} of {len(records)} seeds: {outcome}." for outcome, count in lost.items()]
-    counted = Counter(name for r in known for name in r["alarms"] if name != "majority")
-    words = {"settled": "a choice was decided before it could learn"}
-    return said + [f"{words.get(n, n)} ({count} of {len(known)} seeds)." for n, count in sorted(counted.items())]
-
-
-def _far(record: Record) -> bool:
-    """Whether the last step's accuracy is more than two standard errors from the best step's."""
-    best, last = (record[part].get("accuracy") for part in ("scores", "last"))
-    if best is None or last is None:
-        return False
-    error = (best * (1 - best) / record["rows"]["selection"]) ** 0.5
-    return bool(abs(best - last) > FAR * max(error, 1 / record["rows"]["selection"]))
 
 
 # --- one method against another ---
@@ -350,7 +277,7 @@ def _elsewhere(records: Sequence[Record]) -> list[Elsewhere]:
         if task != known[0]["task"]:
             rows = right(known, task)
             scores = [float(score) for score in rows.mean(1)]
-            most = _majority(unpacked(known[0]["reports"][task]["true"]))
+            most = majority(unpacked(known[0]["reports"][task]["true"]))
             spread = stdev(scores) if len(scores) > 1 else None
             where = statistics.interval([rows])
             found.append(Elsewhere(known[0]["task"], task, known[0]["method"], mean(scores), spread, where, most))
@@ -359,11 +286,11 @@ def _elsewhere(records: Sequence[Record]) -> list[Elsewhere]:
 
 def _together(records: Sequence[Record]) -> Together | None:
     known = [r for r in records if "reports" in r]
-    if len(known) < 3 or len({_own(r)["true"] for r in known}) > 1:
+    if len(known) < 3 or len({own_report(r)["true"] for r in known}) > 1:
         return None
     classes = len(known[0]["labels"])
-    said = np.stack([unfolded(_own(r)["probabilities"], classes) for r in known])  # [members, rows, classes]
-    true = unpacked(_own(known[0])["true"])
+    said = np.stack([unfolded(own_report(r)["probabilities"], classes) for r in known])  # [members, rows, classes]
+    true = unpacked(own_report(known[0])["true"])
     voted = [vote(said[:, i].tolist())[0] for i in range(len(true))]
     single = [float(score) for score in right(known).mean(1)]
     together = float(np.mean(np.array(voted) == true))

@@ -71,6 +71,7 @@ class Contender(ABC):
         space: what a search changes, unless a plan says otherwise; empty where there is nothing to search.
         default: the values that it has of what a search may change.
         drawn: whether another seed gives another result on the same rows.
+        small: whether its space may be smaller than what a search tries: it is then tried as a whole.
         needs: a module beyond promptuary's own dependencies, and the extra that brings it.
     """
 
@@ -80,6 +81,7 @@ class Contender(ABC):
     space: Space = MappingProxyType({})
     default: Mapping[str, Any] = MappingProxyType({})
     drawn: bool = True
+    small: bool = False
     needs: ClassVar[tuple[str, str] | None] = None
 
     @abstractmethod

@@ -140,7 +140,7 @@ def capped(rows: Sequence[Row], label: str, most: int | None) -> list[Row]:
     """At most so many rows, stratified by class, the same for everybody."""
     if most is None or most >= len(rows):
         return list(rows)
-    return hold_out(rows, label, most / len(rows))[1]
+    return hold_out(rows, label, most / len(rows))[1][:most]  # shares round up
 
 
 def shots(rows: Sequence[Row], task: Task, each: int, seed: int) -> tuple[list[Row], list[Row]]:
@@ -172,6 +172,7 @@ def shots(rows: Sequence[Row], task: Task, each: int, seed: int) -> tuple[list[R
 def _reporting(plan: "Plan", task: str, most: int | None) -> Callable[[], list[Row]]:
     """What reads the rows that report on a task: those with a label, at most so many."""
     of, label = plan.tasks[task], plan.run(task).label
+    source.rows(of.source("test", of.report))  # a file that is missing is told now; nothing of it is read
 
     def read() -> list[Row]:
         rows = [row for row in source.rows(of.source("test", of.report)) if row.fields.get(label) is not None]

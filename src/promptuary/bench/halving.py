@@ -52,13 +52,20 @@ class Pace:
 def entrants(candidates: Sequence[Candidate], seconds: float, pace: Pace, epoch: int) -> tuple[list[Candidate], int]:
     """Who enters the first round, and its steps: as many as can run for `SHORTEST` steps in its share of the time.
 
-    Where not even two can, the first one and its rival take most of the time for whatever steps it has.
+    The control is always among them. Where not even two can run, the first one and the control take most of the time
+    for whatever steps it has.
     """
+    control = [c for c in candidates if c.control]
     affordable = int(ROUND * seconds / pace.run(SHORTEST, epoch))
+    entered = _with(candidates[: max(1, affordable - len(control))], control)
     if affordable < 2:
-        return list(candidates[:2]), max(1, pace.steps(0.8 * seconds / 2, epoch))
-    entered = list(candidates[:affordable])
+        return entered, max(1, pace.steps(0.8 * seconds / len(entered), epoch))
     return entered, max(SHORTEST, min(pace.steps(ROUND * seconds / len(entered), epoch), 2 * epoch))
+
+
+def _with(chosen: Sequence[Candidate], control: Sequence[Candidate]) -> list[Candidate]:
+    """Those chosen, and the control where it is not one of them."""
+    return list(dict.fromkeys([*chosen, *control]))
 
 
 def promoted(scores: Mapping[Candidate, tuple[float, float]]) -> list[Candidate]:

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from promptuary.bench.contenders import contender
 from promptuary.bench.plan import Plan
+from promptuary.bench.space import Settings
 from promptuary.bench.store import Job
+
+Trials = Mapping[str, Sequence[Settings]]  # what the search of each method tries
 
 
 def jobs(plan: Plan) -> list[Job]:
@@ -15,15 +18,18 @@ def jobs(plan: Plan) -> list[Job]:
     methods on few seeds; the trials of a search before what waits for them.
     """
     found: dict[str, Job] = {}
+    trials = {
+        method: plan.trials(method) for regime in plan.regimes.values() for method in regime.methods or plan.methods
+    }
     last = max(len(regime.seeds or plan.seeds) for regime in plan.regimes.values())
     for nth in range(last):
         for regime in plan.regimes:
-            for job in _of_seed(plan, regime, nth):
+            for job in _of_seed(plan, trials, regime, nth):
                 found.setdefault(job.name, job)
     return list(found.values())
 
 
-def _of_seed(plan: Plan, regime: str, nth: int) -> Iterator[Job]:
+def _of_seed(plan: Plan, trials: Trials, regime: str, nth: int) -> Iterator[Job]:
     how = plan.regimes[regime]
     seeds = how.seeds or plan.seeds
     for task in how.tasks or plan.tasks:
@@ -31,21 +37,23 @@ def _of_seed(plan: Plan, regime: str, nth: int) -> Iterator[Job]:
             for method in how.methods or plan.methods:
                 if nth < len(seeds) and (nth == 0 or how.drawn or contender(method).drawn):
                     first = seeds[nth] if plan.search.each_seed else seeds[0]
-                    yield from _of_cell(plan, regime, task, backbone, method, seeds[nth], first)
+                    yield from _of_cell(plan, trials[method], regime, task, backbone, method, seeds[nth], first)
 
 
-def _of_cell(plan: Plan, regime: str, task: str, backbone: str, method: str, seed: int, first: int) -> Iterator[Job]:
+def _of_cell(
+    plan: Plan, tried: Sequence[Settings], regime: str, task: str, backbone: str, method: str, seed: int, first: int
+) -> Iterator[Job]:
     """The trials of the search that a cell chooses from, and its final trial.
 
     Arguments:
-        first: the seed that searches.
+        tried: the settings that the search tries. first: the seed that searches.
     """
     about = {"task": task, "regime": regime, "backbone": backbone, "method": method}
-    made = {**about, **_made_of(plan, regime, task), "trials": plan.trials(method)}
+    made = {**about, **_made_of(plan, regime, task), "trials": list(tried)}
     mark = _hash({**made, "seed": first})
     search = f"{_spoken(about)}, search with seed {first} #{mark}"
     study = f"{task}, {regime}, {backbone}"
-    for number, settings in enumerate(plan.trials(method)):
+    for number, settings in enumerate(tried):
         yield Job(
             study,
             f"{_spoken(about)}, seed {first}, trial {number} #{mark}",

@@ -41,8 +41,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
-from promptuary.bench.contenders import CONTENDERS, Contender, contender
-from promptuary.bench.space import Range, Space, draws
+from promptuary.bench.contender import Contender
+from promptuary.bench.contenders import CONTENDERS, contender
+from promptuary.bench.space import Range, Space, draws, first
 from promptuary.errors import SettingError, nearest
 from promptuary.specs import Run, Seed, complaint
 
@@ -222,14 +223,15 @@ class Plan(Part):
                 _known("Transfer", f"{transfer.source} to {transfer.to}", "task", task, self.tasks)
         for method, space in self.search.space.items():
             _known("Search", "space", "method", method, CONTENDERS)
-            contender(method).check(dict.fromkeys(space))
-        for regime in self.regimes:
+            contender(method).check(first(space))
+        for name in self.regimes:
             for task in self.tasks:
-                self.budget_of(task, regime)
+                self.budget_of(task, name)
         for task in self.tasks:
             self._check(task)
         for method in self._named_methods():
-            self.trials(method)
+            for settings in self.trials(method):
+                contender(method).check(settings)
         return self
 
     def _named_methods(self) -> Iterator[str]:
@@ -280,7 +282,7 @@ class Plan(Part):
         if not of.space and method not in self.search.space:
             return [{}]
         found = draws(self.space(method), self.search.trials - 1, seed=self.search.seed, without=of.default)
-        if len(found) < self.search.trials - 1:
+        if len(found) < self.search.trials - 1 and not of.small:
             raise SettingError(
                 f"search.trials = {self.search.trials}, but the space of {method!r} has only {len(found)} settings "
                 f"beside the default. Every method must have the same number: widen [search.space.{method}], or lower "

@@ -15,6 +15,7 @@ from promptuary.data.source import Row
 from promptuary.errors import SettingError, nearest
 from promptuary.material import Material
 from promptuary.methods.method import Method
+from promptuary.specs import Run
 from promptuary.train.progress import Progress
 from promptuary.train.recipe import FIELDS
 
@@ -42,17 +43,19 @@ class Prompted(Contender):
                 raise SettingError(f"{name!r} is what a run may spend, the same for all methods: see [budget].")
             if name not in self.default and not name.startswith(PART):
                 raise SettingError(f"Method {self.name!r} has no setting {name!r}. {nearest(name, self.default)}")
+        run = Run(train="-", out="-", method=self.name, **_parts(settings))
+        run.check_settings()
+        run.full_recipe()
 
     def learn(
         self, ground: Ground, settings: Mapping[str, Any], *, seed: int, folder: Path, progress: Progress | None = None
     ) -> Learned:
         from promptuary.tuning import tune
 
+        parts = _parts(settings)
         run = ground.run(
             backbone=ground.backbone.name, method=self.method.name, seeds=(seed,), out=str(folder),
-            settings={k: v for k, v in settings.items() if k not in FIELDS and not k.startswith(PART)},
-            recipe={**{k: v for k, v in settings.items() if k in FIELDS}, **ground.budget.model_dump(), "patience": 0},
-            rates={k.removeprefix(PART): v for k, v in settings.items() if k.startswith(PART)},
+            **{**parts, "recipe": {**parts["recipe"], **ground.budget.model_dump(), "patience": 0}},
         )  # fmt: skip
         material = Material(ground.task, ground.train, ground.selection)
         [outcome] = tune(run, backbone=ground.backbone, material=material, progress=progress)
@@ -65,3 +68,12 @@ class Prompted(Contender):
         stored: int = outcome.summary()["bytes"]
         recipe = {**asdict(run.full_recipe()), "settings": {**self.method.settings(), **run.settings}}
         return fitted(outcome.result, answer, stored=stored, recipe=recipe)
+
+
+def _parts(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a trial as a run has them: those of the method, of its recipe, and rates of parts."""
+    return {
+        "settings": {k: v for k, v in settings.items() if k not in FIELDS and not k.startswith(PART)},
+        "recipe": {k: v for k, v in settings.items() if k in FIELDS},
+        "rates": {k.removeprefix(PART): v for k, v in settings.items() if k.startswith(PART)},
+    }

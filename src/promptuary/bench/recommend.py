@@ -8,112 +8,38 @@ frozen head, bag of words and the majority. Everything that finished is in the s
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.load import load
-from promptuary.bench.board import Board
 from promptuary.bench.contender import Learned
 from promptuary.bench.contenders import contender
 from promptuary.bench.grounds import Ground
 from promptuary.bench.halving import THIRD, Candidate, Pace, entrants, last_steps, promoted
-from promptuary.bench.own_rows import Divided, divide, warnings
+from promptuary.bench.hurry import Hurried, OutOfTimeError
+from promptuary.bench.own_rows import Divided, divide
 from promptuary.bench.plan import Budget
-from promptuary.bench.records import digest, packed
+from promptuary.bench.question import Question, candidates
+from promptuary.bench.records import digest
+from promptuary.bench.result import doubtful, result_of
 from promptuary.bench.run import OUTCOMES, choose
-from promptuary.bench.store import Entry, Job, Store
-from promptuary.data.source import Row
-from promptuary.data.task import Task
+from promptuary.bench.store import WORK, Entry, Job, Store
 from promptuary.errors import SettingError
 from promptuary.files import write
 from promptuary.methods import METHODS
-from promptuary.train import record, state
+from promptuary.train import state
 
 NOTES, RESULT, PROMPT, DOUBTFUL = "search.json", "result.json", "prompt", "doubtful.jsonl"
 EPOCHS = 20  # more than that is not worth anybody's time
-PILOT = 8  # steps by which the pace is measured
-HELD = 0.06  # share of the budget that is kept for the end
-SURE = 0.95  # probability of a wrong answer, from where the label is doubtful
+PILOT, SAMPLE = 8, 32  # steps and rows by which the pace is measured
+HELD = 0.03  # share of the budget that is kept for what nobody foresaw
+SHARE = 0.1  # of the budget, that measuring the pace may take; and bag of words beyond its default
 STUDY = "compare"
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked.
-
-    Arguments:
-        rows: all rows of the user. task: what they are. asked: settings of a run that describe it.
-        backbone: its name. budget_s: seconds for everything. out: the folder of the answer.
-        methods: those that may compete; empty: those in `candidates`.
-    """
-
-    rows: Sequence[Row]
-    task: Task
-    asked: Mapping[str, Any]
-    backbone: str
-    budget_s: float
-    out: Path
-    methods: tuple[str, ...] = ()
-    batch: int = 32
-    precision: str = "fp32"
-    seed: int = 0
-
-
-class OutOfTimeError(Exception):
-    """A run was still going when its time was over. It stays unfinished, and may go on another time."""
-
-
-class Hurried(Board):
-    """A board that ends a run whose time is over, and knows when each step of the run was made."""
-
-    deadline: float = float("inf")
-    times: Sequence[float] = ()
-
-    def begin(self, total: int, done: int) -> None:
-        super().begin(total, done)
-        self.times = ()
-
-    def stepped(self, step: int, loss: float) -> None:
-        super().stepped(step, loss)
-        self.times = (*self.times, time.monotonic())
-        if self.times[-1] > self.deadline:
-            raise OutOfTimeError
-
-    @property
-    def step_s(self) -> float | None:
-        """Seconds of the middle one of the run's steps, as far as there are two."""
-        return float(np.median(np.diff(self.times))) if len(self.times) > 1 else None
-
-
-def candidates(methods: Sequence[str] = ()) -> list[Candidate]:
-    """Who competes, the most promising first: the defaults, longer prompts, smaller rates.
-
-    Raises:
-        SettingError: for a method that makes no prompt, with the nearest that does.
-    """
-    for method in methods:
-        if method not in METHODS:
-            raise SettingError(f"--method {method}: no method of prompts. Known are: {', '.join(METHODS)}.")
-    found: list[Candidate] = []
-    for name in methods or ("p-tuning-v2", "prompt-tuning"):
-        found.append(Candidate(name))
-    found.append(Candidate("frozen", control=True))
-    for name in methods or ("p-tuning-v2", "prompt-tuning"):
-        default = contender(name).default
-        if default.get("length"):
-            found.append(Candidate(name, (("length", 2 * default["length"]),)))
-    for name in methods or ("p-tuning-v2", "prompt-tuning"):
-        found.append(Candidate(name, (("rate", float(f"{contender(name).default['rate'] / 3:.3g}")),)))
-    return list(dict.fromkeys(found)) + (
-        [] if methods else [Candidate("deep-prompt-tuning"), Candidate("prefix-tuning")]
-    )
 
 
 def recommend(question: Question, *, console: Console | None = None, began: float | None = None) -> dict[str, Any]:
@@ -169,9 +95,9 @@ class _Search:
 
     @property
     def left(self) -> float:
-        """Seconds until the search must end."""
-        whole = (1 - HELD) * self.question.budget_s - self.notes["spent_s"]
-        return whole - (time.monotonic() - self.began)
+        """Seconds until the search must end, so that what comes behind it ends with the budget."""
+        whole = (1 - HELD) * self.question.budget_s - self.notes.get("end_s", 0.0) - self.notes["spent_s"]
+        return float(whole - (time.monotonic() - self.began))
 
     @property
     def epoch(self) -> int:
@@ -188,29 +114,31 @@ class _Search:
         q = self.question
         dtype = torch.bfloat16 if q.precision == "bf16" else torch.float32
         self.backbone = load(q.backbone, dtype=dtype)
-        self.baselines()
-        if self.left > 0:
+        if not any(entry.opened for entry in self.store.entries()):
+            self.baselines()
             self.halve()
         return self.end()
 
     def baselines(self) -> None:
-        """The methods that take seconds."""
+        """The methods that take seconds; of bag of words other penalties too, where that costs next to nothing."""
         self.run(Candidate("majority"), 0)
-        for c in (1.0, 10.0, 100.0):
-            self.run(Candidate("bag-of-words", (("c", c),)), 0)
+        began = time.monotonic()
+        for c in (10.0, 1.0, 100.0):
+            if time.monotonic() - began < SHARE / 2 * self.question.budget_s:
+                self.run(Candidate("bag-of-words", (("c", c),)), 0)
 
     def halve(self) -> None:
         """Three rounds, as long as the time lets."""
         if "steps" not in self.notes:
             pace = self.pilot()
             chosen, steps = entrants(candidates(self.question.methods), self.left, pace, self.epoch)
-            self.notes |= {"steps": steps, "entrants": len(chosen), "pace": vars(pace)}
+            self.notes |= {"steps": steps, "entrants": [str(c) for c in chosen]}
         pace, steps = Pace(**self.notes["pace"]), int(self.notes["steps"])
-        enter = candidates(self.question.methods)[: self.notes["entrants"]]
-        best = promoted(self.round(enter, steps, pace))
-        second = self.round(best, THIRD * steps, pace)
-        winners = promoted(second or dict.fromkeys(best[:1], (0.0, 0.0)))[:1]
-        control = next(c for c in candidates(self.question.methods) if c.control)
+        field = candidates(self.question.methods)
+        control = next(c for c in field if c.control)
+        best = promoted(self.round([c for c in field if str(c) in self.notes["entrants"]], steps, pace))
+        second = self.round([*best, *({control} - {*best})], THIRD * steps, pace)
+        winners = promoted(second)[:1] or best[:1]
         final = list(dict.fromkeys([*winners, control]))
         paces = [self.paces.get(c.method, pace) for c in final]
         longest = last_steps(0.9 * self.left, paces, self.epoch, EPOCHS * self.epoch)
@@ -221,7 +149,7 @@ class _Search:
 
     def round(self, enter: Sequence[Candidate], steps: int, pace: Pace) -> dict[Candidate, tuple[float, float]]:
         """Run candidates for so many steps, those that fit into the time; their scores and losses."""
-        scores = {}
+        scores: dict[Candidate, tuple[float, float]] = {}
         for candidate in enter:
             expected = self.paces.get(candidate.method, pace).run(steps, self.epoch)
             alone = not scores and candidate is enter[0]
@@ -233,30 +161,40 @@ class _Search:
         return scores
 
     def pilot(self) -> Pace:
-        """How long a step, a scoring and a beginning take, by a run that nobody sees."""
+        """How long a step, a scoring and a beginning take, by a run that nobody sees; and what the end will take."""
         place, began = self.question.out / "pilot", time.monotonic()
         shutil.rmtree(place, ignore_errors=True)
         self.board.takes("how fast is this machine?")
-        learned = contender("p-tuning-v2" if not self.question.methods else self.question.methods[0]).learn(
-            self.ground(PILOT), {}, seed=self.question.seed, folder=place, progress=self.board
-        )
-        whole, step = time.monotonic() - began, self.board.step_s or 1e-3
-        asked = time.monotonic()
-        learned.answer(self.parts.selection)
-        score = time.monotonic() - asked
-        shutil.rmtree(place, ignore_errors=True)
-        return Pace(step, score, max(0.0, whole - score - PILOT * step))
+        self.board.deadline = began + SHARE * self.question.budget_s
+        method = contender(self.question.methods[0] if self.question.methods else "p-tuning-v2")
+        few = replace(self.ground(PILOT), selection=self.parts.selection[:SAMPLE])
+        try:
+            method.learn(few, {}, seed=self.question.seed, folder=place, progress=self.board)
+        except OutOfTimeError:
+            pass  # the steps that were made say how long one takes
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        whole, step = time.monotonic() - began, self.board.step_s or time.monotonic() - began
+        # A row is scored in a third of the time it is learned in, its way back being twice its way forward.
+        row = step / self.question.batch / 3
+        score = row * len(self.parts.selection)
+        begin = max(0.0, whole - len(self.board.times) * step - row * len(few.selection))
+        self.notes["pace"] = {"step": step, "score": score, "begin": begin}
+        self.notes["end_s"] = 2 * (begin + row * self.parts.counts["estimate"]) + score
+        return Pace(step, score, begin)
 
     # --- one run ---
 
     def ground(self, steps: int) -> Ground:
         q = self.question
-        budget = Budget(steps=steps, batch=q.batch, precision="bf16" if q.precision == "bf16" else "fp32")
+        budget = Budget(steps=steps, batch=q.batch, precision=q.precision)
         return Ground(q.asked, budget, self.backbone, q.task, self.parts.train, self.parts.selection)
 
     def job(self, candidate: Candidate, steps: int) -> Job:
-        about = {"task": self.question.task.name, "regime": "own", "backbone": self.question.backbone}
-        about |= {"method": candidate.method, "seed": self.question.seed}
+        about = {
+            "task": self.question.task.name, "regime": "own", "backbone": self.question.backbone,
+            "method": candidate.method, "seed": self.question.seed,
+        }  # fmt: skip
         return Job(STUDY, f"{candidate}, {steps} steps", about, steps, STUDY, dict(candidate.settings))
 
     def entry(self, job: Job) -> Entry:
@@ -319,7 +257,9 @@ class _Search:
         """Choose, open the sealed rows, and write down what they say."""
         q, trials = self.question, [e for e in self.store.entries() if e.score is not None]
         prompts = [e for e in trials if e.job.about["method"] in METHODS]
-        chosen = choose(prompts)
+        final = self.entry(Job(STUDY, "the estimate", self.job(Candidate("choice"), 0).about, None, STUDY, {}))
+        decided = {opened["chosen"] for opened in final.opened}  # by a process that died while it estimated
+        chosen = choose([e for e in prompts if not decided or e.trial.number in decided])
         if chosen is None:
             raise SettingError(
                 f"No method came to an end within {q.budget_s:.0f} s. Give more time (--budget); what was begun goes "
@@ -330,17 +270,18 @@ class _Search:
             own = choose([e for e in trials if e.job.about["method"] == name])
             if own is not None and own is not chosen:
                 rivals[name] = own
-        about = {**chosen.job.about, "method": "choice"}
-        final = self.entry(Job(STUDY, "the estimate", about, None, STUDY, {}))
         learned = {name: self._recalled(entry) for name, entry in rivals.items()}
         with self.store.claim(final) as mine:
             if not mine:
                 raise SettingError(f"{q.out}: the estimate was made, but {RESULT} is missing. Choose another folder.")
-            permit = self.store.permit(final, int(chosen.job.number or 0), time.strftime("%Y-%m-%dT%H:%M:%S"))
+            permit = self.store.permit(final, chosen.trial.number, time.strftime("%Y-%m-%dT%H:%M:%S"))
             rows = self.parts.estimate.open(permit)
             answers = {name: own.answer(rows) for name, own in learned.items()}
-            result = self._result(rivals, rows, {name: own.argmax(1) for name, own in answers.items()})
-            result["doubtful"] = self._doubtful(learned["prompt"])
+            lines = doubtful(q.task, self.parts.selection, learned["prompt"])
+            write(q.out / DOUBTFUL, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
+            told = result_of(q, self.ground(1), self.store.entries(), rivals, rows, answers)
+            spent = self.notes["spent_s"] + time.monotonic() - self.began
+            result = {**told, "rows": self.parts.counts, "spent_s": spent, "doubtful": len(lines)}
             self._keep(chosen)
             write(q.out / RESULT, json.dumps(result, indent=1, ensure_ascii=False).encode())
             self.store.finish(final, {"result": RESULT}, chosen.score or 0.0)
@@ -351,57 +292,10 @@ class _Search:
         candidate = Candidate(str(entry.job.about["method"]), tuple(entry.job.settings.items()))
         return self.learned(candidate, int(entry.job.number or 0))
 
-    def _result(self, rivals: Mapping[str, Entry], rows: Sequence[Row], said: Mapping[str, Any]) -> dict[str, Any]:
-        q, ground = self.question, self.ground(1)
-        trials = [e for e in self.store.entries() if e.finished and not e.job.final]
-        return {
-            "backbone": q.backbone,
-            "labels": list(q.task.labels),
-            "metric": ground.run().metric,
-            "rows": self.parts.counts,
-            "warnings": warnings(q.rows, q.task),
-            "budget_s": q.budget_s,
-            "spent_s": self.notes["spent_s"] + time.monotonic() - self.began,
-            "tried": [
-                {
-                    "method": e.job.about["method"], "settings": dict(e.job.settings), "steps": e.job.number,
-                    "score": e.score, "sentence": (e.record or {}).get("sentence"),
-                    "cost": (e.record or {}).get("cost"), "curve": (e.record or {}).get("curve", []),
-                    "trial": e.job.name,
-                }
-                for e in trials
-            ],
-            "true": packed(q.task.index(row) for row in rows),
-            "estimates": {
-                name: {
-                    "method": e.job.about["method"], "settings": dict(e.job.settings), "steps": e.job.number,
-                    "selection": e.score, "said": packed(said[name].tolist()),
-                    "scores": ground.scores(rows, said[name].tolist()), "cost": (e.record or {}).get("cost"),
-                    "alarms": (e.record or {}).get("alarms"),
-                }
-                for name, e in rivals.items()
-            },
-            **record.surroundings(),
-        }  # fmt: skip
-
-    def _doubtful(self, learned: Learned) -> int:
-        """Write down the rows that select whose label the choice denies with certainty; how many they are."""
-        rows = self.parts.selection
-        probabilities = learned.answer(rows)
-        true, said = np.array([self.question.task.index(row) for row in rows]), probabilities.argmax(1)
-        sure = np.flatnonzero((said != true) & (probabilities.max(1) >= SURE))
-        names = self.question.task.labels
-        lines = [
-            {"place": rows[i].place, "label": names[true[i]], "said": names[said[i]],
-             "probability": round(float(probabilities[i].max()), 4), "texts": list(self.question.task.texts(rows[i]))}
-            for i in sorted(sure, key=lambda i: -probabilities[i].max())
-        ]  # fmt: skip
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        write(self.question.out / DOUBTFUL, text.encode())
-        return len(lines)
-
     def _keep(self, chosen: Entry) -> None:
         """Put the chosen prompt where it is used from, and remove what training would go on from."""
         place = self.question.out / PROMPT
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(self.store.work(chosen.job), place, ignore=shutil.ignore_patterns(state.NAME))
+        for left in (self.question.out / WORK).rglob(state.NAME):
+            left.unlink()

@@ -32,14 +32,17 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from promptuary.data.source import Row
+from promptuary.errors import DataError
 
 Record = Mapping[str, Any]
+Right = NDArray[np.float64]  # [seeds, rows], 1 where a row was answered rightly
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 NONE = "-"  # an answer that is no class
 
@@ -77,3 +80,38 @@ def digest(*sets: Sequence[Row]) -> str:
         for row in rows:
             made.update(json.dumps(row.fields, sort_keys=True, default=str).encode())
     return made.hexdigest()
+
+
+def read(path: Path) -> list[Record]:
+    """The records in a file of lines.
+
+    Raises:
+        DataError: for a line that is no record.
+    """
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if line:
+            try:
+                record = json.loads(line)
+                _ = record["task"], record["regime"], record["backbone"], record["method"], record["seed"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(f"{path}, line {number}: no record of a study ({error}).") from error
+            found.append(record)
+    return found
+
+
+def own_report(record: Record) -> Mapping[str, Any]:
+    """What was said of the rows that report on the task itself."""
+    found: Mapping[str, Any] = record["reports"][record["task"]]
+    return found
+
+
+def right(records: Sequence[Record], task: str | None = None) -> Right:
+    """Which reported rows were answered rightly, `[seeds, rows]`; of another task than the own one if it is named."""
+    reports = [own_report(r) if task is None else r["reports"][task] for r in records]
+    return np.stack([unpacked(report["true"]) == unpacked(report["said"]) for report in reports]).astype(float)
+
+
+def majority(true: NDArray[np.int64]) -> float:
+    """The accuracy of always saying the commonest class."""
+    return float(np.bincount(true).max() / len(true))

@@ -41,6 +41,11 @@ def around(name: str, value: float) -> Space:
     return {name: tuple(float(f"{factor * value:.3g}") for factor in (1 / 3, 1, 3))}
 
 
+def first(space: Space) -> Settings:
+    """The first settings of a space."""
+    return {name: values.low if isinstance(values, Range) else values[0] for name, values in space.items()}
+
+
 def draws(space: Space, count: int, *, seed: int, without: Mapping[str, Any]) -> list[Settings]:
     """`count` different settings of a space, or as many as it has.
 

@@ -162,7 +162,7 @@ class Store:
     def entries(self) -> list[Entry]:
         """All jobs as they stand now."""
         found = []
-        for study in self.storage.get_all_studies():
+        for study in self.storage.get_all_studies():  # addressed by numbers that its frozen values keep private
             for trial in self.storage.get_all_trials(study._study_id, deepcopy=False):
                 found.append(Entry(Job(study=study.study_name, **trial.user_attrs[JOB]), trial))
         return found

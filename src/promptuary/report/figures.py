@@ -150,12 +150,8 @@ def trade(known: Styles, points: Sequence[Point], axis: str, form: Callable[[flo
             axes.plot([own.at] * 2, _percent(own.interval), color=style.colour, linewidth=1.4, zorder=1)
         look = {"marker": style.form, "color": style.colour, "edgecolors": INK, "linewidths": 0.5}
         axes.scatter([own.at], [100 * own.score], s=46, label=own.name, zorder=2, **look)
-    least = min((p.at for p in points if p.at > 0), default=1.0)
-    axes.set_xscale("symlog", linthresh=least, linscale=0.5)
-    axes.set_xlim(left=-0.15 * least)
+    _by_factors(axes, [own.at for own in points])
     axes.xaxis.set_major_formatter(lambda value, _: form(value))
-    axes.minorticks_off()
-    _thinned(axes, least)
     axes.set_xlabel(axis)
     axes.set_ylabel("mean score, %")
     return _finished(figure, axes, keyed)
@@ -218,22 +214,31 @@ def _finished(figure: "Canvas", axes: "Axes", keyed: bool) -> "Canvas":
     return figure
 
 
-def _thinned(axes: "Axes", least: float, most: int = 5) -> None:
-    """Leave out ticks of an axis that grows by factors: those below `least` but for 0, others until all have room."""
-    _, high = axes.get_xlim()
-    ticks = [float(tick) for tick in axes.get_xticks() if least <= tick <= high]
+def _by_factors(axes: "Axes", costs: Sequence[float], most: int = 5) -> None:
+    """An axis that grows by factors, with 0 at its left end where something costs nothing, and ticks that have room."""
+    priced = [cost for cost in costs if cost > 0] or [1.0]
+    if min(costs) > 0:
+        axes.set_xscale("log")
+    else:
+        axes.set_xscale("symlog", linthresh=min(priced), linscale=0.5)
+        axes.set_xlim(left=-0.15 * min(priced))
+    low, high = min(priced), max(axes.get_xlim())
+    ticks = [float(tick) for tick in axes.get_xticks() if low <= tick <= high]
     while len(ticks) > most:
         ticks = ticks[::-1][::2][::-1]
-    axes.set_xticks([0.0, *ticks])
+    if len(ticks) < 2:  # less than a factor of a hundred: its ends say more
+        ticks = sorted({min(priced), max(priced)})
+    axes.set_xticks(ticks if min(costs) > 0 else [0.0, *ticks])
+    axes.minorticks_off()
 
 
 def brief(value: float) -> str:
     """`12k`."""
     for unit in ("", "k", "M"):
         if value < 1000:
-            return f"{value:g}{unit}"
+            return f"{value:.3g}{unit}"
         value /= 1000
-    return f"{value:g}G"
+    return f"{value:.3g}G"
 
 
 def _percent(shares: Iterable[float]) -> list[float]:

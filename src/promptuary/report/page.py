@@ -59,7 +59,7 @@ a:focus-visible,summary:focus-visible,button:focus-visible,.wide:focus-visible{o
 .lead,small,figcaption,caption{color:var(--soft)}
 nav ul{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;list-style:none;padding:0;font-size:.9rem}
 section>ul:not([class]),ul.said{padding-left:1.2rem}
-ul.said{background:var(--card);border-radius:.5rem;padding:1rem 1rem 1rem 2.2rem;margin:1rem 0}
+ul.said{background:var(--card);border-radius:.5rem;padding:1rem 1rem 1rem 2.2rem;margin:1rem 0;max-width:46rem}
 ul.doubts{list-style:none;padding:0}
 ul.doubts li{border-left:3px solid var(--warn);padding-left:.8rem;margin:.6rem 0}
 .legend{font-size:.9rem;max-width:none}
@@ -69,7 +69,8 @@ ul.doubts li{border-left:3px solid var(--warn);padding-left:.8rem;margin:.6rem 0
 .grid figure{margin:.5rem 0}
 svg text{font-family:system-ui,sans-serif!important}
 table{font-variant-numeric:tabular-nums}
-caption{text-align:left;padding:.4rem 0;max-width:44rem}
+caption{text-align:left;padding:.4rem 0}
+caption span{display:block;max-width:min(44rem,100vw - 2.5rem)}
 thead th{vertical-align:bottom;border-bottom:2px solid var(--line)}
 th[scope=row]{font-weight:500}
 td.n,th.n{text-align:right}

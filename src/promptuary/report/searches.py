@@ -157,7 +157,7 @@ def _trials(search: Search) -> str:
     rows = [
         (
             t.get("trial", spoken(t)), t["method"], settings(t["settings"]), f"{t['steps'] or 0:,}",
-            t["sentence"] or "" if t["score"] is None else f"{t['score']:.4f}",
+            t["sentence"] or "" if t["selection"] is None else f"{t['selection']:.4f}",
             f"{t['cost']['seconds']:.1f}" if t["cost"] else "",
         )
         for t in search.result["tried"]

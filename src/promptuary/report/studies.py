@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from promptuary.bench import tables
-from promptuary.bench.compare import Comparison, Place, Table, read
+from promptuary.bench.compare import Comparison, Place, Table
 from promptuary.bench.plan import Plan
-from promptuary.bench.records import Record
+from promptuary.bench.records import Record, read
 from promptuary.bench.study import PLAN, RECORDS, compared
 from promptuary.errors import DataError, PromptuaryError
 from promptuary.markup import paragraph
@@ -23,10 +23,11 @@ from promptuary.report.figures import Figure, grid
 from promptuary.report.page import Part, sentences, under
 from promptuary.report.tables import html, plain
 from promptuary.report.trace import Trace, trace
-from promptuary.report.words import Told, tell
+from promptuary.report.words import Told, general, tell
 from promptuary.specs import complaint
 
-PROMPTS = 6  # that are opened and explained
+PROMPTS = 6  # that are opened and explained, on so many rows
+SAMPLE = 200
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def parts(study: Study, *, explain: bool = True) -> list[Part]:
     Arguments:
         explain: whether the best prompts are opened, which loads their backbone.
     """
-    told = {table.place: tell(study.found, table, study.of(table), study.plan.against) for table in study.found.tables}
+    told = {table.place: tell(table, study.of(table), study.plan.against) for table in study.found.tables}
     return [
         Part("words", "In short", study.each(lambda t: sentences(told[t.place].sentences, kind="said"))),
         Part("doubts", "What to distrust", _doubts(study, told)),
@@ -119,7 +120,8 @@ def parts(study: Study, *, explain: bool = True) -> list[Part]:
 
 
 def _doubts(study: Study, told: Mapping[Place, Told]) -> str:
-    return study.each(lambda table: sentences(told[table.place].doubts, kind="doubts"))
+    own = study.each(lambda table: sentences(told[table.place].doubts, kind="doubts"))
+    return sentences(general(study.found), kind="doubts") + own
 
 
 def _table(study: Study, table: Table, captioned: tables.Captioned) -> str:
@@ -238,6 +240,7 @@ def _prompt(study: Study, record: Record) -> str:
     title = f"{record['method']} on {record['task']}, {record['regime']}, seed {record['seed']}"
     try:
         rows = rows_of(study.plan, record["task"], record["regime"], record["seed"]).selection
+        rows = rows[:: -(-len(rows) // SAMPLE)]
     except PromptuaryError:  # data that are no longer there: the prompt is told of without them
         rows = ()
     try:

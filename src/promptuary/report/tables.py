@@ -25,7 +25,7 @@ def html(caption: str, body: Body, leads: Leads) -> str:
     ]
     inside = "".join(f"<tr>{line}</tr>" for line in lines)
     return wide(
-        f'<table class="ordered"><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
+        f'<table class="ordered"><caption><span>{escape(caption)}</span></caption><thead><tr>{head}</tr></thead>'
         f"<tbody>{inside}</tbody></table>",
         caption,
     )

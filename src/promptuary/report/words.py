@@ -25,14 +25,24 @@ class Told:
     doubts: tuple[str, ...]
 
 
-def tell(found: Comparison, table: Table, records: Sequence[Record], against: str) -> Told:
+def general(found: Comparison) -> list[str]:
+    """What to distrust of the whole study."""
+    said = []
+    if found.finished < found.planned:
+        said.append(f"{found.finished} of {found.planned} results are there so far: the rest may change the order.")
+    if any(len({line.method for line in table.lines}) > 1 for table in found.tables):
+        said.append("The best is picked by the rows that report, among several: its lead is a little flattered.")
+    return said
+
+
+def tell(table: Table, records: Sequence[Record], against: str) -> Told:
     """The words for a place.
 
     Arguments:
         records: of the place. against: the method that all are held against.
     """
     winner, known = best(table), [f"{a} ({n})" for a, n in _alarms(table).items()]
-    doubts = _doubts(found, table) + known
+    doubts = _single(table) + known
     if winner is None:
         return Told(("No method has a result on every task, so none is called the best.",), tuple(doubts))
     rivals = differences(cells(records), winner)
@@ -72,17 +82,17 @@ def _sure(d: Difference) -> str:
 
 
 def _apart(rivals: Sequence[Difference]) -> str:
-    """Whom the winner is not told apart from."""
+    """Whom the winner is not shown to be better than."""
     near = [f"{d.method} ({100 * -d.gain:+.1f} points)" for d in _near(rivals)]
     if not rivals:
         return ""
     if not near:
         return "By the intervals of their differences it is better than every other method here."
-    return f"These records do not tell it apart from {_listed(near)}: the intervals of these differences contain 0."
+    return f"These records do not show that it is better than {_listed(near)}: the intervals of these leads reach 0."
 
 
 def _near(rivals: Sequence[Difference]) -> list[Difference]:
-    return [d for d in rivals if d.interval[0] <= 0 <= d.interval[1]]
+    return [d for d in rivals if d.interval[1] >= 0]
 
 
 def _costs(table: Table, winner: str, rivals: Sequence[Difference]) -> str:
@@ -95,20 +105,13 @@ def _costs(table: Table, winner: str, rivals: Sequence[Difference]) -> str:
     }
     told = [forms[name](value) for name, value in own.items() if value is not None]
     cheap = [d.method for d in _near(rivals) if (cost(table, d.method, "stored") or 0) < (own["stored"] or 0)]
-    frugal = f" Of those that are not told apart from it, {_listed(cheap)} keep{'s' * (len(cheap) == 1)} less."
+    frugal = f" Of those that it is not shown to beat, {_listed(cheap)} keep{'s' * (len(cheap) == 1)} less."
     return (f"It costs {_listed(told)}." if told else "") + (frugal if cheap else "")
 
 
-def _doubts(found: Comparison, table: Table) -> list[str]:
-    said = []
-    if found.finished < found.planned:
-        said.append(f"{found.finished} of {found.planned} results are there so far: the rest may change the order.")
-    if len({line.method for line in table.lines}) > 1:
-        said.append("The best is picked by the rows that report, among several: its lead is a little flattered.")
-    single = sorted({line.method for line in table.lines if len(line.seeds) == 1})
-    if single:
-        said.append(f"With one seed, an interval says nothing of other seeds: {_listed(single)}.")
-    return said
+def _single(table: Table) -> list[str]:
+    own = sorted({line.method for line in table.lines if len(line.seeds) == 1})
+    return [f"With one seed, an interval says nothing of other seeds: {_listed(own)}."] if own else []
 
 
 def _alarms(table: Table) -> Mapping[str, str]:

@@ -1,6 +1,7 @@
 """Baselines train what they say they train, start as the model is, and have the read-out that prompts have."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def whole(name: str, place: Ground) -> tuple[Whole, Any]:
 
 
 @pytest.mark.parametrize("name", CHANGED)
-@pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
+@pytest.mark.parametrize("family", ["bert", "gpt2", pytest.param("t5", marks=pytest.mark.slow)])
 def test_before_training_a_changed_model_says_what_the_model_says(
     shelf: Shelf, tmp_path: Path, family: str, name: str
 ) -> None:
@@ -90,7 +91,7 @@ def test_what_is_trained_is_what_the_baseline_says_and_the_head(
     assert all(p.dtype == torch.float32 for p in readout.parameters() if p.requires_grad)
 
 
-@pytest.mark.parametrize("name", CHANGED)
+@pytest.mark.parametrize("name", ["adapters", *(pytest.param(n, marks=pytest.mark.slow) for n in CHANGED[:-1])])
 def test_a_baseline_learns_and_everything_it_trains_hears_of_the_loss(shelf: Shelf, tmp_path: Path, name: str) -> None:
     place = ground(shelf, tmp_path, budget={"steps": 8, "batch": 8})
     before = place.backbone.digest()
@@ -151,3 +152,83 @@ def test_a_family_that_a_baseline_does_not_know_is_refused_in_a_sentence(shelf: 
 
 def test_every_changed_model_is_one_of_the_adapted() -> None:
     assert {name for name, c in CONTENDERS.items() if isinstance(c, Adapted)} == set(CHANGED)
+
+
+def test_zero_shot_is_the_probability_of_label_words_behind_the_template(shelf: Shelf, tmp_path: Path) -> None:
+    place = ground(shelf, tmp_path, "gpt2")
+    place = replace(place, asked={**place.asked, "template": "the box {text}", "words": {"good": "box", "bad": "lid"}})
+    found = contender("zero-shot").learn(place, {}, seed=0, folder=tmp_path).answer(place.selection)
+    tokenizer, model = place.backbone.tokenizer, place.backbone.model
+
+    def likelihood(text: str, word: str) -> float:
+        """The log-probability of the word's tokens behind the text, by the bare model."""
+        before, whole = tokenizer(text).input_ids, tokenizer(f"{text} {word}").input_ids
+        with torch.no_grad():
+            steps = model(input_ids=torch.tensor([whole])).logits[0].log_softmax(1)
+        return float(sum(steps[i - 1, whole[i]] for i in range(len(before), len(whole))))
+
+    for row, said in zip(place.selection, found, strict=True):
+        words = [likelihood(f"the box {row.fields['text']}", word) for word in ("lid", "box")]
+        assert said == pytest.approx(torch.tensor(words).softmax(0).numpy(), abs=1e-3)
+
+
+def test_demonstrations_that_do_not_fit_are_left_out(shelf: Shelf, tmp_path: Path) -> None:
+    place = ground(shelf, tmp_path, "gpt2")
+    learned = contender("in-context").learn(place, {"shots": 4}, seed=0, folder=tmp_path)
+    told = learned.recipe["demonstrations"]
+    assert 0 < len(place.backbone.tokenizer(told).input_ids) <= place.backbone.shape.positions // 2
+
+
+def test_calibration_divides_by_what_is_said_of_no_content(shelf: Shelf, tmp_path: Path) -> None:
+    place = ground(shelf, tmp_path, "gpt2")
+    plain, against = (
+        contender("zero-shot").learn(place, {"calibrated": on}, seed=0, folder=tmp_path) for on in (False, True)
+    )
+    empty = [replace(place.train[0], fields={**place.train[0].fields, "text": "N/A"})]
+    assert against.answer(empty)[0] == pytest.approx([0.5, 0.5])
+    odds = plain.answer(place.selection)[:, 0] / plain.answer(place.selection)[:, 1]
+    prior = plain.answer(empty)[0, 0] / plain.answer(empty)[0, 1]
+    found = against.answer(place.selection)
+    assert found[:, 0] / found[:, 1] == pytest.approx(odds / prior, rel=1e-4)
+
+
+def test_what_stands_before_a_row_in_context_are_rows_that_teach_with_their_words(shelf: Shelf, tmp_path: Path) -> None:
+    place = ground(shelf, tmp_path, "gpt2")
+    short = [replace(row, fields={**row.fields, "text": f"box {i}"}) for i, row in enumerate(place.train[:6])]
+    place = replace(place, asked={**place.asked, "template": "box: {text} is"}, train=short)
+    texts = {}
+    for order in range(4):
+        learned = contender("in-context").learn(place, {"order": order, "shots": 1}, seed=0, folder=tmp_path)
+        texts[order] = learned.recipe["demonstrations"]
+        parts = texts[order].split("\n\n")
+        known = {f"box: {row.fields['text']} is {row.fields['label']}" for row in place.train}
+        assert len(parts) == 2
+        assert set(parts) <= known
+        assert sum(part.endswith("good") for part in parts) == 1
+        assert learned.cost.stored == len(texts[order])
+    assert len(set(texts.values())) > 1
+    again = contender("in-context").learn(place, {"order": 1, "shots": 1}, seed=0, folder=tmp_path)
+    assert again.recipe["demonstrations"] == texts[1]
+    other = contender("in-context").learn(place, {"order": 1, "shots": 1}, seed=1, folder=tmp_path)
+    assert other.recipe["demonstrations"] != texts[1]
+
+
+def test_what_stands_before_a_row_moves_the_answer_as_if_it_were_part_of_its_text(shelf: Shelf, tmp_path: Path) -> None:
+    place = ground(shelf, tmp_path, "gpt2")
+    place = replace(place, train=place.train[:4])
+    learned = contender("in-context").learn(
+        place, {"order": 0, "shots": 1, "calibrated": False}, seed=0, folder=tmp_path
+    )
+    joined = [
+        replace(row, fields={**row.fields, "text": f"{learned.recipe['demonstrations']}\n\n{row.fields['text']}"})
+        for row in place.selection
+    ]
+    plain = contender("zero-shot").learn(
+        replace(place, asked={**place.asked, "template": "{text}"}), {}, seed=0, folder=tmp_path
+    )
+    assert learned.answer(place.selection) == pytest.approx(plain.answer(joined), abs=1e-4)
+
+
+def test_an_encoder_is_asked_nothing_in_context(shelf: Shelf, tmp_path: Path) -> None:
+    with pytest.raises(BackboneError, match="does not write, so it is asked nothing in context"):
+        contender("in-context").learn(ground(shelf, tmp_path), {}, seed=0, folder=tmp_path)

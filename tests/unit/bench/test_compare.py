@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from promptuary.bench import tables
-from promptuary.bench.compare import Place, alarms, compare, line, paired, read
-from promptuary.bench.records import folded, packed, unfolded, unpacked
+from promptuary.bench.compare import Place, compare, line, paired
+from promptuary.bench.doubts import alarms
+from promptuary.bench.records import folded, packed, read, unfolded, unpacked
 from promptuary.errors import DataError
 
 TRUE = [0, 1, 1, 1] * 25  # 75 of 100 are of class 1

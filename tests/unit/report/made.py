@@ -8,6 +8,7 @@ from typing import Any
 HOSTILE = '<b>"x"</b> & $y_1$'  # a class that would like to be markup
 LABELS = ["bad", HOSTILE]
 TRUE = "0111" * 25  # 75 of 100 rows are of the second class
+STEPS = (10, 20, 30, 40)  # of which only the last seed was scored at all
 HALF = b"\x00\x38"  # 0.5 in float16
 METHODS = ("prompt-tuning", "p-tuning-v2", "frozen", "majority")
 TASKS = ("sst2", "mr")
@@ -32,7 +33,9 @@ def record(method: str, task: str, seed: int, regime: str = "full", **more: Any)
     report = {"scores": scores, "rows": 100, "true": TRUE, "said": answers, "inference_ms": 2.0 + seed}
     report["probabilities"] = base64.b64encode(HALF * 2 * len(TRUE)).decode()
     trained = {"prompt-tuning": 7_680, "p-tuning-v2": 61_440, "frozen": 770, "majority": 0}[method]
-    curve = [{"step": s, "accuracy": 0.5 + s / 100 + seed / 50, "loss": 0.7 - s / 100} for s in (10, 20, 30)]
+    curve = [
+        {"step": s, "accuracy": 0.5 + s / 100 + seed / 50, "loss": 0.7 - s / 100} for s in STEPS[: 3 + (seed == 2)]
+    ]
     cost = {
         "trained": trained, "touched": trained, "stored": 4 * trained, "steps": 0 if still else 30, "best_step": 20,
         "seconds": 0.0 if still else 30.0 + seed, "seconds_to_best": 20.0, "peak_bytes": 5_000_000,
@@ -99,9 +102,9 @@ def result() -> dict[str, Any]:
         "backbone": "minilm", "labels": LABELS, "metric": "accuracy", "warnings": ["2 rows are <copies>."],
         "rows": {"train": 350, "selection": 50, "estimate": 100}, "budget_s": 60.0, "spent_s": 58.2, "doubtful": 1,
         "tried": [
-            {"method": "prompt-tuning", "settings": {"rate": 0.1}, "steps": 30, "score": 0.8123, "sentence": None,
+            {"method": "prompt-tuning", "settings": {"rate": 0.1}, "steps": 30, "selection": 0.8123, "sentence": None,
              "cost": cost, "curve": curve, "trial": "prompt-tuning, rate 0.1, 30 steps"},
-            {"method": "p-tuning-v2", "settings": {}, "steps": 30, "score": None, "sentence": "It <diverged>.",
+            {"method": "p-tuning-v2", "settings": {}, "steps": 30, "selection": None, "sentence": "It <diverged>.",
              "cost": None, "curve": [], "trial": "p-tuning-v2, 30 steps"},
         ],
         "true": TRUE,

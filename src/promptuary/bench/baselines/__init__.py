@@ -5,8 +5,10 @@ from promptuary.bench.baselines.bag_of_words import BagOfWords
 from promptuary.bench.baselines.bitfit import BitFit
 from promptuary.bench.baselines.fine_tuning import FineTuning
 from promptuary.bench.baselines.ia3 import IA3
+from promptuary.bench.baselines.in_context import InContext
 from promptuary.bench.baselines.lora import LoRA
 from promptuary.bench.baselines.majority import Majority
+from promptuary.bench.baselines.zero_shot import ZeroShot
 from promptuary.bench.contender import Contender
 
 BASELINES: tuple[Contender, ...] = (
@@ -17,6 +19,8 @@ BASELINES: tuple[Contender, ...] = (
     LoRA(),
     IA3(),
     Adapters(),
+    ZeroShot(),
+    InContext(),
 )
 
 __all__ = ["BASELINES"]

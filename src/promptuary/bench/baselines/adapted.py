@@ -30,6 +30,7 @@ from promptuary.data.loader import Loader
 from promptuary.data.source import Row
 from promptuary.errors import SettingError, nearest
 from promptuary.readouts import Readout
+from promptuary.specs import Run
 from promptuary.train.evaluation import evaluate
 from promptuary.train.fit import fit
 from promptuary.train.groups import trained
@@ -99,7 +100,7 @@ class Adapted(Contender):
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(seed)
             self.free(own.model, {**self.own, **settings})
-        own.model.to(ground.backbone.device)
+        nn.Module.to(own.model, ground.backbone.device)
         reading: Any = ground.reading()
         wording = reading.wording(own, ground.task, own.shape.positions)
         inner = reading.reader(own, wording, seed=seed)
@@ -142,6 +143,7 @@ class Adapted(Contender):
         for name in settings:
             if name not in self.default:
                 raise SettingError(f"{self.name!r} has no setting {name!r}. {nearest(name, self.default)}")
+        Run(train="-", out="-", recipe={k: v for k, v in settings.items() if k in FIELDS}).full_recipe()
 
 
 def _freeze_unheard(own: Backbone, readout: Readout) -> None:

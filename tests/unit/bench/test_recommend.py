@@ -1,0 +1,297 @@
+"""A search on a user's own rows: divided once, estimated once, and honest about what there is to learn."""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from promptuary.bench import recommend as searching
+from promptuary.bench.advice import advise
+from promptuary.bench.halving import SHORTEST, Candidate, Pace, entrants, last_steps, promoted
+from promptuary.bench.own_rows import divide, same, warnings
+from promptuary.bench.question import Question, candidates
+from promptuary.bench.recommend import DOUBTFUL, PROMPT, RESULT, recommend
+from promptuary.bench.records import packed
+from promptuary.bench.sealed import Permit, Sealed
+from promptuary.data.source import Row
+from promptuary.data.task import Task, classification
+from promptuary.errors import DataError, SettingError
+from promptuary.tuned import open_prompt
+from tests.saved import Shelf, done, lines, opinions
+
+
+def rows_of(made: list[dict[str, Any]]) -> tuple[list[Row], Task]:
+    rows = [Row(fields, f"row {i}") for i, fields in enumerate(made)]
+    return rows, classification(rows, name="own")
+
+
+def distinct(count: int) -> list[dict[str, Any]]:
+    return [{**row, "text": f"{row['text']} {i}"} for i, row in enumerate(opinions(count))]
+
+
+def question(shelf: Shelf, out: Path, made: list[dict[str, Any]], **more: Any) -> Question:
+    rows, task = rows_of(made)
+    given = {"asked": {"max_length": 40}, "backbone": str(shelf.model("bert")), "budget_s": 60.0, "out": out}
+    return Question(rows, task, **{**given, **more})
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few candidates and short runs."""
+    few = [Candidate("p-tuning-v2"), Candidate("frozen", control=True)]
+    monkeypatch.setattr(searching, "candidates", lambda methods=(): few)
+    monkeypatch.setattr(searching, "entrants", lambda c, seconds, pace, epoch: (few, 3))
+    monkeypatch.setattr(searching, "last_steps", lambda *a: 12)
+    monkeypatch.setattr(searching, "PILOT", 2)
+
+
+# --- the rows ---
+
+
+def test_copies_stay_on_one_side_and_classes_keep_their_shares() -> None:
+    made = distinct(300)
+    made += [{**row, "text": row["text"].upper() + " "} for row in made[:60]]
+    rows, task = rows_of(made)
+    parts = divide(rows, task)
+    sealed = parts.estimate.open(Permit("x", 0))
+    sides = [{same(task.texts(row)) for row in side} for side in (parts.train, parts.selection, sealed)]
+    assert not sides[0] & sides[1]
+    assert not sides[0] & sides[2]
+    assert not sides[1] & sides[2]
+    assert len(parts.train) + len(parts.selection) + len(sealed) == 360
+    for side in (parts.train, parts.selection, sealed):
+        assert 0.4 <= sum(row.fields["label"] == "good" for row in side) / len(side) <= 0.6
+    assert parts.counts["estimate"] == len(sealed)
+    assert 50 <= len(sealed) <= 95
+    again = divide(rows, task)
+    assert [row.place for row in again.train] == [row.place for row in parts.train]
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (distinct(30), "30 rows are too few to compare methods on"),
+        ([{"text": "same", "label": "good"}] * 30 + [{"text": "other", "label": "bad"}] * 30, "2 different texts"),
+        ([{"text": f"t {i}", "label": i // 4} for i in range(60)], "The largest class has 4 rows. Expected 20"),
+    ],
+)
+def test_rows_that_cannot_be_divided_are_refused(made: list[dict[str, Any]], said: str) -> None:
+    rows, task = rows_of(made)
+    with pytest.raises(DataError, match=said):
+        divide(rows, task)
+
+
+def test_what_is_wrong_with_rows_is_told_and_good_rows_are_left_alone() -> None:
+    assert warnings(*rows_of(distinct(80))) == []
+    made = [*distinct(80), {"text": "Once more", "label": "good"}, {"text": "once  more", "label": "bad"}]
+    found = " ".join(warnings(*rows_of([*made, {"text": "rare", "label": "new"}])))
+    assert "1 of 83 rows are copies" in found
+    assert "1 texts stand there with different labels (2 rows)" in found
+    assert "Class 'new' has 1 rows" in found
+    leaked = [{**row, "text": f"{row['text']} [{row['label']}]"} for row in distinct(80)]
+    assert "stands in nearly every text of its class" in " ".join(warnings(*rows_of(leaked)))
+
+
+# --- who runs for how long ---
+
+
+def test_the_first_round_takes_its_share_of_the_time() -> None:
+    field = [Candidate(f"m{i}") for i in range(9)]
+    pace = Pace(step=0.1, score=1.0, begin=0.5)
+    entered, steps = entrants(field, 600.0, pace, epoch=1000)
+    assert entered == field
+    assert 9 * pace.run(steps, 1000) == pytest.approx(0.3 * 600, rel=0.05)
+    fewer, least = entrants(field, 60.0, pace, epoch=1000)
+    assert 2 <= len(fewer) < 9
+    assert least >= SHORTEST
+    assert len(fewer) * pace.run(least, 1000) <= 0.3 * 60
+    control = Candidate("frozen", control=True)
+    three, _ = entrants([*field, control], 60.0, pace, epoch=1000)
+    assert three == [*fewer[:-1], control]
+    two, few = entrants([*field, control], 10.0, pace, epoch=1000)
+    assert two == [field[0], control]
+    assert 2 * pace.run(few, 1000) <= 0.8 * 10 + 0.2
+
+
+def test_a_third_goes_on_the_best_first_and_the_smaller_loss_before_the_larger() -> None:
+    scores = {Candidate(f"m{i}"): (0.1 * (i // 2), 1.0 - 0.1 * i) for i in range(7)}
+    assert [c.method for c in promoted(scores)] == ["m6", "m5", "m4"]
+    assert promoted({}) == []
+
+
+def test_the_last_runs_fit_into_what_is_left() -> None:
+    paces = [Pace(0.1, 1.0, 0.5), Pace(0.05, 1.0, 0.5)]
+    steps = last_steps(100.0, paces, epoch=100, most=10_000)
+    assert sum(p.run(steps, 100) for p in paces) == pytest.approx(100.0, rel=0.03)
+    assert last_steps(100.0, paces, epoch=100, most=50) == 50
+    assert last_steps(0.5, paces, epoch=100, most=50) == 0
+
+
+def test_candidates_are_defaults_first_and_those_that_were_asked_for() -> None:
+    found = candidates()
+    assert [c.method for c in found[:3]] == ["p-tuning-v2", "prompt-tuning", "frozen"]
+    assert not found[0].settings
+    assert sum(c.control for c in found) == 1
+    assert {c.method for c in candidates(["smop"])} == {"smop", "frozen"}
+    with pytest.raises(SettingError, match="--method lora: no method of prompts is called so"):
+        candidates(["lora"])
+
+
+# --- the answer ---
+
+
+def test_a_search_ends_with_an_estimate_and_a_prompt_that_says_the_same(
+    shelf: Shelf, tmp_path: Path, short: None
+) -> None:
+    made, out = distinct(120), tmp_path / "out"
+    asked = question(shelf, out, made)
+    result = recommend(asked)
+    assert next(iter(result["estimates"])) == "prompt"
+    assert {"bag-of-words", "majority"} < set(result["estimates"])
+    own = result["estimates"]["prompt"]
+    scores = [t["selection"] for t in result["tried"] if t["method"] in ("p-tuning-v2", "frozen")]
+    assert own["selection"] == max(scores)
+    sealed = divide(asked.rows, asked.task).estimate.open(Permit("x", 0))
+    assert result["true"] == packed(asked.task.index(row) for row in sealed)
+    prompt = open_prompt(out / PROMPT)
+    assert prompt.evaluate(sealed)["accuracy"] == pytest.approx(own["scores"]["accuracy"])
+    assert not list((out / PROMPT).glob("state*"))
+    assert json.loads((out / RESULT).read_text()) == json.loads(json.dumps(result))
+    assert (out / DOUBTFUL).is_file()
+    assert recommend(asked) == json.loads(json.dumps(result))  # it is known: nothing runs
+
+
+@pytest.mark.slow
+def test_the_sealed_rows_are_opened_once_after_everything_ran(
+    shelf: Shelf, tmp_path: Path, short: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran, opened = list[str](), list[int]()
+    learn, reveal = searching._Search.run, Sealed.open
+
+    def run(self: Any, candidate: Candidate, steps: int) -> Any:
+        assert not opened
+        ran.append(str(candidate))
+        return learn(self, candidate, steps)
+
+    def told(self: Sealed, permit: Permit) -> Any:
+        opened.append(len(ran))
+        return reveal(self, permit)
+
+    monkeypatch.setattr(searching._Search, "run", run)
+    monkeypatch.setattr(Sealed, "open", told)
+    recommend(question(shelf, tmp_path / "out", distinct(100)))
+    assert opened == [len(ran)]
+
+
+@pytest.mark.slow
+def test_an_interrupted_search_keeps_what_finished_and_goes_on(
+    shelf: Shelf, tmp_path: Path, short: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, learned = tmp_path / "out", list[str]()
+    original: Callable[..., Any] = searching._Search.learned
+
+    def counted(self: Any, candidate: Candidate, steps: int) -> Any:
+        if candidate.method == "frozen" and "stop" in learned:
+            raise KeyboardInterrupt
+        learned.append(f"{candidate} {steps}")
+        return original(self, candidate, steps)
+
+    monkeypatch.setattr(searching._Search, "learned", counted)
+    learned.append("stop")
+    with pytest.raises(KeyboardInterrupt):
+        recommend(question(shelf, out, distinct(100)))
+    first = [name for name in learned if name != "stop"]
+    assert "p-tuning-v2 3" in first
+    learned.clear()
+    result = recommend(question(shelf, out, distinct(100)))
+    ended = learned[-len(result["estimates"]) :]  # at the end what was chosen is asked, not trained
+    assert not set(first) & set(learned[: -len(ended)])
+    assert json.loads((out / "search.json").read_text())["spent_s"] > 0
+    with pytest.raises(SettingError, match="holds a search on other rows"):
+        recommend(question(shelf, out, distinct(101)))
+
+
+@pytest.mark.slow
+def test_a_run_ends_when_its_time_is_over_and_the_search_answers_with_what_it_has(
+    shelf: Shelf, tmp_path: Path, short: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original: Callable[..., Any] = searching._Search.learned
+
+    def slow(self: Any, candidate: Candidate, steps: int) -> Any:
+        if steps > 3:
+            self.board.deadline = 0.0
+        return original(self, candidate, steps)
+
+    monkeypatch.setattr(searching._Search, "learned", slow)
+    result = recommend(question(shelf, tmp_path / "out", distinct(100)))
+    assert {t["steps"] for t in result["tried"]} == {0, 3}
+
+
+# --- in words ---
+
+
+def told(prompt: float, others: dict[str, float], rows: int = 400, **more: Any) -> dict[str, Any]:
+    source = np.random.default_rng(0)
+    true = source.integers(0, 2, rows)
+
+    def own(method: str, share: float) -> dict[str, Any]:
+        said = np.where(source.random(rows) < share, true, 1 - true)
+        scores = {"accuracy": float((said == true).mean()), "macro_f1": 0.5}
+        return {"method": method, "settings": {}, "steps": 100, "said": packed(said.tolist()), "scores": scores,
+                "cost": {"stored": 3080}, "alarms": {}}  # fmt: skip
+
+    return {
+        "backbone": "minilm", "labels": ["a", "b"], "rows": {"estimate": rows, "selection": 100}, "warnings": [],
+        "doubtful": 0, "true": packed(true.tolist()),
+        "estimates": {"prompt": own("ipt", prompt), **{name: own(name, share) for name, share in others.items()}},
+        **more,
+    }  # fmt: skip
+
+
+def test_a_good_prompt_is_recommended_with_its_interval_and_its_rivals() -> None:
+    advice = advise(told(0.9, {"frozen": 0.7, "bag-of-words": 0.89, "majority": 0.5}))
+    words = " ".join(advice.words)
+    assert advice.learned
+    assert words.startswith("Use ipt, 100 steps, on minilm. It answers")
+    assert "It beats the frozen model with a trained head (100 steps) by" in words
+    assert "It is not clearly better than bag of words" in words
+    best = advice.estimates[0]
+    assert best.interval[0] < best.accuracy < best.interval[1]
+
+
+def test_a_better_rival_is_named_and_doubts_are_told() -> None:
+    words = " ".join(advise(told(0.7, {"bag-of-words": 0.95, "majority": 0.5}, doubtful=7, warnings=["Copies."])).words)
+    assert "But bag of words is better by" in words
+    assert "7 of 100 rows that select are answered otherwise" in words
+    assert "Copies." in words
+
+
+def test_chance_is_nothing_to_learn_in_99_of_100_experiments() -> None:
+    assert "There is nothing to learn here" in advise(told(0.5, {"majority": 0.5})).words[0]
+    assert advise(told(0.7, {"majority": 0.5})).learned
+    source, found = np.random.default_rng(1), list[bool]()
+    for _ in range(60):
+        result = told(0.5, {"majority": 0.5}, rows=100)
+        result["estimates"]["prompt"]["said"] = packed(source.integers(0, 2, 100).tolist())
+        found.append(advise(result).learned)
+    assert sum(found) <= 2
+
+
+def test_the_command_says_of_random_labels_that_there_is_nothing_to_learn(
+    shelf: Shelf, tmp_path: Path, short: None
+) -> None:
+    draw = random.Random(0)
+    made = [{"body": f"{row['text']}", "topic": draw.choice("ab")} for row in distinct(200)]
+    data, out = lines(tmp_path / "own.jsonl", made), tmp_path / "out"
+    options = ("--text", "body", "--label", "topic", "--backbone", shelf.model("bert"), "--budget", "60s")
+    printed = done("compare", data, *options, "--max-length", "40", "--out", out)
+    assert "There is nothing to learn here" in printed
+    assert "The prompt is in" not in printed
+    found = json.loads(done("compare", data, *options, "--max-length", "40", "--out", out, "--json"))
+    assert found["advice"]["learned"] is False
+    assert Counter(t["method"] for t in found["tried"])["bag-of-words"] == 3
