@@ -19,8 +19,9 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from promptuary.backbones.attention import NAME, Bias, Extended, Key, Mask, Prefix, Query, Value
+from promptuary.backbones.attention import Bias, Extended, Key, Mask, Prefix, Query, Value
 from promptuary.backbones.padding import expanded
+from promptuary.backbones.sight import NAME
 from promptuary.values import Attention, Call, Part, Prompt
 
 PASSED = "promptuary_passed"  # an argument of layers that only hand on: the first one's result, once it is there
