@@ -20,8 +20,9 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from promptuary.backbones import blind, last_layer
-from promptuary.backbones.attention import NAME, Bias, Extended, Key, Mask, Prefix, Query, Value
+from promptuary.backbones.attention import Bias, Extended, Key, Mask, Prefix, Query, Value
 from promptuary.backbones.padding import expanded, written
+from promptuary.backbones.sight import NAME
 from promptuary.values import Attention, Call, KeyValue, Part, Prompt
 
 PASSED = "promptuary_passed"  # an argument of layers that only hand on: the first one's result, once it is there

@@ -15,9 +15,10 @@ from einops import rearrange
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from promptuary.backbones.attention import NAME, Bias, Extended, Key, Mask, Query, Value, WholeMask
+from promptuary.backbones.attention import Bias, Extended, Key, Mask, Query, Value, WholeMask
 from promptuary.backbones.last_layer import ROTARY
 from promptuary.backbones.padding import expanded
+from promptuary.backbones.sight import NAME
 from promptuary.values import Call, KeyValue, Layout
 
 

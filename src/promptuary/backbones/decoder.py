@@ -60,9 +60,9 @@ class Decoder(Backbone):
             return generate(self.model, how, start=0, inputs_embeds=embeds, attention_mask=mask, **options)
 
     def leaves(self, call: Call) -> dict[int, KeyValue] | None:
-        return self._leaves(call) if self._goes_on else None
+        return self._left(call) if self._goes_on else None
 
-    def _leaves(self, call: Call) -> dict[int, KeyValue]:
+    def _left(self, call: Call) -> dict[int, KeyValue]:
         with torch.no_grad(), self.attachment.recording() as notes:
             self._states(call)
         return {i: KeyValue(key, value, call.layout.mask) for i, (_, _, key, value) in enumerate(notes)}
@@ -139,7 +139,7 @@ class Decoder(Backbone):
             for part, n in ((ids[:, :4], 4), (ids[:, 4:], 6))
         )
         with torch.no_grad():
-            found = self._states(Call(rest, self._leaves(Call(first)), start=ids.new_full((1,), 4)))
+            found = self._states(Call(rest, self._left(Call(first)), start=ids.new_full((1,), 4)))
             whole = self._read(ids)[:, 4:]
         return bool((found - whole).abs().max() / whole.abs().max() < torch.finfo(self.dtype).eps ** 0.5)
 

@@ -16,8 +16,9 @@ from einops import repeat
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from promptuary.backbones.attention import NAME, Bias, Carried, Extended, Key, Query, Value, WholeMask, told
+from promptuary.backbones.attention import Bias, Carried, Extended, Key, Query, Value, WholeMask, told
 from promptuary.backbones.padding import at, written
+from promptuary.backbones.sight import NAME
 from promptuary.values import Call
 
 READ = "promptuary_read"  # an argument of the last layer: the columns that are read

@@ -21,7 +21,9 @@ from promptuary.backbones.padding import expanded
 
 NAME = "promptuary"
 
-Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Any]  # of row, head, query and key: whether the query sees the key
+Rule = Callable[
+    ..., Any
+]  # of row, head, query and key, as numbers or as tensors of them: whether the query sees the key
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +92,10 @@ def sighted_mask(*, mask_function: Rule = causal_mask_function, **rest: Any) -> 
         return mask
     seen = before.seen(mask_function, packing, rest["batch_size"])
     of_soft = {**rest, "kv_length": before.keep.shape[1], "kv_offset": 0, "attention_mask": None}
-    return torch.cat([sdpa_mask(mask_function=seen, **of_soft), mask], 3)
+    soft: Tensor | None = sdpa_mask(mask_function=seen, **of_soft)
+    assert soft is not None
+    assert mask is not None  # nothing was to be skipped
+    return torch.cat([soft, mask], 3)
 
 
 def _open(prompt: int, *, q_length: int, kv_length: int, device: torch.device, **_: Any) -> Tensor | None:
