@@ -116,7 +116,7 @@ class Store:
             raise CheckpointError(str(version.error))
         return version.tuned
 
-    def add(self, name: str, source: Path | Mapping[str, bytes]) -> None:
+    def add(self, name: str, source: Path | str | Mapping[str, bytes]) -> None:
         """Put a prompt in, in the place of one of this name, after it was opened as if it were to be used.
 
         Arguments:
@@ -282,14 +282,15 @@ def _refused(name: str) -> str:
     )
 
 
-def _files(name: str, source: Path | Mapping[str, bytes]) -> dict[str, bytes]:
+def _files(name: str, source: Path | str | Mapping[str, bytes]) -> dict[str, bytes]:
     """The files of a prompt by name.
 
     Raises:
         CheckpointError: where one is missing, or is none of a prompt's.
     """
-    if isinstance(source, Path):
-        given = {file: (source / file).read_bytes() for file in FILES if (source / file).is_file()}
+    if isinstance(source, Path | str):
+        places = {file: Path(source) / file for file in FILES}
+        given = {file: place.read_bytes() for file, place in places.items() if place.is_file()}
     else:
         given = dict(source)
     unknown = sorted(set(given) - set(FILES))

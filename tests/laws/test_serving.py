@@ -400,6 +400,19 @@ def test_leaving_finishes_what_was_accepted_and_refuses_what_is_new() -> None:
         same(answer, next(store("gpt2").get("prompt").predict([row])))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_nobody_waits_for_an_engine_that_has_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> Any:
+        raise ArithmeticError("spoiled")
+
+    async def work(engine: Engine) -> Any:
+        monkeypatch.setattr("promptuary.serve.queues.chosen", broken)
+        return await asyncio.gather(*(engine.predict("prompt", row) for row in rows(9)), return_exceptions=True)
+
+    said = running(work, store("bert"))
+    assert all(isinstance(one, RuntimeError | BusyError) and "has stopped" in str(one) for one in said)
+
+
 def test_more_requests_than_may_wait_are_refused_and_told_when_to_come_again() -> None:
     async def work(engine: Engine) -> Any:
         return await asyncio.gather(*(engine.predict("prompt", row) for row in rows(30)), return_exceptions=True)

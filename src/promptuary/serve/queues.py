@@ -50,7 +50,7 @@ class Queues:
         self._texts: deque[Writing] = deque()
         self._beams: deque[Writing] = deque()
         self._coming = 0  # accepted, and in no queue yet
-        self._closed = self._somebody_left = False
+        self._closed = self._abandoned = self._somebody_left = False
 
     def __len__(self) -> int:
         """How many requests wait."""
@@ -76,11 +76,13 @@ class Queues:
     def read(self, job: Job) -> None:
         """Queue a row for its answer."""
         with self._changed:
+            self._served()
             self._rows.append(job)
 
     def write(self, job: Writing) -> None:
         """Queue a row for a text."""
         with self._changed:
+            self._served()
             (self._texts if job.how.beams == 1 else self._beams).append(job)
 
     def dismiss(self, job: Job) -> None:
@@ -94,6 +96,12 @@ class Queues:
         with self._changed:
             self._closed = True
             self._changed.notify()
+
+    def abandoned(self) -> list[Job]:
+        """Everything that waits, where nobody will do it; whatever is still on its way is refused."""
+        with self._changed:
+            self._closed = self._abandoned = True
+            return [*self._rows, *self._texts, *self._beams]
 
     def next(self, taken: Room) -> Round | None:
         """What to do next, as soon as there is something; `None` when all is done and nothing more will come."""
@@ -154,6 +162,10 @@ class Queues:
                 break
             found.append(self._beams.popleft())
         return found
+
+    def _served(self) -> None:
+        if self._abandoned:
+            raise BusyError("The engine has stopped. Start it again.", 1.0)
 
     def _check(self) -> None:
         if self._closed:

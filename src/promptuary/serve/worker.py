@@ -51,8 +51,18 @@ class Worker:
         """What there is to do, and what was done."""
         return replace(self._done, waiting=len(self.queues), running=self._running)
 
-    @torch.no_grad()
     def _work(self) -> None:
+        try:
+            self._loop()
+        except BaseException as error:
+            LOG.exception("The engine has stopped")
+            for job in self.queues.abandoned():
+                self._post.tell(job, RuntimeError(f"The engine has stopped ({type(error).__name__}: {error})."))
+            self._post.send()
+            raise
+
+    @torch.no_grad()
+    def _loop(self) -> None:
         while (todo := self.queues.next(Room(len(self._desk), self._desk.longest))) is not None:
             self._running = len(self._desk) + len(todo.rows) + len(todo.beams) + len(todo.texts)
             try:
