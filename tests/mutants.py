@@ -661,7 +661,7 @@ MUTANTS = (
     Mutant("serve/service.py", "(self.seed + number +", "(self.seed +", ASKED),
     Mutant("serve/openai.py", "[*form.opening(), form.part(*first)]", "[form.part(*first)]", ASKED),
     Mutant("serve/openai.py", 'f"<{len(vector)}f"', 'f">{len(vector)}f"', ASKED),
-    Mutant("serve/wire.py", "value not in NEUTRAL[name]", "value in NEUTRAL[name]", ASKED),
+    Mutant("serve/wire/requests.py", "value not in NEUTRAL[name]", "value in NEUTRAL[name]", ASKED),
     Mutant("serve/app.py", "allow_inf_nan=False", "allow_inf_nan=True", ASKED),
     Mutant("serve/app.py", "if (folder is None) == (not files):", "if False:", ASKED),
     # tasks with a name, and their official scores

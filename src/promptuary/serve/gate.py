@@ -22,6 +22,7 @@ from promptuary.serve.logs import note
 from promptuary.serve.metrics import Metrics
 
 LINGER_S = 1.0  # how long too large a body is thrown away before it is refused: whoever is writing does not listen
+METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS")  # labels of a metric are few
 GONE = 499  # for logs and metrics: the client left
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OPEN = ("/healthz", "/readyz", "/openapi.json", "/favicon.ico", "/", "/page/")  # nothing of the store is told there
@@ -99,7 +100,7 @@ class Gate:
             raise
         except Exception as error:
             fault = fault_of(error)
-            if fault.status_code >= 500:
+            if fault.status_code == 500:
                 note("failed", logging.ERROR, trace=True, id=reply.id, path=scope["path"])
             if reply.done:  # the application answered, and wants to be heard as well
                 return
@@ -135,7 +136,8 @@ class Gate:
     def _noted(self, scope: Scope, reply: "_Reply", seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "none")
         status = str(reply.status)
-        self.metrics.requests.labels(scope["method"] if route != "none" else "none", route, status).inc()
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        self.metrics.requests.labels(method, route, status).inc()
         self.metrics.seconds.labels(route).observe(seconds)
         quiet = route in ("/healthz", "/readyz", "/metrics")
         note(

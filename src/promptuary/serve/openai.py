@@ -3,6 +3,7 @@
 A task is a model, by its name; `base` is the bare model. Tasks that label, tag or find answer with their label as text.
 """
 
+import asyncio
 import base64
 import secrets
 import struct
@@ -59,7 +60,8 @@ def routes(
     @router.post("/chat/completions", response_model=wire.Chat)
     async def chat(request: Request, body: wire.ChatRequest) -> Response:
         """The answer to a chat; with `stream` as server-sent events."""
-        texts = service.chat(body.model, [{"role": m.role, "content": m.text} for m in body.messages])
+        messages = [{"role": m.role, "content": m.text} for m in body.messages]
+        texts = await asyncio.to_thread(service.chat, body.model, messages)
         form = _Chats.new(body.model, body.n or 1, partial(service.tokens, texts))
         pieces = service.write(request.state.caller, body.model, [texts], _wish(body, body.tokens))
         return await _answer(request, metrics, body, form, pieces)

@@ -189,7 +189,7 @@ class Service:
             raise Fault(409, str(error), code="task_damaged") from error
 
     def chat(self, name: str, messages: Sequence[Mapping[str, str]]) -> Given:
-        """What a chat is for a task.
+        """What a chat is for a task; a long one takes a moment.
 
         The bare model hears its tokenizer's chat template, or where there is none lines `role: text` with `assistant:`
         behind them. A tuned prompt knows texts, not chats: each message is a text, and a task with one text gets them
@@ -209,9 +209,8 @@ class Service:
             text = self._chats.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except TemplateError as error:
             raise SettingError(f"The model's chat template refuses these messages: {error}.") from error
-        ids: list[int] = self._chats(text, add_special_tokens=False)[
-            "input_ids"
-        ]  # here special tokens are what they say
+        # Here special tokens are what they say: the template wrote them.
+        ids: list[int] = self._chats(text, add_special_tokens=False)["input_ids"]
         return ids
 
     def _disarmed(self, text: str) -> str:
@@ -304,10 +303,9 @@ async def _together(streams: Sequence[AsyncGenerator[T, None]], deadline: float)
     waiting = {asyncio.ensure_future(_next(stream)): i for i, stream in enumerate(streams)}
     try:
         while waiting:
-            done, _ = await asyncio.wait(
-                waiting, timeout=max(0.0, deadline - loop.time()), return_when=asyncio.FIRST_COMPLETED
-            )
-            if not done:
+            left = deadline - loop.time()
+            done, _ = await asyncio.wait(waiting, timeout=max(0.0, left), return_when=asyncio.FIRST_COMPLETED)
+            if not done or left <= 0:
                 raise TimeoutError
             for task in sorted(done, key=waiting.__getitem__):
                 i = waiting.pop(task)
