@@ -101,7 +101,7 @@ def stacked(calls: Sequence[Call]) -> Call:
         first.start,
         _entry([call.entry for call in calls if call.entry is not None]),
         first.until,
-        _columns([call.columns for call in calls]),
+        columns=_columns([call.columns for call in calls]),
     )
 
 
