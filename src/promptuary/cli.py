@@ -632,9 +632,9 @@ def gateway(
     max_body_bytes: Annotated[int, typer.Option(min=1, help="Of a request.")] = 1 << 20,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
-    """Answer for all prompts of a folder through an unmodified vLLM that runs the same model.
+    """Answer for the prompts of a folder through a vLLM.
 
-    The same API as `promptuary serve`, for tasks that write.
+    It is unmodified and runs the same model. The API is that of `promptuary serve`, for tasks that write.
     """
     from promptuary.errors import SettingError
 
@@ -676,9 +676,9 @@ def replicas(
     max_body_bytes: Annotated[int, typer.Option(min=1, help="Of a request.")] = 1 << 20,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
-    """Answer for all prompts of a folder by several processes with a model each, on Ray.
+    """Answer for the prompts of a folder by processes on Ray.
 
-    The same API as `promptuary serve`. The cluster is that at RAY_ADDRESS, or else this machine.
+    Each has a model. The API is that of `promptuary serve`. The cluster is that at RAY_ADDRESS, or else this machine.
     """
     from promptuary.errors import SettingError
 
