@@ -55,6 +55,13 @@ PRETRAINED = ("tests/unit/test_pretrain.py",)
 SCORED = ("tests/unit/test_metrics.py",)
 WORDED = ("tests/unit/tasks/test_wordings.py",)
 NAMED = ("tests/unit/tasks/test_tasks.py", *WORDED)
+SERVED = ("tests/laws/test_serving.py",)
+QUEUED = ("tests/unit/test_queues.py", "tests/unit/test_waiting.py")
+SPELLED = ("tests/unit/test_spelling.py",)
+STORED = ("tests/unit/test_store.py",)
+KEYED = ("tests/unit/serve/test_keys.py",)
+GATED = ("tests/unit/serve/test_gate.py",)
+ASKED = ("tests/unit/serve/test_app.py",)
 ADAPTED = ("tests/unit/interop/test_peft.py",)
 READOUTS = ("tests/unit/test_readouts.py", *CHOSEN)
 
@@ -483,7 +490,7 @@ MUTANTS = (
     Mutant("bank.py", "tuned.backbone is not self.backbone:", "False:", BANKED),
     Mutant("sharing.py", "writing and writing.how", "bool(writing)", BANKED),
     Mutant("sharing.py", "(tuned.precision, writing", "(writing", BANKED),
-    Mutant("sharing.py", "(self.example.ids) + self.tuned.model.generator.length", "(self.example.ids)", BANKED),
+    Mutant("sharing.py", "len(self.example.ids) + soft", "len(self.example.ids)", BANKED),
     Mutant("bank.py", "islice(remaining, WINDOW)", "remaining", BANKED),
     Mutant("bank.py", "loss * count for loss, count in losses)", "loss for loss, count in losses)", BANKED),
     Mutant(
@@ -507,6 +514,58 @@ MUTANTS = (
     Mutant("backbones/cpu_attention.py", "scores.mul_(scale) if", "scores if", ON_A_CPU),
     Mutant("backbones/cpu_attention.py", "alpha=scale)", "alpha=1.0)", ON_A_CPU),
     Mutant("backbones/cpu_attention.py", "kept[number]\n", "kept[0]\n", ON_A_CPU),
+    # the store and the engine
+    Mutant("store.py", "known.stamp == self._found(name)", "known is not None", STORED),
+    Mutant("store.py", "None if known is None else known.tuned, str(error)", "None, str(error)", STORED),
+    Mutant("store.py", "            if replaces:\n                old.rename(place)\n", "", STORED),
+    Mutant("store.py", "hidden.name.endswith(OLD) and not os.path.lexists(place)", "False", STORED),
+    Mutant("store.py", "popitem(last=False)", "popitem(last=True)", STORED),
+    Mutant("store.py", "is not None and name != BASE", "is not None", STORED),
+    Mutant("store.py", "self._opened(name, made, wholly=True)", "pass", STORED),
+    Mutant("store.py", "sorted(set(given) - set(FILES))", "[]", STORED),
+    Mutant("backbones/draft.py", "F.pad(draft.mask, (columns, 0))", "F.pad(draft.mask, (0, columns))", SERVED),
+    Mutant("backbones/draft.py", ".int().argmax(1).min())", ".int().argmax(1).max())", SERVED),
+    Mutant("backbones/draft.py", "_rows(kv.value, index)", "_rows(kv.key, index)", SERVED),
+    Mutant("backbones/decoder.py", "positions[:, -1] + 1, riding", "positions[:, -1], riding", SERVED),
+    Mutant("backbones/picking.py", "generator=pens[n].draws", "generator=pens[numbers[0]].draws", SERVED),
+    Mutant("backbones/picking.py", "if sampling.top_p < 1.0:", "if False:", SERVED),
+    Mutant("mixing.py", "stacked([draft.call for draft in drafts])", "drafts[0].call", SERVED),
+    Mutant("serve/desk.py", "0 if self._backbone.evens else", "0 if True else", SERVED),
+    Mutant("serve/desk.py", "if not text.job.gone]", "]", SERVED),
+    Mutant("serve/desk.py", "[text.ids[-1] for text in sheet.texts]", "[text.ids[0] for text in sheet.texts]", SERVED),
+    Mutant("serve/worker.py", "return [said[id(job.asked)] for job in jobs]", "return list(said.values())", SERVED),
+    Mutant("serve/engine.py", "batch.mask & (batch.ids >= 0)", "batch.mask | True", SERVED),
+    Mutant("serve/queues.py", "rows > 1 and rows * longest", "rows > 1 and longest", QUEUED),
+    Mutant("serve/queues.py", "count > 1 and count * widest", "count > 1 and widest", QUEUED),
+    Mutant("serve/queues.py", "first.sampling is None and", "", QUEUED),
+    Mutant("serve/queues.py", "if not job.gone)\n            self._texts", ")\n            self._texts", QUEUED),
+    Mutant("serve/waiting.py", "order[first : first + 1], lengths[0]", "order[-1:], lengths[0]", QUEUED),
+    Mutant("serve/waiting.py", "(count + 1) * longest <= tokens", "True", QUEUED),
+    Mutant("serve/waiting.py", "more * (alone + count * longest)", "more * (count * longest)", QUEUED),
+    Mutant("serve/spelling.py", "(0 if last else self._open())", "0", SPELLED),
+    Mutant("serve/spelling.py", "default=1) + 1)", "default=1) + 2)", SPELLED),
+    Mutant("serve/spelling.py", "sure = min(found)", "sure = max(found)", SPELLED),
+    # what speaks HTTP
+    Mutant("serve/keys.py", "hmac.compare_digest(known, given)", "known[:1] <= given[:1]", KEYED),
+    Mutant("serve/keys.py", "self._asking >= key.at_once", "self._asking > key.at_once", KEYED),
+    Mutant("serve/keys.py", "(now - self._seen) * limit / 60", "(now - self._seen) * limit / 600", KEYED),
+    Mutant("serve/process.py", "host not in LOOPBACK and not allowed", "not allowed", KEYED),
+    Mutant("serve/gate.py", "if len(body) > most or", "if", GATED),
+    Mutant("serve/gate.py", "told.isdigit() and int(told) > most", "False", GATED),
+    Mutant("serve/gate.py", "        for task in (work, watching):\n", "        for task in (watching,):\n", GATED),
+    Mutant("serve/gate.py", "name not in self.hosts", "False", GATED),
+    Mutant("serve/gate.py", "if reply.done:  #", "if False:  #", ASKED),
+    Mutant("serve/process.py", "self.gate.open == 0 or", "True or", GATED),
+    Mutant("serve/process.py", "connection.transport.close()", "pass", GATED),
+    Mutant("serve/faults.py", "max(1, math.ceil(retry_after_s))", "int(retry_after_s)", ASKED),
+    Mutant("serve/service.py", "if name != BASE and name not in", "if name not in", ASKED),
+    Mutant("serve/service.py", "self.temperature < GREEDY", "self.temperature < 0", ASKED),
+    Mutant("serve/service.py", "(self.seed + number +", "(self.seed +", ASKED),
+    Mutant("serve/openai.py", "[*form.opening(), form.part(*first)]", "[form.part(*first)]", ASKED),
+    Mutant("serve/openai.py", 'f"<{len(vector)}f"', 'f">{len(vector)}f"', ASKED),
+    Mutant("serve/wire.py", "value not in NEUTRAL[name]", "value in NEUTRAL[name]", ASKED),
+    Mutant("serve/app.py", "allow_inf_nan=False", "allow_inf_nan=True", ASKED),
+    Mutant("serve/app.py", "if (folder is None) == (not files):", "if False:", ASKED),
     # tasks with a name, and their official scores
     Mutant("metrics.py", "right.get(group, True) and g == p", "g == p", SCORED),
     Mutant("metrics.py", "one <= other or other <= one", "one <= other", SCORED),

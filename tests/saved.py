@@ -12,10 +12,10 @@ from typer.testing import CliRunner, Result
 
 from promptuary.cli import app
 from tests.backbones import FAMILIES
-from tests.unit.data.vocabularies import bert, gpt2, llama, t5
+from tests.unit.data.vocabularies import bert, gpt2, llama, roberta, t5
 
 VOCABULARIES: Mapping[str, Callable[[], Any]] = MappingProxyType(
-    {"bert": bert, "deberta": bert, "gpt2": gpt2, "llama": llama, "t5": t5}
+    {"bart": roberta, "bert": bert, "deberta": bert, "gpt2": gpt2, "llama": llama, "t5": t5}
 )
 SHORT = ("--epochs", "1", "--batch", "8")
 TEXTS = {"good": ("I like this box", "the best flat I had"), "bad": ("the glass lid broke", "I want my money back")}

@@ -74,7 +74,7 @@ class Told:
     endless: bool = False
     asked: list[Any] = field(default_factory=list)
     freed: threading.Event = field(default_factory=threading.Event)  # whether work was given up
-    load: Load = Load()
+    load: Load = field(default_factory=Load)
 
     async def __aenter__(self) -> "Told":
         return self

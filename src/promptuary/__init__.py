@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from promptuary.methods import METHODS
     from promptuary.model import SoftPrompted
     from promptuary.pretraining import Pretraining, pretrain
+    from promptuary.serve.engine import Engine, Limits
     from promptuary.specs import Run
+    from promptuary.store import Store
     from promptuary.tuned import Answer, Tuned, open_prompt
     from promptuary.tuning import Outcome, tune
 
@@ -23,11 +25,14 @@ _HOMES = {
     "METHODS": "promptuary.methods",
     "Answer": "promptuary.tuned",
     "Bank": "promptuary.bank",
+    "Engine": "promptuary.serve.engine",
     "Ensemble": "promptuary.ensembles",
+    "Limits": "promptuary.serve.engine",
     "Outcome": "promptuary.tuning",
     "Pretraining": "promptuary.pretraining",
     "Run": "promptuary.specs",
     "SoftPrompted": "promptuary.model",
+    "Store": "promptuary.store",
     "Tuned": "promptuary.tuned",
     "available": "promptuary.backbones.load",
     "load": "promptuary.backbones.load",
@@ -42,11 +47,14 @@ __all__ = [
     "METHODS",
     "Answer",
     "Bank",
+    "Engine",
     "Ensemble",
+    "Limits",
     "Outcome",
     "Pretraining",
     "Run",
     "SoftPrompted",
+    "Store",
     "Tuned",
     "available",
     "load",

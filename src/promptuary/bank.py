@@ -176,7 +176,7 @@ class Bank:
     def _batches(self, asked: Iterable[Asked], tokens: int, *, writes: bool) -> Iterator[list[Asked]]:
         """Rows that share a pass; `writes` as in `together`."""
         for own in together(asked, writes=writes):
-            for numbers in within([one.tokens for one in own], tokens):
+            for numbers in within([one.columns for one in own], tokens):
                 yield [own[n] for n in numbers]
 
     def _scores(self, asked: Sequence[Asked], pairs: Pairs, losses: Sequence[tuple[float, int]]) -> dict[str, Any]:

@@ -54,6 +54,9 @@ class Manifest:
     format: int = FORMAT
 
 
+_MANIFEST = TypeAdapter(Manifest)  # made once: it costs more than reading a manifest
+
+
 def flat(generator: Generator, injection: nn.Module) -> Tensor | None:
     """The prompt as a table `[length, width]`, where that and nothing else is what inference needs."""
     with torch.no_grad():
@@ -110,7 +113,7 @@ def read_manifest(folder: Path) -> Manifest:
                 f"{path}: format {found.get('format')!r}; this version reads format {FORMAT}. Tune the prompt again, "
                 "or install the version that wrote it."
             )
-        return TypeAdapter(Manifest).validate_python(vars(Manifest(**found)))
+        return _MANIFEST.validate_python(vars(Manifest(**found)))
     except ValidationError as error:
         raise CheckpointError(
             f"{path} is damaged. {complaint(error, 'Field')} Tune the prompt again, or restore the file."

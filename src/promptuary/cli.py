@@ -604,8 +604,8 @@ def serve(
     from promptuary.serve.gate import Bounds
 
     process.serve(
-        load(backbone, device=device or "auto"), store, host=host, port=port, guard=guard, imports=imports,
-        limits=Limits(rows=max_rows, tokens=max_tokens, wait_s=wait_ms / 1000, queue=queue),
+        load(backbone, device=device or "auto"), store, imports=imports, host=host, port=port, guard=guard,
+        anyone=anyone, limits=Limits(rows=max_rows, tokens=max_tokens, wait_s=wait_ms / 1000, queue=queue),
         bounds=Bounds(body_bytes=max_body_bytes, timeout_s=timeout_s),
     )  # fmt: skip
 
@@ -719,9 +719,7 @@ def key(
     from promptuary.serve.keys import new_key
 
     print(new_key(keys, name, task or [], rows_per_minute=rows_per_minute, at_once=at_once))
-    err.print(
-        f"{name} may ask {', '.join(task or ['all tasks'])}. Its hash is in {keys}; the key itself is kept nowhere."
-    )
+    err.print(f"{name} may ask {', '.join(task or ['all tasks'])}. Its hash is in {keys}, the key itself nowhere.")
 
 
 @app.command()

@@ -48,9 +48,11 @@ class Asked:
     question: Question = ANSWER
 
     @property
-    def tokens(self) -> int:
-        """How many the row has, soft ones counted."""
-        return len(self.example.ids) + self.tuned.model.generator.length
+    def columns(self) -> int:
+        """How many tokens stand in its row, soft ones counted; keys and values of a prefix stand in none."""
+        model = self.tuned.model
+        soft = model.injection.occupies(model.generator.length) - model.injection.occupies(0)
+        return len(self.example.ids) + soft
 
 
 def alike(asked: Iterable[Asked]) -> list[list[Asked]]:

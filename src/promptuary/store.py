@@ -133,7 +133,7 @@ class Store:
         with self._lock, self._alone(), _disk(name):
             made = self._laid(name + NEW, files)
             try:
-                self._checked(name, made)
+                self._opened(name, made, wholly=True)
                 self._placed(made, self.folder / name, self._hidden(name + OLD))
             finally:
                 _cleared(made)
@@ -208,15 +208,13 @@ class Store:
         flushed(made)
         return made
 
-    def _checked(self, name: str, made: Path) -> None:
-        """Open it as `get` will, and read the files that `get` will not."""
-        tuned = self._opened(name, made)
-        if (made / TRAINING).exists():
-            read_tensors(made, tuned.manifest, TRAINING)
-
-    def _opened(self, name: str, folder: Path) -> Tuned:
+    def _opened(self, name: str, folder: Path, *, wholly: bool = False) -> Tuned:
+        """A prompt from its folder; `wholly`: after the files that only training needs were read too."""
         try:
-            return open_prompt(folder, backbone=self.backbone)
+            tuned = open_prompt(folder, backbone=self.backbone)
+            if wholly and (folder / TRAINING).exists():
+                read_tensors(folder, tuned.manifest, TRAINING)
+            return tuned
         except PromptuaryError as error:
             raise CheckpointError(str(error).replace(str(folder), name)) from error
         except Exception as error:  # whatever a manifest that somebody made up may break

@@ -40,6 +40,7 @@ class Backbone(ABC):
     def __init__(self, model: PreTrainedModel, name: str, *, head: bool) -> None:
         self.model, self.name, self.has_head = model, name, head
         self._tokenizer: Any = None
+        self._fingerprints: dict[torch.dtype, str] = {}
         model.requires_grad_(False)
         model.train(False)
         cpu_linear.prepare(model)
@@ -185,8 +186,14 @@ class Backbone(ABC):
         """Hashes of names, shapes and sampled weights, one for each half precision the weights can be rounded to.
 
         A model has the hash of every precision that its own one holds exactly; `same_model` compares what two have in
-        common, so that a prompt tuned in float32 is served in bfloat16 or float16.
+        common, so that a prompt tuned in float32 is served in bfloat16 or float16. The weights are frozen: they are
+        hashed once in each precision.
         """
+        if self.dtype not in self._fingerprints:
+            self._fingerprints[self.dtype] = self._hashes()
+        return self._fingerprints[self.dtype]
+
+    def _hashes(self) -> str:
         precisions = [p for p in (torch.bfloat16, torch.float16) if self.dtype in (p, torch.float32, torch.float64)]
         return " ".join(f"{str(p).removeprefix('torch.')}:{self._hashed(p)}" for p in precisions)
 

@@ -17,8 +17,9 @@ from transformers.cache_utils import DynamicLayer
 
 from promptuary.values import Call, KeyValue, Layout
 
-# Keys and values of one layer, which transformers' caches hold.
-Layer = tuple[Float[Tensor, "rows heads columns key"], Float[Tensor, "rows heads columns value"]]
+# Keys and values of one layer; names that begin with _ may differ from one to another of the same function.
+Layer = tuple[Float[Tensor, "_rows _heads _columns _key"], Float[Tensor, "_rows _heads _columns _value"]]
+Padded = tuple[tuple[Layer, ...], Bool[Tensor, "_rows _columns"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,13 +63,13 @@ class Draft:
         )  # fmt: skip
 
 
-def aligned(drafts: Sequence[Draft]) -> list[tuple[tuple[Layer, ...], Bool[Tensor, "rows columns"]]]:
+def aligned(drafts: Sequence[Draft]) -> list[Padded]:
     """The layers and mask of each, with padding in front of the shorter ones."""
     columns = max(draft.mask.shape[1] for draft in drafts)
     return [padded(draft, columns - draft.mask.shape[1]) for draft in drafts]
 
 
-def padded(draft: Draft, columns: int) -> tuple[tuple[Layer, ...], Bool[Tensor, "rows columns"]]:
+def padded(draft: Draft, columns: int) -> Padded:
     """The layers and mask with so many columns of padding in front."""
     if not columns:
         return draft.layers, draft.mask

@@ -1,7 +1,7 @@
 """The application: routes, the page, and the gate around them; thin, since `service` does the work."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -48,11 +48,12 @@ def application(
     guard: Guard | None = None,
     bounds: Bounds | None = None,
     imports: Path | None = None,
+    hosts: Sequence[str] | None = None,
 ) -> Gate:
     """The server as an ASGI application; it runs the engine while it lives.
 
     Arguments:
-        guard: who may ask; by default anyone, and nobody may change tasks. imports: see `Service`.
+        guard: who may ask; by default anyone, and nobody may change tasks. imports: see `Service`. hosts: see `Gate`.
     """
     guard, bounds = guard or Guard(), bounds or Bounds()
     metrics = Metrics(lambda: engine.load)
@@ -67,7 +68,7 @@ def application(
         title="promptuary", version=__version__, summary="Many tasks from one frozen model.",
         docs_url=None, redoc_url=None, lifespan=running, redirect_slashes=False,
     )  # fmt: skip
-    gate = Gate(app, guard=guard, metrics=metrics, bounds=bounds)
+    gate = Gate(app, guard=guard, metrics=metrics, bounds=bounds, hosts=hosts)
     app.include_router(openai.routes(service, metrics, StrictRoute, FAILURES))
     app.include_router(_rows(service, metrics))
     app.include_router(_tasks(service, guard))
@@ -88,6 +89,8 @@ class StrictRequest(Request):
 
 
 class StrictRoute(APIRoute):
+    """A route whose requests are strict."""
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
@@ -126,8 +129,7 @@ def _tasks(service: Service, guard: Guard) -> APIRouter:
     @router.get("/{name}", response_model=wire.TaskShown)
     async def shown(request: Request, name: str) -> Response:
         """How a task's rows look, and how its prompt was made and looks."""
-        with request.state.caller.asking([name]):
-            tuned, described = await service.describe(request.state.caller, name)
+        tuned, described = await service.describe(request.state.caller, name)
         columns = [c for c in (tuned.task.text, tuned.task.text_pair) if c is not None]
         writes = tuned.reading.writing(tuned.backbone) is not None
         labels = list(tuned.task.labels)
@@ -218,5 +220,7 @@ def _done(status: str, code: int = 200) -> Response:
 
 async def _failed(request: Request, error: Exception) -> Response:
     fault = fault_of(error)
-    request.scope["state"].get("told", {})["code"] = fault.code
+    request.state.told["code"] = fault.code
+    if fault.status_code == 500:
+        request.state.told["error"] = str(error)
     return fault.response()

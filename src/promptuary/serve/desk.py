@@ -115,8 +115,8 @@ class Desk:
             if len(jobs) == 1:
                 self._post.tell(jobs[0], error)
                 return
-            for job in jobs:  # only the one that is to blame fails
-                self._read(precision, [job])
+            for half in (jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]):  # only the one that is to blame fails
+                self._read(precision, half)
         else:
             for sheet in begun:
                 self._write(sheet)
@@ -144,8 +144,9 @@ class Desk:
             if len(sheet.texts) == 1:
                 self._post.tell(sheet.texts[0].job, error)
                 return
-            for n in range(len(sheet.texts)):
-                self._advance(sheet.kept([n]))
+            rows = range(len(sheet.texts))
+            for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+                self._advance(sheet.kept(half))
         else:
             self._write(replace(sheet, draft=draft))
 

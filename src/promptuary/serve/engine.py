@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -101,14 +102,15 @@ class Engine:
         return asked.tuned.reading.answers(said, asked.tuned.wording, [row], [asked.example])[0]
 
     async def write(
-        self, task: str | None, text: str, how: Generation, *, stop: Sequence[str] = ()
+        self, task: str | None, text: str | list[int], how: Generation, *, stop: Sequence[str] = ()
     ) -> AsyncIterator[Piece]:
         """The text that the model goes on with under a task's prompt, piece by piece; `None` is no prompt.
 
         The last piece says why it is the last. Closing the iterator gives up the text, and its place at once.
 
         Arguments:
-            text: the task's text; tasks with two texts, or with further columns, have `predict`.
+            text: the task's text; tasks with two texts, or with further columns, have `predict`. Without a prompt it
+                may be token ids, which are read as they are.
             how: one text (`sequences=1`). Its `pad` and `cache` are of no account here.
             stop: strings that end the text and do not belong to it.
 
@@ -159,9 +161,9 @@ class Engine:
         own = row(tuned)
         [example] = tuned.wording.encode([own], labelled=False)
         asked = Asked(0, task or BASE, tuned, own, example, question)
-        if asked.tokens > self.limits.tokens:
+        if asked.columns > self.limits.tokens:
             raise DataError(
-                f"{own.place}: it has {asked.tokens} tokens with its prompt, and a batch has room for "
+                f"{own.place}: it has {asked.columns} tokens with its prompt, and a batch has room for "
                 f"{self.limits.tokens}. Shorten the text, or raise Limits(tokens)."
             )
         return asked
@@ -176,9 +178,12 @@ class Engine:
         return job
 
     def _written(self, asked: Asked, how: Generation, stop: tuple[str, ...]) -> Job:
-        backbone, job = self.store.backbone, Writing(asked, how=how, stop=stop)
+        backbone, learned = self.store.backbone, asked.tuned.reading
         if not backbone.shape.decodes:
             raise BackboneError(f"{backbone.name!r} is an encoder and does not write. Use predict, or another model.")
+        if how.end is None and asked.tuned is not self._base and (own := learned.writing(backbone)) is not None:
+            how = replace(how, end=own.how.end)  # its texts learned to end so
+        job = Writing(asked, how=how, stop=stop)
         if how.sequences > 1:
             raise SettingError(f"Generation(sequences={how.sequences}): a request has one text. Ask several times.")
         in_row = 0 if backbone.shape.encodes else _places(asked)

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from promptuary.errors import BackboneError, BusyError, DataError, SettingError
+from promptuary.errors import BackboneError, BusyError, CheckpointError, DataError, MissingError, SettingError
 from promptuary.serve.wire import Failed, Failure
 
 TYPES: Mapping[int, str] = MappingProxyType(
@@ -67,6 +67,11 @@ def fault_of(error: Exception) -> Fault:
             return Fault(429, str(error), code="busy", retry_after_s=error.retry_after_s)
         case TimeoutError():
             return Fault(504, "There was no answer in time. Ask for less, or again later.", code="timeout")
+        case MissingError():  # it was there when the request came
+            return Fault(404, "This task was taken out just now.", code="model_not_found", param="model")
+        case CheckpointError():
+            sentence = "The task's prompt is damaged on the server, or belongs to another model."
+            return Fault(500, sentence, code="task_damaged")
         case DataError() | SettingError() | BackboneError():
             return Fault(400, str(error), code="bad_request")
         case HTTPException(status_code=status):

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,7 @@ from promptuary.serve.metrics import Metrics
 
 LINGER_S = 1.0  # how long too large a body is thrown away before it is refused: whoever is writing does not listen
 GONE = 499  # for logs and metrics: the client left
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OPEN = ("/healthz", "/readyz", "/openapi.json", "/favicon.ico", "/", "/page/")  # nothing of the store is told there
 HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
@@ -48,15 +49,22 @@ class Bounds:
     timeout_s: float = 60.0
 
 
-class Gone(Exception):
+class GoneError(Exception):
     """The client left, or stopped reading."""
 
 
 class Gate:
-    """Around `app`; `open` counts the requests under way."""
+    """Around `app`; `open` counts the requests under way.
 
-    def __init__(self, app: ASGIApp, *, guard: Guard, metrics: Metrics, bounds: Bounds) -> None:
-        self.app, self.guard, self.metrics, self.bounds = app, guard, metrics, bounds
+    Arguments:
+        hosts: the names by which the server may be called; `None`: any. Where no keys are asked for, a page from
+            elsewhere could otherwise reach a server on its reader's machine under a name of its own (DNS rebinding).
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, guard: Guard, metrics: Metrics, bounds: Bounds, hosts: Sequence[str] | None = None
+    ) -> None:
+        self.app, self.guard, self.metrics, self.bounds, self.hosts = app, guard, metrics, bounds, hosts
         self.open, self.draining = 0, False
 
     def drain(self) -> None:
@@ -74,7 +82,7 @@ class Gate:
         self.metrics.open.inc()
         try:
             await self._answered(scope, receive, reply)
-        except Gone:
+        except GoneError:
             reply.status = GONE
         except asyncio.CancelledError:
             reply.status = GONE
@@ -87,14 +95,16 @@ class Gate:
     async def _answered(self, scope: Scope, receive: Receive, reply: "_Reply") -> None:
         try:
             await self._passed(scope, receive, reply)
-        except Gone:
+        except GoneError:
             raise
         except Exception as error:
             fault = fault_of(error)
             if fault.status_code >= 500:
                 note("failed", logging.ERROR, trace=True, id=reply.id, path=scope["path"])
+            if reply.done:  # the application answered, and wants to be heard as well
+                return
             if reply.started:
-                raise Gone from error
+                raise GoneError from error
             scope["state"]["told"]["code"] = fault.code
             await fault.response()(scope, receive, reply)
 
@@ -102,16 +112,25 @@ class Gate:
         path = scope["path"]
         if self.draining and path not in ("/healthz", "/readyz", "/metrics"):
             raise Fault(503, "The server is closing. Ask another one, or again later.", code="closing", retry_after_s=5)
+        headers = dict(scope["headers"])
+        self._check_host(headers.get(b"host", b"").decode("latin-1"))
         if path in OPEN or path.startswith("/page/"):
             await self.app(scope, receive, reply)
             return
-        headers = dict(scope["headers"])
         caller = self.guard.caller(headers.get(b"authorization", b"").decode("latin-1") or None)
         scope["state"]["caller"] = caller
         scope["state"]["told"]["caller"] = caller.name
         most = self.bounds.upload_bytes if caller.admin else self.bounds.body_bytes
         body = await _body(headers, receive, most, self.bounds.timeout_s)
         await _while_there(self.app, scope, body, receive, reply)
+
+    def _check_host(self, called: str) -> None:
+        name = called.rpartition("]")[0].lstrip("[") if called.startswith("[") else called.partition(":")[0]
+        if self.hosts is not None and name not in self.hosts:
+            sentence = (
+                f"This server is not called {name!r}. Call it {self.hosts[0]!r}, or start it with --keys or --open."
+            )
+            raise Fault(421, sentence, code="wrong_host")
 
     def _noted(self, scope: Scope, reply: "_Reply", seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "none")
@@ -144,7 +163,7 @@ class _Reply:
             async with asyncio.timeout(self._stall_s):
                 await self._send(message)
         except TimeoutError as error:
-            raise Gone from error
+            raise GoneError from error
 
     def _headers(self, own: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         given = {name.lower() for name, _ in own}
@@ -158,7 +177,7 @@ async def _body(headers: Mapping[bytes, bytes], receive: Receive, most: int, tim
 
     Raises:
         Fault: 413 when it is larger than `most` bytes, 408 when it does not arrive.
-        Gone: when the client leaves.
+        GoneError: when the client leaves.
     """
     told = headers.get(b"content-length", b"0")
     body = bytearray()
@@ -185,7 +204,7 @@ async def _body(headers: Mapping[bytes, bytes], receive: Receive, most: int, tim
 async def _next(receive: Receive) -> Message:
     message = await receive()
     if message["type"] == "http.disconnect":
-        raise Gone
+        raise GoneError
     return message
 
 
@@ -193,7 +212,7 @@ async def _while_there(app: ASGIApp, scope: Scope, body: bytes, receive: Receive
     """Run `app` on a body that was read, until it is done or the client has gone.
 
     Raises:
-        Gone: when the client left before it had its answer.
+        GoneError: when the client left before it had its answer.
     """
     left = asyncio.Event()
     whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
@@ -212,7 +231,7 @@ async def _while_there(app: ASGIApp, scope: Scope, body: bytes, receive: Receive
     try:
         await asyncio.wait((work, watching), return_when=asyncio.FIRST_COMPLETED)
         if not work.done() and not reply.done:
-            raise Gone
+            raise GoneError
         left.set()
         await work
     finally:

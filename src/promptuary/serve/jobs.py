@@ -59,7 +59,7 @@ class Writing(Job):
     @property
     def tokens(self) -> int:
         """The most that its row may ever have, soft ones counted."""
-        return self.asked.tokens + self.how.max_new_tokens
+        return self.asked.columns + self.how.max_new_tokens
 
 
 class Post:

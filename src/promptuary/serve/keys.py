@@ -1,8 +1,7 @@
 """Who may ask what: API keys with their tasks and limits, kept as hashes.
 
-A key is 32 random bytes, so its hash needs no salt and no slow function: nobody can try them all. The file holds no key,
-and whoever reads it cannot ask with what it holds. A presented key is compared with every stored hash, each in constant
-time.
+A key is 32 random bytes, so its hash needs no salt and no slow function: nobody can try them all. Whoever reads the
+file cannot ask with what it holds. A key that is sent is compared with every stored hash, each in constant time.
 """
 
 import hmac
@@ -179,7 +178,9 @@ def read_keys(path: Path) -> list[Key]:
     except OSError as error:
         raise SettingError(f"--keys {path}: {error.strerror}. `promptuary key` writes such a file.") from error
     except ValidationError as error:
-        raise SettingError(f"--keys {path}: {complaint(error, 'Field')} `promptuary key` writes such a file.") from error
+        raise SettingError(
+            f"--keys {path}: {complaint(error, 'Field')} `promptuary key` writes such a file."
+        ) from error
 
 
 def read_admin(path: Path) -> str:

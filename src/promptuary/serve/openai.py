@@ -8,9 +8,10 @@ import secrets
 import struct
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -50,7 +51,7 @@ def routes(
     @router.post("/completions", response_model=wire.Completion)
     async def completions(request: Request, body: wire.CompletionRequest) -> Response:
         """A text for each prompt; with `stream` as server-sent events."""
-        form = _Completions.new(body.model, len(body.prompts) * (body.n or 1), service.tokens(body.prompts))
+        form = _Completions.new(body.model, len(body.prompts) * (body.n or 1), partial(service.tokens, body.prompts))
         wish = _wish(body, body.max_tokens)
         pieces = service.write(request.state.caller, body.model, [(p,) for p in body.prompts], wish)
         return await _answer(request, metrics, body, form, pieces)
@@ -59,7 +60,7 @@ def routes(
     async def chat(request: Request, body: wire.ChatRequest) -> Response:
         """The answer to a chat; with `stream` as server-sent events."""
         texts = service.chat(body.model, [{"role": m.role, "content": m.text} for m in body.messages])
-        form = _Chats.new(body.model, body.n or 1, service.tokens(texts))
+        form = _Chats.new(body.model, body.n or 1, partial(service.tokens, texts))
         pieces = service.write(request.state.caller, body.model, [texts], _wish(body, body.tokens))
         return await _answer(request, metrics, body, form, pieces)
 
@@ -70,7 +71,7 @@ def routes(
         metrics.answered(request.state.told, {body.model: len(vectors)})
         write = _base64 if body.encoding_format == "base64" else list
         data = [wire.Embedding(index=i, embedding=write(vector)) for i, vector in enumerate(vectors)]
-        tokens = service.tokens(body.inputs)
+        tokens = await service.tokens(body.inputs)
         usage = wire.EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens)
         return sent(wire.Embeddings(model=body.model, data=data, usage=usage))
 
@@ -101,21 +102,21 @@ class _Form(ABC):
     """How one answer looks, whole and in parts.
 
     Arguments:
-        texts: how many it has. given: the tokens of what was asked.
+        texts: how many it has. given: counts the tokens of what was asked; it takes a moment.
     """
 
     id: str
     created: int
     model: str
     texts: int
-    given: int
+    given: Callable[[], Awaitable[int]]
 
     @classmethod
-    def new(cls, model: str, texts: int, given: int) -> "_Form":
+    def new(cls, model: str, texts: int, given: Callable[[], Awaitable[int]]) -> "_Form":
         return cls(secrets.token_hex(12), int(time.time()), model, texts, given)
 
     @abstractmethod
-    def whole(self, pieces: Sequence[Sequence[Piece]]) -> BaseModel:
+    def whole(self, pieces: Sequence[Sequence[Piece]], usage: wire.Usage) -> BaseModel:
         """The answer, of the pieces of each of its texts."""
 
     @abstractmethod
@@ -127,19 +128,19 @@ class _Form(ABC):
         """A piece of one text."""
 
     @abstractmethod
-    def closing(self, written: int) -> BaseModel:
+    def closing(self, usage: wire.Usage) -> BaseModel:
         """The part that tells what was used."""
 
-    def usage(self, written: int) -> wire.Usage:
-        return wire.Usage.of(self.given, written)
+    async def usage(self, written: int) -> wire.Usage:
+        return wire.Usage.of(await self.given(), written)
 
 
 class _Completions(_Form):
-    def whole(self, pieces: Sequence[Sequence[Piece]]) -> BaseModel:
+    def whole(self, pieces: Sequence[Sequence[Piece]], usage: wire.Usage) -> BaseModel:
         choices = [
             wire.CompletionChoice(index=i, text=_text(own), finish_reason=own[-1].ended) for i, own in enumerate(pieces)
         ]
-        return self._body(choices, self.usage(_written(pieces)))
+        return self._body(choices, usage)
 
     def opening(self) -> list[BaseModel]:
         return []
@@ -147,8 +148,8 @@ class _Completions(_Form):
     def part(self, index: int, piece: Piece) -> BaseModel:
         return self._body([wire.CompletionChoice(index=index, text=piece.text, finish_reason=piece.ended)])
 
-    def closing(self, written: int) -> BaseModel:
-        return self._body([], self.usage(written))
+    def closing(self, usage: wire.Usage) -> BaseModel:
+        return self._body([], usage)
 
     def _body(self, choices: list[wire.CompletionChoice], usage: wire.Usage | None = None) -> BaseModel:
         return wire.Completion(
@@ -157,15 +158,12 @@ class _Completions(_Form):
 
 
 class _Chats(_Form):
-    def whole(self, pieces: Sequence[Sequence[Piece]]) -> BaseModel:
+    def whole(self, pieces: Sequence[Sequence[Piece]], usage: wire.Usage) -> BaseModel:
         choices = [
             wire.ChatChoice(index=i, message=wire.Said(content=_text(own)), finish_reason=own[-1].ended)
             for i, own in enumerate(pieces)
         ]
-        usage = self.usage(_written(pieces))
-        return wire.Chat(
-            id=f"chatcmpl-{self.id}", created=self.created, model=self.model, choices=choices, usage=usage
-        )
+        return wire.Chat(id=f"chatcmpl-{self.id}", created=self.created, model=self.model, choices=choices, usage=usage)
 
     def opening(self) -> list[BaseModel]:
         return [self._chunk([wire.ChatPart(index=i, delta={"role": "assistant"})]) for i in range(self.texts)]
@@ -173,8 +171,8 @@ class _Chats(_Form):
     def part(self, index: int, piece: Piece) -> BaseModel:
         return self._chunk([wire.ChatPart(index=index, delta={"content": piece.text}, finish_reason=piece.ended)])
 
-    def closing(self, written: int) -> BaseModel:
-        return self._chunk([], self.usage(written))
+    def closing(self, usage: wire.Usage) -> BaseModel:
+        return self._chunk([], usage)
 
     def _chunk(self, choices: list[wire.ChatPart], usage: wire.Usage | None = None) -> BaseModel:
         return wire.ChatChunk(
@@ -184,10 +182,6 @@ class _Chats(_Form):
 
 def _text(pieces: Sequence[Piece]) -> str:
     return "".join(piece.text for piece in pieces)
-
-
-def _written(pieces: Sequence[Sequence[Piece]]) -> int:
-    return sum(len(piece.ids) for own in pieces for piece in own)
 
 
 def _wish(body: wire.Writes, tokens: int | None) -> Wish:
@@ -204,8 +198,9 @@ async def _answer(request: Request, metrics: Metrics, body: wire.Writes, form: _
     async with aclosing(pieces):
         async for i, piece in pieces:
             found[i].append(piece)
-    metrics.answered(told, {form.model: form.texts}, _written(found))
-    return sent(form.whole(found))
+    written = sum(len(piece.ids) for own in found for piece in own)
+    metrics.answered(told, {form.model: form.texts}, written)
+    return sent(form.whole(found, await form.usage(written)))
 
 
 async def _events(
@@ -226,7 +221,7 @@ async def _events(
         return
     metrics.answered(told, {form.model: form.texts}, written)
     if counted:
-        yield _event(form.closing(written))
+        yield _event(form.closing(await form.usage(written)))
     yield b"data: [DONE]\n\n"
 
 

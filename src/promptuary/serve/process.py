@@ -5,37 +5,39 @@ import socket
 import time
 from pathlib import Path
 from types import FrameType
+from typing import Any, cast
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from promptuary.backbones.backbone import Backbone
 from promptuary.errors import SettingError
 from promptuary.serve.app import application
 from promptuary.serve.engine import Engine, Limits
-from promptuary.serve.gate import Bounds, Gate
+from promptuary.serve.gate import LOOPBACK, Bounds, Gate
 from promptuary.serve.keys import Guard
 from promptuary.serve.logs import note
 from promptuary.store import Store
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 CONNECTIONS = 4096
+CLOSE_S = 5  # for connections of clients that do not take their answers
 
 
 class Server(uvicorn.Server):
     """uvicorn that goes on listening while it finishes, so that new requests are told with 503 to go elsewhere.
 
     Arguments:
-        finish_s: how long accepted requests may take after the signal. A second signal ends them at once.
+        finish_s: how long accepted requests may take after the signal. A second SIGINT ends them at once.
     """
 
     def __init__(self, gate: Gate, host: str, port: int, *, finish_s: float) -> None:
-        super().__init__(
-            uvicorn.Config(
-                gate, host=host, port=port, log_config=None, access_log=False, server_header=False,
-                limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=5, lifespan="on",
-            )  # fmt: skip
-        )
-        self.gate, self.finish_s, self._signal, self._ends = gate, finish_s, 0, float("inf")
+        config = uvicorn.Config(
+            gate, host=host, port=port, log_config=None, access_log=False, server_header=False, lifespan="on",
+            http="h11", limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=CLOSE_S,
+        )  # fmt: skip
+        super().__init__(config)
+        self.gate, self.finish_s, self.silent_s = gate, finish_s, gate.bounds.timeout_s
+        self._signal, self._ends, self._silent = 0, float("inf"), dict[Any, float]()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -44,11 +46,12 @@ class Server(uvicorn.Server):
             note("listening", url=f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._signal:
+        if self._signal and sig == signal.SIGINT:  # not SIGTERM: some tools send it twice
             self.should_exit = self.force_exit = True
         self._signal = sig
 
     async def on_tick(self, counter: int) -> bool:
+        self._drop_silent()
         if self._signal and not self.gate.draining:
             note("closing", signal=signal.Signals(self._signal).name, under_way=self.gate.open)
             self._ends = time.monotonic() + self.finish_s
@@ -56,6 +59,15 @@ class Server(uvicorn.Server):
         if self.gate.draining and (self.gate.open == 0 or time.monotonic() > self._ends):
             self.should_exit = True
         return await super().on_tick(counter)
+
+    def _drop_silent(self) -> None:
+        """Close connections on which no request comes: uvicorn waits for the rest of a request's head for ever."""
+        now, seen, self._silent = time.monotonic(), self._silent, {}
+        for connection in cast("set[H11Protocol]", self.server_state.connections):
+            if connection.cycle is None or connection.cycle.response_complete:
+                since = self._silent.setdefault(connection, seen.get(connection, now))
+                if now - since > self.silent_s:
+                    connection.transport.close()
 
 
 def check_open(host: str, guard: Guard, *, allowed: bool) -> None:
@@ -66,8 +78,8 @@ def check_open(host: str, guard: Guard, *, allowed: bool) -> None:
     """
     if guard.open and host not in LOOPBACK and not allowed:
         raise SettingError(
-            f"--host {host}: whoever reaches this machine could ask. Write --keys FILE (`promptuary key` makes one), or "
-            "--open if that is meant."
+            f"--host {host}: whoever reaches this machine could ask. Write --keys FILE (`promptuary key` makes one), "
+            "or --open if that is meant."
         )
 
 
@@ -81,10 +93,16 @@ def serve(
     bounds: Bounds,
     guard: Guard,
     imports: Path | None,
+    anyone: bool,
 ) -> None:
-    """Serve the prompts in a folder until a signal ends it."""
+    """Serve the prompts in a folder until a signal ends it.
+
+    Arguments:
+        anyone: without keys, answer under any name (see `Gate`) and beyond this machine.
+    """
     store = Store(folder, backbone)
-    gate = application(Engine(store, limits), store, guard=guard, bounds=bounds, imports=imports)
+    hosts = LOOPBACK if guard.open and not anyone else None
+    gate = application(Engine(store, limits), store, guard=guard, bounds=bounds, imports=imports, hosts=hosts)
     note("starting", backbone=backbone.name, store=str(folder), tasks=len(store.names()), keys=not guard.open)
     Server(gate, host, port, finish_s=bounds.timeout_s).run()
     note("closed")

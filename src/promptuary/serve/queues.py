@@ -134,7 +134,7 @@ class Queues:
         longest, widest = taken.longest, 0
         while self._texts:
             job, count = self._texts[0], len(found) + 1
-            longest, widest = max(longest, job.tokens), max(widest, job.asked.tokens)
+            longest, widest = max(longest, job.tokens), max(widest, job.asked.columns)
             rows = taken.rows + count
             if rows > self._limits.rows or (rows > 1 and rows * longest > self._limits.cache):
                 break
@@ -170,5 +170,5 @@ class Queues:
 def _batch(waiting: Sequence[Job], limits: Limits) -> list[Job]:
     """The rows of the next pass, which are of one precision."""
     alike = [job for job in waiting if job.asked.tuned.precision == waiting[0].asked.tuned.precision]
-    numbers = chosen([job.asked.tokens for job in alike], rows=limits.rows, tokens=limits.tokens) if alike else []
+    numbers = chosen([job.asked.columns for job in alike], rows=limits.rows, tokens=limits.tokens) if alike else []
     return [alike[n] for n in numbers]

@@ -6,11 +6,12 @@ finds has one, which is what it says. So chats and completions, streamed or not,
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import copy
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
@@ -25,11 +26,12 @@ from promptuary.serve.answering import Answering
 from promptuary.serve.engine import Piece
 from promptuary.serve.faults import Fault
 from promptuary.serve.keys import Caller
-from promptuary.serve.logs import note
 from promptuary.store import BASE, Store
 from promptuary.tuned import Tuned
 
 T = TypeVar("T")
+Pieces = AsyncGenerator[Piece, None]
+Given = tuple[str, ...] | list[int]  # the texts of a row, or for the bare model token ids
 BARE_TOKENS = 128  # of the longest text of the bare model, unless the request says otherwise
 GREEDY = 1e-3  # a lower temperature than this is none: scores divided by it are no numbers any more
 
@@ -65,6 +67,7 @@ class Service:
         backbone = store.backbone
         self.writes = backbone.shape.decodes and backbone.has_head
         self._tokens = Tokens(backbone.tokenizer, causal=causal(backbone))
+        self._chats = copy.deepcopy(backbone.tokenizer)  # it reads special tokens, and the engine's must never
         self._described: WeakKeyDictionary[Tuned, dict[str, Any]] = WeakKeyDictionary()
         self._describing = asyncio.Lock()
 
@@ -91,17 +94,15 @@ class Service:
         """The prompt of a task.
 
         Raises:
-            Fault: 404 for one that is not there, 500 for one that is damaged.
+            Fault: 404 for one that is not there, 400 for the model without one.
         """
         self.check(caller, name)
-        try:
-            return await asyncio.to_thread(self.store.get, name)
-        except MissingError as error:  # taken out in between
-            raise Fault(404, str(error), code="model_not_found", param="model") from error
-        except CheckpointError as error:
-            note("damaged", task=name, error=str(error))
-            sentence = f"The prompt of the task {name!r} is damaged on the server, or belongs to another model."
-            raise Fault(500, sentence, code="task_damaged") from error
+        if name == BASE:
+            sentence = (
+                f"{BASE!r} is the model without a prompt, which writes texts and nothing else: ask /v1/completions."
+            )
+            raise Fault(400, sentence, code="no_prompt", param="task")
+        return await asyncio.to_thread(self.store.get, name)
 
     async def predict(self, caller: Caller, asked: Sequence[tuple[str, str | list[str] | dict[str, Any]]]) -> list[Any]:
         """The fields of the answer to each row, in order; rows of all tasks share the model's batches.
@@ -109,19 +110,21 @@ class Service:
         Arguments:
             asked: a task with a text for its text column, or with a row's fields.
         """
+        for name in (names := dict.fromkeys(name for name, _ in asked)):
+            self.check(caller, name)
         with caller.asking([name for name, _ in asked]):
-            own = {name: await self.tuned(caller, name) for name in dict.fromkeys(name for name, _ in asked)}
+            own = {name: await self.tuned(caller, name) for name in names}
             rows = [(name, _row(own[name], given, f"rows.{i}")) for i, (name, given) in enumerate(asked)]
             answers = await self._within(_all([self.engine.predict(name, row) for name, row in rows]))
         return [{"task": name, **vars(answer)} for (name, _), answer in zip(rows, answers, strict=True)]
 
     async def write(
-        self, caller: Caller, name: str, texts: Sequence[Sequence[str]], wish: Wish
-    ) -> AsyncIterator[tuple[int, Piece]]:
+        self, caller: Caller, name: str, texts: Sequence[Given], wish: Wish
+    ) -> AsyncGenerator[tuple[int, Piece], None]:
         """The pieces of `wish.n` answers to each of `texts` as they come, with the number of their answer.
 
         Arguments:
-            texts: the texts of each row: one, or two for tasks that have two.
+            texts: of each row: one, or two for tasks that have two.
         """
         self.check(caller, name)
         with caller.asking([name] * len(texts) * wish.n):
@@ -138,15 +141,20 @@ class Service:
         with caller.asking([name] * len(texts)):
             return await self._within(_all([self.engine.embed(None if name == BASE else name, t) for t in texts]))
 
-    def tokens(self, texts: Sequence[str]) -> int:
-        """How many tokens the texts are, without soft tokens, template and special tokens."""
-        return sum(len(written.ids) for written in self._tokens.write(texts))
+    async def tokens(self, texts: Sequence[str] | list[int]) -> int:
+        """How many tokens texts are, without soft tokens, template and special tokens; or token ids."""
+        if texts and isinstance(texts[0], int):
+            return len(texts)
+        written = await asyncio.to_thread(self._tokens.write, cast("Sequence[str]", texts))
+        return sum(len(own.ids) for own in written)
 
     async def describe(self, caller: Caller, name: str) -> tuple[Tuned, dict[str, Any]]:
         """A prompt, and what `promptuary show` says of it; made once for each version, one at a time."""
         from promptuary.show import describe
 
-        tuned = await self.tuned(caller, name)
+        self.check(caller, name)
+        with caller.asking([name]):
+            tuned = await self.tuned(caller, name)
         async with self._describing:
             if tuned not in self._described:
                 self._described[tuned] = await asyncio.to_thread(describe, tuned)
@@ -158,7 +166,7 @@ class Service:
         Raises:
             Fault: 400 for what is no prompt of this model.
         """
-        source = files if folder is None else self._import(folder)
+        source = self._import(folder) if folder is not None else files or {}
         try:
             await asyncio.to_thread(self.store.add, name, source)
         except CheckpointError as error:
@@ -177,29 +185,41 @@ class Service:
         except CheckpointError as error:
             raise Fault(409, str(error), code="task_damaged") from error
 
-    def chat(self, name: str, messages: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
-        """The texts of a row that a chat is for a task.
+    def chat(self, name: str, messages: Sequence[Mapping[str, str]]) -> Given:
+        """What a chat is for a task.
 
         The bare model hears its tokenizer's chat template, or where there is none lines `role: text` with `assistant:`
-        behind them. A tuned prompt knows texts, not chats: each message is a text, system messages first among them,
-        and a task with one text gets them joined by an empty line.
+        behind them. A tuned prompt knows texts, not chats: each message is a text, and a task with one text gets them
+        joined by an empty line.
+
+        Raises:
+            SettingError: for messages that the template refuses.
         """
         if name != BASE:
             return tuple(message["content"] for message in messages)
-        tokenizer = self.store.backbone.tokenizer
-        if tokenizer.chat_template is None:
+        if self._chats.chat_template is None:
             return ("\n".join([*(f"{m['role']}: {m['content']}" for m in messages), "assistant:"]),)
+        return self._templated([{**message, "content": self._disarmed(message["content"])} for message in messages])
+
+    def _templated(self, messages: list[dict[str, str]]) -> list[int]:
         try:
-            text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+            text = self._chats.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except TemplateError as error:
             raise SettingError(f"The model's chat template refuses these messages: {error}.") from error
-        return (str(text),)
+        ids: list[int] = self._chats(text, add_special_tokens=False)[
+            "input_ids"
+        ]  # here special tokens are what they say
+        return ids
+
+    def _disarmed(self, text: str) -> str:
+        """The text with a space for the first character of what would be a special token, as a template writes it."""
+        for token in self._chats.all_special_tokens:
+            text = text.replace(token, f" {token[1:]}")
+        return text
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
-    async def _says(
-        self, caller: Caller, name: str
-    ) -> Callable[[Sequence[str], Wish, int], AsyncIterator[Piece]]:
+    async def _says(self, caller: Caller, name: str) -> Callable[[Given, Wish, int], Pieces]:
         """How a task answers a row of texts in pieces."""
         if name == BASE:
             if not self.writes:
@@ -211,14 +231,14 @@ class Service:
             return lambda texts, wish, i: self._told(name, tuned, texts)
         return lambda texts, wish, i: self._written(name, _one(texts), wish, i, writing.how.max_new_tokens)
 
-    def _written(self, name: str | None, text: str, wish: Wish, i: int, most: int) -> AsyncIterator[Piece]:
+    def _written(self, name: str | None, text: str | list[int], wish: Wish, i: int, most: int) -> Pieces:
         how = Generation(max_new_tokens=wish.tokens or most, sampling=wish.sampling(i))
-        return self.engine.write(name, text, how, stop=wish.stop)
+        return cast("Pieces", self.engine.write(name, text, how, stop=wish.stop))  # an iterator that can be closed
 
-    async def _told(self, name: str, tuned: Tuned, texts: Sequence[str]) -> AsyncIterator[Piece]:
+    async def _told(self, name: str, tuned: Tuned, texts: Given) -> Pieces:
         """What a task that does not write says, as one piece."""
         own = [_one(texts)] if tuned.task.text_pair is None else texts
-        answer = await self.engine.predict(name, tuned.reading.row(tuned.task, own, "texts"))
+        answer = await self.engine.predict(name, tuned.reading.row(tuned.task, cast("Sequence[str]", own), "texts"))
         yield Piece(_spoken(tuned.reading.output(answer)), (), "stop")
 
     def _import(self, folder: str) -> Path:
@@ -233,7 +253,7 @@ class Service:
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self.timeout_s
 
-    async def _within(self, work: Any) -> Any:
+    async def _within(self, work: Awaitable[T]) -> T:
         async with asyncio.timeout(self.timeout_s):
             return await work
 
@@ -249,8 +269,8 @@ def _row(tuned: Tuned, given: str | list[str] | dict[str, Any], place: str) -> R
             return tuned.reading.row(tuned.task, [given], place)
 
 
-def _one(texts: Sequence[str]) -> str:
-    return "\n\n".join(texts)
+def _one(given: Given) -> str | list[int]:
+    return given if isinstance(given, list) else "\n\n".join(given)
 
 
 def _spoken(fields: Mapping[str, Any]) -> str:
@@ -260,7 +280,7 @@ def _spoken(fields: Mapping[str, Any]) -> str:
     return " ".join("_" if value is None else named(value) for value in each)
 
 
-async def _all(work: Sequence[Any]) -> list[Any]:
+async def _all(work: Sequence[Awaitable[T]]) -> list[T]:
     """The results of coroutines that run together; the first error ends the others and is raised."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
@@ -271,7 +291,7 @@ async def _all(work: Sequence[Any]) -> list[Any]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _together(streams: Sequence[AsyncIterator[T]], deadline: float) -> AsyncIterator[tuple[int, T]]:
+async def _together(streams: Sequence[AsyncGenerator[T, None]], deadline: float) -> AsyncGenerator[tuple[int, T], None]:
     """The items of several streams as they come, each with the number of its stream.
 
     Raises:
@@ -298,7 +318,7 @@ async def _together(streams: Sequence[AsyncIterator[T]], deadline: float) -> Asy
         await asyncio.gather(*waiting, return_exceptions=True)
         for stream in streams:
             with contextlib.suppress(Exception):
-                await stream.aclose()  # type: ignore[attr-defined]
+                await stream.aclose()
 
 
 async def _next(stream: AsyncIterator[T]) -> T | None:

@@ -6,7 +6,7 @@ their lengths; what goes along is chosen by length.
 
 from collections.abc import Sequence
 
-ALONE = 200  # tokens that a pass costs by itself; `minilm` on a CPU, benchmarks/results/engine.json
+ALONE = 32  # tokens that a pass costs by itself: `minilm` on a CPU (benchmarks/results/engine.json, "alone")
 
 
 def chosen(lengths: Sequence[int], *, rows: int, tokens: int, alone: int = ALONE) -> list[int]:

@@ -1,6 +1,6 @@
 """The bodies of requests and answers. Nothing else in this library knows what they look like.
 
-Under `/v1` they are OpenAI's, as far as a frozen model with soft prompts has a meaning for them: what it has none for is
+Under `/v1` they are OpenAI's, as far as they have a meaning for a frozen model with soft prompts: what has none is
 refused by name and never ignored, unless it changes no answer. `/predict` and `/tasks` have bodies of their own. Errors
 look the same everywhere.
 """
@@ -73,6 +73,8 @@ class Asked(Given):
 
 
 class StreamOptions(Given):
+    """What a stream tells beside its text."""
+
     include_usage: bool = False
     include_obfuscation: bool = False
 
@@ -106,6 +108,8 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 class CompletionRequest(Writes):
+    """`/v1/completions`: one prompt or several."""
+
     prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=PROMPTS)]
 
     @property
@@ -114,11 +118,15 @@ class CompletionRequest(Writes):
 
 
 class TextPart(Given):
+    """A part of a message; there are no pictures or sounds here."""
+
     type: Literal["text"]
     text: str
 
 
 class Message(Given):
+    """One message of a chat."""
+
     role: Literal["system", "developer", "user", "assistant"]
     content: str | Annotated[list[TextPart], Field(min_length=1, max_length=256)]
     name: str | None = None
@@ -129,6 +137,8 @@ class Message(Given):
 
 
 class ChatRequest(Writes):
+    """`/v1/chat/completions`."""
+
     messages: list[Message] = Field(min_length=1, max_length=256)
     max_completion_tokens: int | None = Field(None, ge=1, le=TOKENS)
 
@@ -144,6 +154,8 @@ class ChatRequest(Writes):
 
 
 class EmbeddingRequest(Asked):
+    """`/v1/embeddings`: one text or several."""
+
     input: Text | Annotated[list[Text], Field(min_length=1, max_length=PROMPTS)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: None = None
@@ -174,6 +186,8 @@ class Ask(Given):
 
 
 class PredictRequest(Given):
+    """`/predict`: rows of one task or of many."""
+
     rows: list[Ask] = Field(min_length=1, max_length=ROWS)
     task: Name | None = Field(None, description="Of all rows that name none.")
 
@@ -207,6 +221,8 @@ class Usage(BaseModel):
 
 
 class CompletionChoice(BaseModel):
+    """One text, or a part of it."""
+
     index: int
     text: str
     finish_reason: Ended | None = None
@@ -214,6 +230,8 @@ class CompletionChoice(BaseModel):
 
 
 class Completion(BaseModel):
+    """The answer to a completion, and each event of its stream."""
+
     id: str
     object: Literal["text_completion"] = "text_completion"
     created: int
@@ -223,12 +241,16 @@ class Completion(BaseModel):
 
 
 class Said(BaseModel):
+    """What the model says in a chat."""
+
     role: Literal["assistant"] = "assistant"
     content: str
     refusal: None = None
 
 
 class ChatChoice(BaseModel):
+    """One answer to a chat."""
+
     index: int
     message: Said
     finish_reason: Ended | None
@@ -236,6 +258,8 @@ class ChatChoice(BaseModel):
 
 
 class Chat(BaseModel):
+    """The answers to a chat."""
+
     id: str
     object: Literal["chat.completion"] = "chat.completion"
     created: int
@@ -253,6 +277,8 @@ class ChatPart(BaseModel):
 
 
 class ChatChunk(BaseModel):
+    """An event of a streamed chat."""
+
     id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     created: int
@@ -262,6 +288,8 @@ class ChatChunk(BaseModel):
 
 
 class Model(BaseModel):
+    """A task, or the bare model."""
+
     id: str
     object: Literal["model"] = "model"
     created: int
@@ -269,22 +297,30 @@ class Model(BaseModel):
 
 
 class Models(BaseModel):
+    """All that the caller may ask."""
+
     object: Literal["list"] = "list"
     data: list[Model]
 
 
 class Embedding(BaseModel):
+    """A text's vector: numbers, or the base64 of them as little-endian float32."""
+
     index: int
     object: Literal["embedding"] = "embedding"
     embedding: list[float] | str
 
 
 class EmbeddingUsage(BaseModel):
+    """Tokens of the given texts."""
+
     prompt_tokens: int
     total_tokens: int
 
 
 class Embeddings(BaseModel):
+    """The vectors of texts, in order."""
+
     object: Literal["list"] = "list"
     model: str
     data: list[Embedding]
@@ -292,17 +328,23 @@ class Embeddings(BaseModel):
 
 
 class Answers(BaseModel):
-    """One answer for each row, in order: `task`, and what its kind says (`label`, `probability`, `probabilities`;
-    `prediction`; `prediction`, `score`)."""
+    """One answer for each row, in order: its `task`, and what the kind of task says.
+
+    That is `label`, `probability` and `probabilities`, or `prediction`, or `prediction` and `score`.
+    """
 
     answers: list[dict[str, Any]]
 
 
 class TaskName(BaseModel):
+    """A task in the list."""
+
     name: str
 
 
 class Tasks(BaseModel):
+    """What the store holds for the caller."""
+
     backbone: str
     base: bool = Field(description="Whether the bare model writes, as the task `base`.")
     tasks: list[TaskName]
@@ -320,6 +362,8 @@ class TaskShown(BaseModel):
 
 
 class State(BaseModel):
+    """What was done, or how the server is."""
+
     status: str
 
 
@@ -333,4 +377,6 @@ class Failed(BaseModel):
 
 
 class Failure(BaseModel):
+    """The body of every answer that is an error."""
+
     error: Failed

@@ -1,5 +1,6 @@
 """The thread that runs the model: in turns a batch of rows that are read, and the next token of all texts."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,8 @@ from promptuary.serve.queues import Queues, Room, Round
 from promptuary.serve.spelling import spelled
 from promptuary.sharing import alike, batched, read, shares
 from promptuary.train.evaluation import arithmetic
+
+LOG = logging.getLogger(__name__)
 
 
 class Worker:
@@ -55,6 +58,7 @@ class Worker:
             try:
                 self._do(todo)
             except Exception as error:  # no memory, or a mistake of ours: all who may be concerned are told
+                LOG.exception("The engine gives up what it was doing")
                 for job in (*todo.rows, *todo.beams, *todo.texts):
                     self._post.tell(job, error)
                 self._desk.clear(error)
@@ -63,7 +67,7 @@ class Worker:
 
     def _do(self, todo: Round) -> None:
         if todo.rows:
-            tokens = [job.asked.tokens for job in todo.rows]
+            tokens = [job.asked.columns for job in todo.rows]
             with self._counted(len(tokens), sum(tokens), padding=len(tokens) * max(tokens) - sum(tokens)):
                 self._each(todo.rows, self._read)
         if todo.beams:
@@ -71,7 +75,7 @@ class Worker:
                 self._each(todo.beams, self._search)
         self._desk.leave()
         if todo.texts:
-            with self._counted(len(todo.texts), sum(job.asked.tokens for job in todo.texts)):
+            with self._counted(len(todo.texts), sum(job.asked.columns for job in todo.texts)):
                 self._desk.join(todo.texts)
         if len(self._desk):
             with self._counted(len(self._desk), len(self._desk)):
@@ -85,8 +89,8 @@ class Worker:
             if len(jobs) == 1:
                 self._post.tell(jobs[0], error)
                 return
-            for job in jobs:
-                self._each([job], work)
+            for half in (jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]):
+                self._each(half, work)
         else:
             for job, what in zip(jobs, said, strict=True):
                 self._post.tell(job, what)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from starlette.testclient import TestClient
 
 from promptuary.data.source import Row
-from promptuary.errors import BackboneError, BusyError
+from promptuary.errors import BackboneError, BusyError, MissingError
 from promptuary.serve.app import application
 from promptuary.serve.engine import Engine, Limits
 from promptuary.serve.gate import Bounds
@@ -136,7 +137,13 @@ def test_several_prompts_have_several_texts_each_in_their_order(client: TestClie
 
 
 def test_the_bare_model_is_a_model_called_base(client: TestClient) -> None:
-    assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["mood", "notes", "spans", "tags", "base"]
+    assert [model["id"] for model in client.get("/v1/models").json()["data"]] == [
+        "mood",
+        "notes",
+        "spans",
+        "tags",
+        "base",
+    ]
     assert client.get("/v1/models/base").json()["id"] == "base"
     body = client.post("/v1/completions", json={"model": "base", "prompt": "I like", "max_tokens": 4}).json()
     assert body["usage"]["completion_tokens"] <= 4
@@ -161,6 +168,22 @@ def test_without_a_temperature_texts_are_greedy_and_as_long_as_the_task_says(sto
     assert how.max_new_tokens == 6
 
 
+@pytest.mark.parametrize("temperature", [0, 0.0, 1e-9, 5e-324, None])
+def test_no_temperature_and_next_to_none_are_greedy(store: Store, temperature: float | None) -> None:
+    engine = Told()
+    asked = {"model": "base", "prompt": "a", "temperature": temperature, "seed": 3}
+    assert told(store, engine).post("/v1/completions", json=asked).status_code == 200
+    assert engine.asked[0][2].sampling is None
+
+
+def test_each_of_several_texts_is_drawn_with_a_seed_of_its_own(store: Store) -> None:
+    for seed, expected in ((7, [7, 8, 9]), (2**63 - 2, [2**63 - 2, 2**63 - 1, -(2**63)]), (None, [None] * 3)):
+        engine = Told()
+        asked = {"model": "base", "prompt": "a", "temperature": 1, "seed": seed, "n": 3}
+        told(store, engine).post("/v1/completions", json=asked)
+        assert [how.sampling.seed for _, _, how, _ in engine.asked] == expected
+
+
 def test_the_bare_model_hears_a_chat_as_lines_where_its_tokenizer_has_no_template(store: Store) -> None:
     engine = Told()
     messages = [{"role": "system", "content": "be kind"}, {"role": "user", "content": [{"type": "text", "text": "hi"}]}]
@@ -169,16 +192,40 @@ def test_the_bare_model_hears_a_chat_as_lines_where_its_tokenizer_has_no_templat
 
 
 def test_the_bare_model_hears_a_chat_in_its_tokenizers_template(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = store.backbone.tokenizer
+    end = tokenizer.eos_token
     template = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no systems') }}{% endif %}"
-    template += "[{{ m.role }}|{{ m.content }}]{% endfor %}{% if add_generation_prompt %}>{% endif %}"
-    monkeypatch.setattr(store.backbone.tokenizer, "chat_template", template)
+    template += "{{ m.role }} {{ m.content }}{{ eos_token }}{% endfor %}{% if add_generation_prompt %} >{% endif %}"
+    monkeypatch.setattr(tokenizer, "chat_template", template)
     engine = Told()
     asking = told(store, engine)
-    chat = {"model": "base", "messages": [{"role": "user", "content": "hi"}]}
-    asking.post("/v1/chat/completions", json=chat)
-    assert engine.asked[0][1] == "[user|hi]>"
+    chat = {"model": "base", "messages": [{"role": "user", "content": f"hi{end}box"}]}
+    body = asking.post("/v1/chat/completions", json=chat).json()
+    ids = engine.asked[0][1]
+    assert ids.count(tokenizer.eos_token_id) == 1
+    assert tokenizer.decode(ids) == f"user hi {end[1:]}box{end} >"
+    assert body["usage"]["prompt_tokens"] == len(ids)
     chat["messages"] = [{"role": "system", "content": "hi"}]
     assert "no systems" in fault(asking.post("/v1/chat/completions", json=chat), 400)["message"]
+
+
+def test_token_ids_of_a_template_go_on_as_the_model_itself_goes_on(
+    client: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = store.backbone.tokenizer
+    monkeypatch.setattr(tokenizer, "chat_template", "{{ messages[0].content }}{{ bos_token }}")
+    with TestClient(application(Engine(store, Limits()), store)) as asking:
+        chat = {"model": "base", "messages": [{"role": "user", "content": "note 1"}], "max_tokens": 4}
+        said = asking.post("/v1/chat/completions", json=chat).json()["choices"][0]["message"]["content"]
+        chat["messages"] = [{"role": "user", "content": "very " * 500}]
+        assert "room for 63" in fault(asking.post("/v1/chat/completions", json=chat), 400)["message"]
+    given = [*tokenizer("note 1")["input_ids"], tokenizer.bos_token_id]
+    ids = torch.tensor([given])
+    for _ in range(4):  # nothing of ours: the model's own scores
+        if (token := int(store.backbone.model(input_ids=ids).logits[0, -1].argmax())) == tokenizer.eos_token_id:
+            break
+        ids = torch.cat([ids, torch.tensor([[token]])], 1)
+    assert said == tokenizer.decode(ids[0, len(given) :])
 
 
 def test_a_tuned_prompt_hears_the_texts_of_a_chat_and_no_roles(store: Store) -> None:
@@ -256,7 +303,8 @@ def test_an_unknown_task_or_path_is_404_wherever_it_is_named(client: TestClient)
     "body",
     [
         b"", b"{", b'{"rows": [}', b'{"rows": [{"task": "mood", "text": "\xff\xfe"}]}', b"\xff\xfe{\x00}\x00",
-        b'{"rows": [{"task": "mood", "text": "\\ud800"}]}', b'{"rows": [{"task": "mood", "text": "a"}], "x": NaN}',
+        b'{"rows": [{"task": "mood", "text": "\\ud800"}]}',
+        b'{"rows": [{"task": "mood", "fields": {"text": "a", "x": NaN}}]}',
         b"[" * 100_000, b'{"rows": ' + b"1" * 5000 + b"}", b"[]", b"null", b'"text"', b"{}",
     ],
     ids=lambda body: repr(body[:30]),
@@ -293,7 +341,14 @@ def test_what_has_no_meaning_here_is_refused_by_name(client: TestClient, change:
 
 
 def test_what_changes_no_answer_is_allowed(client: TestClient) -> None:
-    neutral = {"logprobs": None, "presence_penalty": 0, "tools": [], "user": "me", "metadata": {"a": "b"}, "echo": False}
+    neutral = {
+        "logprobs": None,
+        "presence_penalty": 0,
+        "tools": [],
+        "user": "me",
+        "metadata": {"a": "b"},
+        "echo": False,
+    }
     assert client.post("/v1/completions", json={"model": "mood", "prompt": "hi", **neutral}).status_code == 200
 
 
@@ -306,6 +361,7 @@ def test_what_changes_no_answer_is_allowed(client: TestClient) -> None:
         ({"task": "mood", "text": " "}, "'text' is empty"),
         ({"task": "mood", "fields": {"txt": "a"}}, "there is no column 'text'"),
         ({"task": "mood", "fields": {"text": 3}}, "Expected a text"),
+        ({"task": "base", "text": "a"}, "the model without a prompt"),
         ({"task": "spans", "text": "what broke"}, "this task reads 2 (question, context)"),
         ({"task": "tags", "text": []}, "Expected a list of one word or more"),
         ({"task": "mood", "text": "very " * 500}, "there is room for "),
@@ -314,7 +370,7 @@ def test_what_changes_no_answer_is_allowed(client: TestClient) -> None:
 def test_a_row_that_cannot_be_answered_is_400_with_its_place(client: TestClient, row: Any, told: str) -> None:
     found = fault(client.post("/predict", json={"rows": [{"task": "mood", "text": "fine"}, row]}), 400)
     assert told in found["message"]
-    assert "row" in found["message"]
+    assert row.get("task") == "base" or "row" in found["message"]
 
 
 def test_a_text_that_does_not_fit_is_400_and_names_the_limit(client: TestClient) -> None:
@@ -338,6 +394,8 @@ def test_a_wrong_key_is_401_and_a_task_it_is_not_for_403(store: Store) -> None:
     assert fault(asking.get("/tasks/tags", headers=own), 403)["code"] == "task_not_allowed"
     assert [model["id"] for model in asking.get("/v1/models", headers=own).json()["data"]] == ["mood"]
     assert "tags" not in fault(asking.get("/v1/models/tagz", headers=own), 404)["message"]
+    unknown = {"rows": [{"task": "mod", "text": "hi"}]}
+    assert "'mood'" in fault(asking.post("/predict", json=unknown, headers=own), 404)["message"]
     assert fault(asking.post("/predict", content=b"x" * 2_000_000), 401)
 
 
@@ -381,10 +439,17 @@ def test_an_answer_that_does_not_come_is_504(store: Store) -> None:
 
 
 def test_what_nobody_expected_is_500_and_tells_nothing(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "promptuary.serve")
     answer = told(store, Told(wrong=lambda: ZeroDivisionError("a secret"))).post("/predict", json=ASK)
     assert fault(answer, 500)["type"] == "server_error"
     assert "secret" not in answer.text
     assert "ZeroDivisionError" in caplog.text
+    assert [r.fields["status"] for r in caplog.records if r.getMessage() == "request"] == [500]  # type: ignore[attr-defined]
+
+
+def test_a_task_that_is_taken_out_meanwhile_is_404_and_no_other_is_named(store: Store) -> None:
+    asking = told(store, Told(wrong=lambda: MissingError("There is no prompt 'mood' here. Known are: secret.")))
+    assert fault(asking.post("/predict", json=ASK), 404)["message"] == "This task was taken out just now."
 
 
 def test_what_the_backbone_cannot_do_is_400(store: Store) -> None:
@@ -466,7 +531,11 @@ def test_a_task_is_added_asked_reloaded_and_removed(shop: Shop) -> None:
 def test_what_is_no_prompt_is_not_added(shop: Shop) -> None:
     asking, mood = shop.asking, shop.mood
     manifest, prompt = ((mood / file).read_bytes() for file in ("manifest.json", "prompt.safetensors"))
-    for files in ({"manifest": manifest}, {"manifest": b"{}", "prompt": prompt}, {"manifest": manifest, "prompt": b"x"}):
+    for files in (
+        {"manifest": manifest},
+        {"manifest": b"{}", "prompt": prompt},
+        {"manifest": manifest, "prompt": b"x"},
+    ):
         assert fault(asking.put("/tasks/new", files=files, headers=LEADER), 400)["code"] == "not_a_prompt"
     other = json.loads(manifest) | {"fingerprint": "float16:0"}
     wrong = {"manifest": json.dumps(other).encode(), "prompt": prompt}
@@ -490,13 +559,15 @@ def test_nobody_but_the_administrator_changes_tasks(shop: Shop, store: Store) ->
     assert "--imports" in found["message"]
 
 
-def test_a_damaged_prompt_is_told_and_the_others_answer(shop: Shop) -> None:
+def test_a_damaged_prompt_is_told_and_the_others_answer(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "promptuary.serve")
     for name in ("new", "newer"):
         shop.asking.put(f"/tasks/{name}", data={"folder": "feelings"}, headers=LEADER)
     (shop.store.folder / "new" / "prompt.safetensors").write_bytes(b"half of it")
     found = fault(shop.asking.post("/predict", json={"rows": [{"task": "new", "text": "hi"}]}), 500)
     assert found["code"] == "task_damaged"
     assert str(shop.store.folder) not in found["message"]
+    assert "prompt.safetensors" in caplog.records[-1].fields["error"]  # type: ignore[attr-defined]
     assert shop.asking.post("/predict", json={"rows": [{"task": "newer", "text": "hi"}]}).status_code == 200
     assert fault(shop.asking.post("/tasks/new/reload", headers=LEADER), 409)["code"] == "task_damaged"
 

@@ -1,16 +1,21 @@
 """The official `openai` client against the server on a real socket, over the real engine."""
 
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
+import httpx
 import openai
 import pytest
 
+from promptuary import open_prompt
 from promptuary.data.source import Row
 from promptuary.serve.app import application
 from promptuary.serve.engine import Engine, Limits
 from promptuary.serve.keys import Guard, Key, hashed
 from promptuary.store import Store
-from tests.serving import Live, live
+from tests.saved import Shelf
+from tests.serving import ADMIN, Live, live, until
 
 KEY = "pk-official"
 
@@ -109,3 +114,50 @@ def test_errors_are_the_clients_own(serving: Live, client: openai.OpenAI) -> Non
         narrow.completions.create(model="mood", prompt="hi")
         with pytest.raises(openai.RateLimitError, match="1 rows in a minute"):
             narrow.completions.create(model="mood", prompt="hi")
+
+
+def test_a_task_is_replaced_under_load_and_no_request_is_dropped_or_mixed(
+    store: Store, shelf: Shelf, tmp_path: Path
+) -> None:
+    versions = [store.folder / "mood", shelf.prompt("gpt2", "p-tuning-v2")]
+    own = Store(tmp_path / "store", store.backbone)
+    own.add("mood", versions[0])
+    row = {"task": "mood", "text": "I like this box"}
+    [[one], [other]] = [
+        open_prompt(folder, backbone=store.backbone).predict_texts([row["text"]]) for folder in versions
+    ]
+    expected = [answer.probabilities["good"] for answer in (one, other)]
+    assert abs(expected[0] - expected[1]) > 1e-3
+    found: list[tuple[int, list[float]]] = []
+    over = threading.Event()
+    with live(application(Engine(own, Limits()), own, guard=Guard(None, hashed(ADMIN)))) as serving:
+
+        def ask() -> None:
+            while not over.is_set():
+                status, _, body = serving.post("/predict", {"rows": [row] * 3})
+                found.append((status, [answer["probabilities"]["good"] for answer in body.get("answers", [])]))
+
+        asking = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in asking:
+            thread.start()
+        for number in range(1, 7):
+            before = len(found)
+            put(serving, "mood", versions[number % 2])
+            assert until(lambda before=before: len(found) > before + 8)  # type: ignore[misc]
+        over.set()
+        for thread in asking:
+            thread.join()
+    assert {status for status, _ in found} == {200}
+    near = [[min((abs(e - p), i) for i, e in enumerate(expected)) for p in own] for _, own in found]
+    assert max(distance for own in near for distance, _ in own) < 1e-4
+    assert {version for own in near for _, version in own} == {0, 1}
+
+
+def put(serving: Live, name: str, folder: Path) -> None:
+    """Put a prompt into a server's store."""
+    files = {part: (folder / file).read_bytes() for part, file in FILES.items()}
+    answer = httpx.put(f"{serving.url}/tasks/{name}", files=files, headers={"Authorization": f"Bearer {ADMIN}"})
+    assert answer.status_code == 201, answer.text
+
+
+FILES = {"manifest": "manifest.json", "prompt": "prompt.safetensors"}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from promptuary.serve.app import application
-from promptuary.serve.gate import Bounds
+from promptuary.serve.gate import LOOPBACK, Bounds
 from promptuary.store import Store
 from tests.serving import Live, Told, head, heard, live, until
 
@@ -106,6 +106,28 @@ def test_slow_clients_do_not_hold_up_others(serving: Live) -> None:
         began = time.monotonic()
         assert serving.post("/predict", json.loads(BODY))[0] == 200
         assert time.monotonic() - began < 0.6
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"POST /predict HTTP/1.1\r\nHost: here\r\nX-Slow: "], ids=["nothing", "half a head"]
+)
+def test_a_connection_on_which_no_request_comes_is_closed(serving: Live, sent: bytes) -> None:
+    with serving.wire() as own:
+        own.sendall(sent)
+        assert heard(own) == b""
+    with serving.wire() as own:
+        own.sendall(head("/predict", len(BODY)) + BODY + sent)
+        assert heard(own).startswith(b"HTTP/1.1 200 ")
+
+
+def test_where_anyone_may_ask_a_page_from_elsewhere_may_not(store: Store, engine: Told) -> None:
+    gate = application(engine, store, hosts=LOOPBACK)  # type: ignore[arg-type]
+    with live(gate) as serving:
+        for host in ("localhost", f"127.0.0.1:{serving.port}", f"[::1]:{serving.port}"):
+            assert serving.post("/predict", json.loads(BODY), Host=host)[0] == 200
+        for host in ("elsewhere.example", "127.0.0.1.elsewhere.example:80", "localhost.example", "[::2]", ""):
+            status, _, body = serving.post("/predict", json.loads(BODY), Host=host)
+            assert (status, body["error"]["code"]) == (421, "wrong_host")
 
 
 def test_what_is_no_http_is_400_and_the_server_lives(serving: Live) -> None:

@@ -113,9 +113,8 @@ def test_requests_at_once_are_counted_while_they_run_whatever_becomes_of_them() 
 def test_limits_are_of_each_key_by_itself() -> None:
     guard = Guard([key(at_once=1), key("desk", "pk-desk", at_once=1)])
     one, other = guard.caller("Bearer pk-shop"), guard.caller("Bearer pk-desk")
-    with one.asking(["a"]), other.asking(["a"]):
-        with pytest.raises(Fault), guard.caller("Bearer pk-shop").asking(["a"]):
-            pass
+    with one.asking(["a"]), other.asking(["a"]), pytest.raises(Fault), guard.caller("Bearer pk-shop").asking(["a"]):
+        pass
 
 
 def test_beyond_this_machine_keys_are_needed_or_said_not_to_be() -> None:

@@ -1,4 +1,4 @@
-"""The page: it loads nothing from elsewhere, and a reader finds his way about it. Chromium is driven in the slow tier."""
+"""The page: it loads nothing from elsewhere, and a reader finds the way about it; Chromium, in the slow tier."""
 
 import re
 import shutil

@@ -1,11 +1,12 @@
 """The wire format under invented bodies: each is answered or refused in a sentence, and never the server's fault."""
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from starlette.testclient import TestClient
@@ -51,21 +52,41 @@ def asking(store: Store) -> Iterator[TestClient]:
 
 
 @pytest.mark.parametrize("path", REQUESTS)
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data())
-def test_an_invented_body_is_answered_or_refused_in_a_sentence(asking: TestClient, path: str, data: st.DataObject) -> None:
+def test_an_invented_body_is_answered_or_refused_in_a_sentence(
+    asking: TestClient, path: str, data: st.DataObject
+) -> None:
     body = json.dumps(data.draw(bodies(path)), allow_nan=True)
     refused(asking, path, body.encode())
 
 
 @pytest.mark.parametrize("path", REQUESTS)
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(content=st.binary(max_size=60), cut=st.integers(0, 60), where=st.integers(0, 60))
 def test_broken_bytes_are_refused_in_a_sentence(
     asking: TestClient, path: str, content: bytes, cut: int, where: int
 ) -> None:
     whole = json.dumps(WHOLE[path]).encode()
     refused(asking, path, whole[:where] + content + whole[where + cut :])
+
+
+@pytest.mark.slow
+def test_five_minutes_of_invention_find_nothing(asking: TestClient) -> None:
+    ends, number = time.monotonic() + 300, 0
+    while time.monotonic() < ends:
+
+        @seed(number)
+        @settings(max_examples=200, derandomize=False)
+        @given(path=st.sampled_from(sorted(REQUESTS)), data=st.data(), content=st.binary(max_size=60))
+        def run(path: str, data: st.DataObject, content: bytes) -> None:
+            body = json.dumps(data.draw(bodies(path)), allow_nan=True).encode()
+            where = data.draw(st.integers(0, len(body)))
+            refused(asking, path, body)
+            refused(asking, path, body[:where] + content + body[where + data.draw(st.integers(0, 20)) :])
+
+        run()
+        number += 1
 
 
 def refused(asking: TestClient, path: str, content: bytes) -> None:
