@@ -12,7 +12,7 @@ pickles: keep its ports private.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -51,7 +51,9 @@ class Replica:
         await self._ready(task)
         return await self.engine.predict(task, row)
 
-    async def write(self, task: str | None, text: str, how: Generation, stop: Sequence[str]) -> AsyncIterator[Piece]:
+    async def write(
+        self, task: str | None, text: str | list[int], how: Generation, stop: Sequence[str]
+    ) -> AsyncGenerator[Piece, None]:
         """As `Engine.write`."""
         await self._ready(task)
         async for piece in self.engine.write(task, text, how, stop=stop):
@@ -66,7 +68,7 @@ class Replica:
         """The replica's process, and the tasks whose prompts it has warm."""
         return os.getpid(), sorted(self._warm)
 
-    @serve.multiplexed(max_num_models_per_replica=WARM)
+    @serve.multiplexed(max_num_models_per_replica=WARM)  # type: ignore[untyped-decorator]
     async def warm(self, task: str) -> str:
         """Open a task's prompt, and let Ray know that it is open here."""
         await asyncio.to_thread(self.store.get, task)
@@ -104,8 +106,8 @@ class Replicas:
             return await self._home(task).predict.remote(task, row)
 
     async def write(
-        self, task: str | None, text: str, how: Generation, *, stop: Sequence[str] = ()
-    ) -> AsyncIterator[Piece]:
+        self, task: str | None, text: str | list[int], how: Generation, *, stop: Sequence[str] = ()
+    ) -> AsyncGenerator[Piece, None]:
         """As `Engine.write`."""
         with self._told():
             pieces = self._home(task).options(stream=True).write.remote(task, text, how, tuple(stop))

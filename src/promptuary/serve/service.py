@@ -62,7 +62,9 @@ class Service:
         timeout_s: for an answer, or a whole text. imports: the folder whose folders may be added by name.
     """
 
-    def __init__(self, engine: Answering, store: Store, *, timeout_s: float = 60.0, imports: Path | None = None) -> None:
+    def __init__(
+        self, engine: Answering, store: Store, *, timeout_s: float = 60.0, imports: Path | None = None
+    ) -> None:
         self.engine, self.store, self.timeout_s, self.imports = engine, store, timeout_s, imports
         backbone = store.backbone
         self.writes = backbone.shape.decodes and backbone.has_head

@@ -10,7 +10,7 @@ states. What reads the model's last states (classifiers, label words, vectors) h
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
@@ -106,8 +106,8 @@ class Upstream:
         return tuned.reading.answers(said, tuned.wording, [row], [example])[0]
 
     async def write(
-        self, task: str | None, text: str, how: Generation, *, stop: Sequence[str] = ()
-    ) -> AsyncIterator[Piece]:
+        self, task: str | None, text: str | list[int], how: Generation, *, stop: Sequence[str] = ()
+    ) -> AsyncGenerator[Piece, None]:
         """The text that the model goes on with under a task's prompt, piece by piece; `None` is no prompt."""
         if how.beams > 1 or how.sequences > 1 or how.allowed is not None:
             raise SettingError("A vLLM writes one text a request, greedily or drawn: no beams, no allowed tokens.")
