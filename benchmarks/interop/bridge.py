@@ -51,15 +51,14 @@ SIZES: dict[str, Any] = {
     "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 256, "tie_word_embeddings": False,
     "bos_token_id": 0, "eos_token_id": 0,
 }  # fmt: skip
+GPT2: dict[str, Any] = {
+    "n_embd": 128, "n_layer": 3, "n_head": 4, "n_positions": 256, "tie_word_embeddings": False, "bos_token_id": 0,
+    "eos_token_id": 0,
+}  # fmt: skip
 MODELS = {
     "llama": lambda v: LlamaForCausalLM(LlamaConfig(vocab_size=v, **SIZES)),
     "qwen3": lambda v: Qwen3ForCausalLM(Qwen3Config(vocab_size=v, **SIZES)),
-    "gpt2": lambda v: GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=v, n_embd=128, n_layer=3, n_head=4, n_positions=256, tie_word_embeddings=False, bos_token_id=0,
-            eos_token_id=0,
-        )  # fmt: skip
-    ),
+    "gpt2": lambda v: GPT2LMHeadModel(GPT2Config(vocab_size=v, **GPT2)),
 }
 IN_THE_ROW: dict[str, tuple[str, dict[str, Any]]] = {
     "bare model": ("frozen", {}),
@@ -169,11 +168,12 @@ def saved(family: str, folder: Path) -> Backbone:
 
 
 def byte_level() -> PreTrainedTokenizerFast:
-    """A small byte-level tokenizer of the library's own samples."""
+    """A small byte-level tokenizer of the library's own samples; no token is half a character."""
     made = Tokenizer(models.BPE())
     made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     lines = [row.fields["text"] for row in rows("sample:intents/train")]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    alphabet = [c for c in pre_tokenizers.ByteLevel.alphabet() if c.isascii()] + ["Ġ"]
+    lines = [text for text in lines if text.isascii()]
     made.train_from_iterator(
         lines,
         trainers.BpeTrainer(vocab_size=640, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False),

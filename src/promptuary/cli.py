@@ -632,16 +632,15 @@ def gateway(
     max_body_bytes: Annotated[int, typer.Option(min=1, help="Of a request.")] = 1 << 20,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
-    """Answer for all prompts of a folder through an unmodified vLLM that runs the same model.
+    """Answer for the prompts of a folder through a vLLM.
 
-    The same API as `promptuary serve`, for tasks that write.
+    It is unmodified and runs the same model. The API is that of `promptuary serve`, for tasks that write.
     """
     from promptuary.errors import SettingError
 
     try:
-        from promptuary.serve import gateway as gateways
+        from promptuary.serve import elsewhere, logs, process
         from promptuary.serve import keys as guards
-        from promptuary.serve import logs, process
     except ImportError as error:
         raise SettingError(f"{error.name} is not installed. Write: pip install 'promptuary[serve]'.") from error
     guard = guards.Guard(None if keys is None else guards.read_keys(keys), None)
@@ -652,9 +651,58 @@ def gateway(
     from promptuary.backbones.load import load
     from promptuary.serve.gate import Bounds
 
-    gateways.gateway(
+    elsewhere.gateway(
         load(backbone, device=device or "auto"), store, upstream, prefixes=prefixes, key=secret, at_once=at_once,
         host=host, port=port, guard=guard, bounds=Bounds(body_bytes=max_body_bytes, timeout_s=timeout_s),
+    )  # fmt: skip
+
+
+@app.command()
+@_told
+def replicas(
+    store: Annotated[Path, typer.Argument(help="A folder of such folders as `tune --out` writes: STORE/NAME.")],
+    backbone: Annotated[str, typer.Option(help="The model they were tuned on: a short name, a folder, a hub name.")],
+    count: Annotated[int, typer.Option(min=1, help="How many.")] = 2,
+    cpus: Annotated[float, typer.Option(min=0, help="Processors that Ray sets aside for each.")] = 1.0,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs, or shares of one, for each.")] = 0.0,
+    device: Device = None,
+    host: Annotated[str, typer.Option(help="Where the application listens.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    keys: Annotated[Path | None, typer.Option(help="API keys and what they may ask, as for `serve`.")] = None,
+    anyone: Annotated[bool, typer.Option("--open", help="Listen beyond this machine without keys.")] = False,
+    max_rows: Annotated[int, typer.Option(min=1, help="Requests in the hands of each.")] = 64,
+    queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; beyond it the answer is 429.")] = 1024,
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="For an answer, a body, or a client that reads.")] = 60.0,
+    max_body_bytes: Annotated[int, typer.Option(min=1, help="Of a request.")] = 1 << 20,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Answer for the prompts of a folder by processes on Ray.
+
+    Each has a model. The API is that of `promptuary serve`. The cluster is that at RAY_ADDRESS, or else this machine.
+    """
+    from promptuary.errors import SettingError
+
+    try:
+        import ray  # noqa: F401
+
+        from promptuary.serve import elsewhere, logs, process
+        from promptuary.serve import keys as guards
+    except ImportError as error:
+        raise SettingError(
+            f"{error.name} is not installed. Write: pip install 'promptuary[serve]' 'ray[serve]'."
+        ) from error
+    guard = guards.Guard(None if keys is None else guards.read_keys(keys), None)
+    process.check_open(host, guard, allowed=anyone)
+    logs.start(log_level)
+
+    from promptuary.backbones.load import load
+    from promptuary.serve.gate import Bounds
+    from promptuary.serve.limits import Limits
+
+    elsewhere.replicated(
+        load(backbone, device="cpu"), store, count, device=device or "auto", cpus=cpus, gpus=gpus,
+        limits=Limits(rows=max_rows, queue=queue), host=host, port=port, guard=guard,
+        bounds=Bounds(body_bytes=max_body_bytes, timeout_s=timeout_s),
     )  # fmt: skip
 
 

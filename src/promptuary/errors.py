@@ -37,6 +37,9 @@ class BusyError(PromptuaryError):
         super().__init__(said)
         self.retry_after_s = retry_after_s
 
+    def __reduce__(self) -> tuple[type["BusyError"], tuple[str, float]]:
+        return type(self), (str(self), self.retry_after_s)
+
 
 class DataError(PromptuaryError):
     """A row, a column or a file of data; the message names the file and the line or field."""

@@ -117,7 +117,7 @@ def tune(
     run = _with_marks(run)
     ground = _ground(run, backbone, material, console)
     return [
-        _one(run, recipe, backbone, ground, seed, place, progress or _bar(run, seed, console), overwrite)
+        _one(run, recipe, backbone, ground, seed, place, progress or _bar(run, seed, console), console, overwrite)
         for seed, place in folders.items()
     ]
 
@@ -143,7 +143,7 @@ def _ground(run: Run, backbone: Backbone, material: Material, console: Console |
 
 def _one(
     run: Run, recipe: Recipe, backbone: Backbone, ground: _Ground,
-    seed: int, folder: Path, progress: Progress, overwrite: bool,
+    seed: int, folder: Path, progress: Progress, console: Console | None, overwrite: bool,
 ) -> Outcome:  # fmt: skip
     reading, wording = ground.reading, ground.wording
     readout = reading.reader(backbone, wording, seed=seed)

@@ -105,7 +105,7 @@ def test_the_options_that_the_pages_show_exist() -> None:
 
     from promptuary.cli import app
 
-    commands = {c.callback.__name__: c for c in app.registered_commands if c.callback}
+    commands = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback}
     for page in PAGES:
         text = page.read_text(encoding="utf-8").replace("\\\n", " ")
         for command, rest in re.findall(r"^promptuary (\w+)(.*)$", text, re.MULTILINE):

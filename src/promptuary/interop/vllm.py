@@ -40,6 +40,11 @@ class Embedded:
 
     row: Float[Tensor, "tokens dim"]
 
+    @property
+    def tokens(self) -> int:
+        """How many positions it takes."""
+        return len(self.row)
+
     def prompt(self) -> dict[str, Any]:
         """For `LLM.generate`: vLLM's `EmbedsPrompt`."""
         return {"prompt_embeds": self.row}
@@ -57,6 +62,11 @@ class Prefixed:
 
     ids: tuple[int, ...]
     salt: str
+
+    @property
+    def tokens(self) -> int:
+        """How many positions it takes."""
+        return len(self.ids)
 
     def prompt(self) -> dict[str, Any]:
         """For `LLM.generate`: vLLM's `TokensPrompt`."""

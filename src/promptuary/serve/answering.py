@@ -23,7 +23,9 @@ class Answering(Protocol):
     async def predict(self, task: str, row: Row) -> Any:
         """The answer of the task's kind to a row."""
 
-    def write(self, task: str | None, text: str, how: Generation, *, stop: Sequence[str] = ()) -> AsyncIterator[Piece]:
+    def write(
+        self, task: str | None, text: str | list[int], how: Generation, *, stop: Sequence[str] = ()
+    ) -> AsyncIterator[Piece]:
         """The text that the model goes on with under a task's prompt, piece by piece."""
 
     async def embed(self, task: str | None, text: str) -> list[float]:

@@ -10,7 +10,7 @@ states. What reads the model's last states (classifiers, label words, vectors) h
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
@@ -20,13 +20,13 @@ from weakref import WeakKeyDictionary
 import httpx
 import torch
 
-from promptuary.backbones.generation import Generation, Sampling
+from promptuary.backbones.generation import Generation, Sampling, fits
 from promptuary.data.collate import collate
 from promptuary.data.example import Example
 from promptuary.data.source import Row
 from promptuary.decoding import Writing
 from promptuary.errors import BackboneError, BusyError, SettingError
-from promptuary.interop.vllm import Bridge, bridge
+from promptuary.interop.vllm import Bridge, Embedded, Prefixed, bridge
 from promptuary.serve.base import base
 from promptuary.serve.faults import Fault
 from promptuary.serve.jobs import Piece
@@ -35,7 +35,6 @@ from promptuary.store import Store
 from promptuary.train.evaluation import arithmetic
 from promptuary.tuned import Tuned
 
-Body = dict[str, Any]
 T = TypeVar("T")
 
 
@@ -68,7 +67,7 @@ class Upstream:
         self._base = base(store.backbone)
         self._bridges: WeakKeyDictionary[Tuned, Bridge] = WeakKeyDictionary()
         self._name: str | None = None
-        self._running = 0
+        self._readings: set[asyncio.Task[None]] = set()
         self._client = httpx.AsyncClient(
             base_url=url,
             headers={} if key is None else {"Authorization": f"Bearer {key}"},
@@ -82,13 +81,15 @@ class Upstream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._readings:
+            await asyncio.wait(self._readings)
         await self._client.aclose()
         self._reader.shutdown(wait=False)
 
     @property
     def load(self) -> Load:
         """How many requests are with the server; what it does with them is its own account."""
-        return Load(running=self._running)
+        return Load(running=len(self._readings))
 
     async def predict(self, task: str, row: Row) -> Any:
         """The answer of a task that writes to a row.
@@ -98,21 +99,21 @@ class Upstream:
         """
         tuned = await self._here(self._opened, task)
         writing = self._writing(tuned)
-        example, body = await self._here(self._laid, tuned, row)
-        async with aclosing(self._pieces({**body, **_how(writing.how, ())})) as pieces:
+        example, request = await self._here(self._laid, tuned, row)
+        async with aclosing(self._pieces(request, writing.how, ())) as pieces:
             ids = [token async for piece in pieces for token in piece.ids]
         said = writing.said(torch.tensor([ids], dtype=torch.long))
         return tuned.reading.answers(said, tuned.wording, [row], [example])[0]
 
     async def write(
-        self, task: str | None, text: str, how: Generation, *, stop: Sequence[str] = ()
-    ) -> AsyncIterator[Piece]:
+        self, task: str | None, text: str | list[int], how: Generation, *, stop: Sequence[str] = ()
+    ) -> AsyncGenerator[Piece, None]:
         """The text that the model goes on with under a task's prompt, piece by piece; `None` is no prompt."""
         if how.beams > 1 or how.sequences > 1 or how.allowed is not None:
             raise SettingError("A vLLM writes one text a request, greedily or drawn: no beams, no allowed tokens.")
         tuned = await self._here(self._opened, task)
-        _, body = await self._here(self._laid, tuned, Row({tuned.task.text: text}, "the text"))
-        async with aclosing(self._pieces({**body, **_how(how, stop)})) as pieces:
+        _, request = await self._here(self._laid, tuned, Row({tuned.task.text: text}, "the text"))
+        async with aclosing(self._pieces(request, how, stop)) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -143,8 +144,8 @@ class Upstream:
     def _opened(self, task: str | None) -> Tuned:
         return self._base if task is None else self.store.get(task)
 
-    def _laid(self, tuned: Tuned, row: Row) -> tuple[Example, Body]:
-        """A row with its prompt around it, as the body of a request."""
+    def _laid(self, tuned: Tuned, row: Row) -> tuple[Example, Embedded | Prefixed]:
+        """A row with its prompt around it."""
         backbone = self.store.backbone
         [example] = tuned.wording.encode([row], labelled=False)
         with torch.no_grad(), arithmetic(backbone.device, tuned.precision):
@@ -152,30 +153,51 @@ class Upstream:
                 self._bridges[tuned] = bridge(tuned.model, prefixes=self.prefixes)
             x = tuned.model.instance_of(collate([example], range(1), tuned.pad).to(backbone.device))
             [request] = self._bridges[tuned](x)
-        return example, request.body()
+        return example, request
 
-    async def _pieces(self, body: Body) -> AsyncGenerator[Piece, None]:
-        """The pieces of a text as the server sends them."""
-        whole = {**body, "model": await self._model(), "stream": True, "return_token_ids": True}
-        over = False
-        self._running += 1
+    async def _pieces(
+        self, request: Embedded | Prefixed, how: Generation, stop: Sequence[str]
+    ) -> AsyncGenerator[Piece, None]:
+        """The pieces of a text as the server sends them.
+
+        Raises:
+            SettingError: where it might run past the last position (vLLM would cut it short).
+        """
+        fits(request.tokens + how.max_new_tokens, self.store.backbone.shape.positions, self.store.backbone.name)
+        told = {"model": await self._model(), "stream": True, "return_token_ids": True}
+        heard: asyncio.Queue[Piece | Exception | None] = asyncio.Queue(1)
+        # A task of its own: whoever is cancelled here may be so again and again, and a connection that is being closed
+        # must not be.
+        reading = asyncio.create_task(self._read({**request.body(), **_how(how, stop), **told}, heard))
+        self._readings.add(reading)
+        reading.add_done_callback(self._readings.discard)
         try:
-            async with self._client.stream("POST", "/v1/completions", json=whole) as answer:
+            while (piece := await heard.get()) is not None:
+                if isinstance(piece, Exception):
+                    raise piece
+                yield piece
+        finally:
+            reading.cancel()
+
+    async def _read(self, body: dict[str, Any], heard: "asyncio.Queue[Piece | Exception | None]") -> None:
+        """Put the pieces of the answer to a request, what went wrong with it, and `None` at its end."""
+        over = False
+        try:
+            async with self._client.stream("POST", "/v1/completions", json=body) as answer:
                 if answer.status_code == 404:  # it was started anew with another model's name
                     self._name = None
                 await _checked(answer)
                 async for line in answer.aiter_lines():  # to the end, so that the connection serves the next one
                     for piece in _told(line):
                         over = over or piece.ended is not None
-                        yield piece
-            if not over:
-                raise _lost()
-        except httpx.PoolTimeout as error:
-            raise BusyError("Too many requests are on their way to the model. Ask again later.", 1.0) from error
-        except httpx.TransportError as error:
-            raise _lost() from error
-        finally:
-            self._running -= 1
+                        await heard.put(piece)
+            await heard.put(None if over else _lost())
+        except httpx.PoolTimeout:
+            await heard.put(BusyError("Too many requests are on their way to the model. Ask again later.", 1.0))
+        except httpx.TransportError:
+            await heard.put(_lost())
+        except Exception as error:
+            await heard.put(error)
 
     async def _model(self) -> str:
         """What the server calls its model; asked for once."""
@@ -189,7 +211,7 @@ class Upstream:
         return self._name
 
 
-def _how(how: Generation, stop: Sequence[str]) -> Body:
+def _how(how: Generation, stop: Sequence[str]) -> dict[str, Any]:
     """How a text is written, in vLLM's words. What the model's own files say of sampling does not apply."""
     drawn = how.sampling or Sampling(temperature=1.0)
     return {

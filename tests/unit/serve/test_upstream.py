@@ -8,6 +8,7 @@ import base64
 import io
 import json
 import shutil
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
+import uvicorn
 from starlette.testclient import TestClient
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -30,7 +32,7 @@ from promptuary.serve.gate import Bounds
 from promptuary.serve.upstream import Upstream
 from promptuary.store import Store
 from tests.saved import Shelf
-from tests.serving import tuned
+from tests.serving import head, live, tuned, until
 
 NOTE = "note 1 says box"
 DONE = b"data: [DONE]\n\n"
@@ -277,7 +279,9 @@ def test_who_stops_listening_closes_the_stream_there(store: Store, vllm: StandIn
             async with aclosing(engine.write("notes", NOTE, Generation())) as pieces:  # type: ignore[type-var]
                 heard = [(await anext(pieces)).text for _ in range(3)]
                 assert engine.load.running == 1
-            assert engine.load.running == 0
+            async with asyncio.timeout(5):
+                while engine.load.running:
+                    await asyncio.sleep(0.01)
             assert vllm.streams[0].closed
             return heard
 
@@ -289,8 +293,8 @@ def test_an_answer_that_takes_too_long_is_given_up_there_too(store: Store, vllm:
     gate = application(Upstream(store, "http://vllm", transport=vllm), store, bounds=Bounds(timeout_s=0.2))
     with TestClient(gate) as asking:
         answer = asking.post("/v1/completions", json={"model": "notes", "prompt": NOTE})
-    assert answer.status_code == 504
-    assert vllm.streams[0].closed
+        assert answer.status_code == 504
+        assert until(lambda: vllm.streams[0].closed)
 
 
 def test_a_vllm_that_was_started_anew_is_asked_for_its_model_again(store: Store, vllm: StandIn) -> None:
@@ -335,3 +339,49 @@ def test_a_deep_prefix_goes_by_its_name_and_its_file_is_there(store: Store, vllm
 async def once() -> AsyncIterator[bytes]:
     yield event("a", [5], "length")
     yield DONE
+
+
+@dataclass
+class Socket:
+    """A vLLM on a real socket that writes for ten seconds, unless its reader leaves."""
+
+    left: threading.Event = field(default_factory=threading.Event)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/v1/models":
+            await _json(send, {"data": [{"id": "tiny"}]})
+            return
+        while (await receive()).get("more_body"):
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        gone = asyncio.create_task(receive())
+        for _ in range(500):
+            await send({"type": "http.response.body", "body": event("more ", [5]), "more_body": True})
+            if (await asyncio.wait({gone}, timeout=0.02))[0]:
+                self.left.set()
+                return
+
+
+async def _json(send: Any, body: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+    await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+
+
+def test_a_client_that_leaves_a_stream_is_missed_by_the_vllm_at_once(store: Store) -> None:
+    """Through both connections: frameworks between them cancel again and again, also what is closing a connection."""
+    vllm = Socket()
+    engine = uvicorn.Server(uvicorn.Config(vllm, port=0, lifespan="off", log_level="error"))  # type: ignore[arg-type]
+    thread = threading.Thread(target=engine.run, daemon=True)
+    thread.start()
+    assert until(lambda: engine.started)
+    port = engine.servers[0].sockets[0].getsockname()[1]
+    try:
+        with live(application(Upstream(store, f"http://127.0.0.1:{port}"), store)) as server:
+            body = json.dumps({"model": "notes", "prompt": NOTE, "stream": True}).encode()
+            with server.wire() as own:
+                own.sendall(head("/v1/completions", len(body)) + body)
+                assert until(lambda: b"more" in own.recv(4096))
+            assert vllm.left.wait(3)
+    finally:
+        engine.should_exit = True
+        thread.join(20)

@@ -1,0 +1,183 @@
+"""Replicas of the engine in processes of their own, on one machine or many, by Ray Serve.
+
+They stand in for `Engine` before the same application, in a process that runs no model; Ray's own HTTP proxy is left
+out. A task has a home: requests carry its name as Ray's multiplexed model id, and go to a replica that has its prompt
+warm; a task that no replica has goes to the one with the fewest, and one whose home is full for a second goes to
+another. Each replica reads the same folder and sees changes in it by itself (`store.py`).
+
+A replica that dies takes the requests in its hands with it, at most `Limits.rows`: each of them is told 503 with
+Retry-After. Those that wait for a replica wait on, and Ray starts another one. Ray's processes talk to one another in
+pickles: keep its ports private.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import ray
+from ray import serve
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+
+from promptuary.backbones.generation import Generation
+from promptuary.data.source import Row
+from promptuary.errors import BusyError
+from promptuary.serve.faults import Fault
+from promptuary.serve.jobs import Piece
+from promptuary.serve.limits import Limits, Load
+
+WARM = 1024  # prompts that a replica says it has; as many as its store holds
+LOST = (RayActorError, ObjectLostError, DeploymentUnavailableError)
+
+
+class Replica:
+    """One engine with its model, in a process of Ray's."""
+
+    def __init__(self, folder: str, backbone: str, device: str, limits: Limits) -> None:
+        from promptuary.backbones.load import load
+        from promptuary.serve.engine import Engine
+        from promptuary.store import Store
+
+        self.store = Store(folder, load(backbone, device=device), held=WARM)
+        self.engine = Engine(self.store, limits)
+        self._warm: set[str] = set()
+        self._entering: asyncio.Task[Any] | None = None
+
+    async def predict(self, task: str, row: Row) -> Any:
+        """As `Engine.predict`."""
+        await self._ready(task)
+        return await self.engine.predict(task, row)
+
+    async def write(
+        self, task: str | None, text: str | list[int], how: Generation, stop: Sequence[str]
+    ) -> AsyncGenerator[Piece, None]:
+        """As `Engine.write`."""
+        await self._ready(task)
+        async for piece in self.engine.write(task, text, how, stop=stop):
+            yield piece
+
+    async def embed(self, task: str | None, text: str) -> list[float]:
+        """As `Engine.embed`."""
+        await self._ready(task)
+        return await self.engine.embed(task, text)
+
+    async def state(self) -> tuple[int, list[str]]:
+        """The replica's process, and the tasks whose prompts it has warm."""
+        return os.getpid(), sorted(self._warm)
+
+    @serve.multiplexed(max_num_models_per_replica=WARM)  # type: ignore[untyped-decorator]
+    async def warm(self, task: str) -> str:
+        """Open a task's prompt, and let Ray know that it is open here."""
+        await asyncio.to_thread(self.store.get, task)
+        self._warm.add(task)
+        return task
+
+    async def _ready(self, task: str | None) -> None:
+        if self._entering is None:  # the engine belongs to the loop that asks it
+            self._entering = asyncio.ensure_future(self.engine.__aenter__())
+        await asyncio.shield(self._entering)
+        if task is not None:
+            await self.warm(task)
+
+
+class Replicas:
+    """Answers requests by replicas; raises what `Engine` does, and 503 for what a replica took with it."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle, self._running = handle, 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing to leave: requests are finished when the application is."""
+
+    @property
+    def load(self) -> Load:
+        """How many requests are with the replicas or on their way."""
+        return Load(running=self._running)
+
+    async def predict(self, task: str, row: Row) -> Any:
+        """As `Engine.predict`."""
+        with self._told():
+            return await self._home(task).predict.remote(task, row)
+
+    async def write(
+        self, task: str | None, text: str | list[int], how: Generation, *, stop: Sequence[str] = ()
+    ) -> AsyncGenerator[Piece, None]:
+        """As `Engine.write`."""
+        with self._told():
+            pieces = self._home(task).options(stream=True).write.remote(task, text, how, tuple(stop))
+            over = False
+            try:
+                async for piece in pieces:
+                    over = piece.ended is not None
+                    yield piece
+            finally:
+                if not over:
+                    pieces.cancel()
+
+    async def embed(self, task: str | None, text: str) -> list[float]:
+        """As `Engine.embed`."""
+        with self._told():
+            found: list[float] = await self._home(task).embed.remote(task, text)
+            return found
+
+    def _home(self, task: str | None) -> Any:
+        return self._handle if task is None else self._handle.options(multiplexed_model_id=task)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What Ray raises, as what the application knows.
+
+        Raises:
+            Fault: 503 with Retry-After for a request that was lost with its replica.
+        """
+        self._running += 1
+        try:
+            yield
+        except RayTaskError as error:
+            raise error.cause from None
+        except BackPressureError as error:
+            raise BusyError("Too many requests wait for a replica. Ask again later.", 1.0) from error
+        except LOST as error:
+            sentence = "The process that had this request is gone. Ask again: another one takes it."
+            raise Fault(503, sentence, code="replica_lost", retry_after_s=1) from error
+        finally:
+            self._running -= 1
+
+
+@contextmanager
+def replicas(
+    folder: Path, backbone: str, count: int, *, device: str = "auto", cpus: float = 1.0, gpus: float = 0.0,
+    limits: Limits | None = None,
+) -> Iterator[Replicas]:  # fmt: skip
+    """Replicas of an engine while the context lasts; on the cluster at RAY_ADDRESS, else on this machine.
+
+    Arguments:
+        folder, backbone: of the store and its model, by names that hold on every machine.
+        cpus, gpus: what Ray sets aside for each replica.
+        limits: of each replica; no more than `rows` requests are in its hands, and `queue` wait for any.
+    """
+    limits = limits or Limits()
+    deployed = serve.deployment(Replica).options(
+        num_replicas=count,
+        max_ongoing_requests=limits.rows,
+        max_queued_requests=limits.queue,
+        ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
+        health_check_period_s=1.0,
+    )
+    began = not ray.is_initialized()
+    if began:
+        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+    serve.start(proxy_location="Disabled")
+    try:
+        handle = serve.run(deployed.bind(str(folder.resolve()), backbone, device, limits), route_prefix=None)
+        yield Replicas(handle)
+    finally:
+        serve.shutdown()
+        if began:
+            ray.shutdown()
