@@ -82,15 +82,15 @@ class Told:
 
     async def __aexit__(self, *raised: object) -> None: ...
 
-    async def predict(self, task: Tuned, row: Row) -> Answer:
-        self.asked.append((task, row.fields))
+    async def predict(self, task: str, row: Row, *, version: Tuned | None = None) -> Answer:
+        self.asked.append((version, row.fields))
         await self._wait()
         return Answer("good", 0.75, {"bad": 0.25, "good": 0.75})
 
     async def write(
-        self, task: Tuned | None, text: str, how: Generation, *, stop: Sequence[str] = ()
+        self, task: str | None, text: str, how: Generation, *, stop: Sequence[str] = (), version: Tuned | None = None
     ) -> AsyncIterator[Piece]:
-        self.asked.append((task, text, how, tuple(stop)))
+        self.asked.append((version, text, how, tuple(stop)))
         try:
             for i, piece in enumerate(self.pieces):
                 await self._wait()
@@ -101,7 +101,7 @@ class Told:
         finally:
             self.freed.set()
 
-    async def embed(self, task: Tuned | None, text: str) -> list[float]:
+    async def embed(self, task: str | None, text: str, *, version: Tuned | None = None) -> list[float]:
         await self._wait()
         return [0.5, -1.0, float(len(text))]
 

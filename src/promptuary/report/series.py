@@ -50,7 +50,7 @@ class Confused:
     def by_class(self) -> list[tuple[float, float, float]]:
         """Precision, recall and F1 of each class; 0 where a class is neither there nor said."""
         right, there, said = np.diagonal(self.counts), self.counts.sum(1), self.counts.sum(0)[:-1]
-        found = statistics.f1_by_class(self.counts)
+        found = statistics.f1_by_class(self.counts.astype(np.float64))
         shares = zip(right / np.maximum(said, 1), right / np.maximum(there, 1), found, strict=True)
         return [(float(p), float(r), float(f)) for p, r, f in shares]
 

@@ -7,6 +7,7 @@ from promptuary.backbones.generation import Generation
 from promptuary.data.source import Row
 from promptuary.serve.jobs import Piece
 from promptuary.serve.limits import Load
+from promptuary.tuned import Tuned
 
 
 class Answering(Protocol):
@@ -20,13 +21,19 @@ class Answering(Protocol):
 
     async def __aexit__(self, *_: object) -> None: ...
 
-    async def predict(self, task: str, row: Row) -> Any:
+    async def predict(self, task: str, row: Row, *, version: Tuned | None = None) -> Any:
         """The answer of the task's kind to a row."""
 
     def write(
-        self, task: str | None, text: str | list[int], how: Generation, *, stop: Sequence[str] = ()
+        self,
+        task: str | None,
+        text: str | list[int],
+        how: Generation,
+        *,
+        stop: Sequence[str] = (),
+        version: Tuned | None = None,
     ) -> AsyncIterator[Piece]:
         """The text that the model goes on with under a task's prompt, piece by piece."""
 
-    async def embed(self, task: str | None, text: str) -> list[float]:
+    async def embed(self, task: str | None, text: str, *, version: Tuned | None = None) -> list[float]:
         """The vector of a text under a task's prompt."""

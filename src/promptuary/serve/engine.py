@@ -84,18 +84,18 @@ class Engine:
         """What there is to do, and what was done."""
         return Load() if self._worker is None else self._worker.load
 
-    async def predict(self, task: str | Tuned, row: Row) -> Any:
+    async def predict(self, task: str, row: Row, *, version: Tuned | None = None) -> Any:
         """The answer of the task's kind to a row (`Answer` for classes; see `promptuary.kinds`).
 
         Arguments:
-            task: a name of the store, or a prompt that was got from it, so that several rows have the same version.
+            version: the prompt as it was got from the store, so that several rows have the same; `None` is today's.
 
         Raises:
             MissingError, CheckpointError: for the prompt, as `Store.get`.
             DataError: for a row without its columns, or one that is too long.
             BusyError: where too many requests wait, or the engine is leaving.
         """
-        asked, answers = await self._submitted(task, lambda _: row, ANSWER, self._answering)
+        asked, answers = await self._submitted(task, version, lambda _: row, ANSWER, self._answering)
         async with contextlib.aclosing(answers):
             writing = asked.tuned.reading.writing(self.store.backbone)
             if writing is None:
@@ -105,18 +105,24 @@ class Engine:
         return asked.tuned.reading.answers(said, asked.tuned.wording, [row], [asked.example])[0]
 
     async def write(
-        self, task: str | Tuned | None, text: str | list[int], how: Generation, *, stop: Sequence[str] = ()
+        self,
+        task: str | None,
+        text: str | list[int],
+        how: Generation,
+        *,
+        stop: Sequence[str] = (),
+        version: Tuned | None = None,
     ) -> AsyncIterator[Piece]:
         """The text that the model goes on with under a task's prompt, piece by piece; `None` is no prompt.
 
         The last piece says why it is the last. Closing the iterator gives up the text, and its place at once.
 
         Arguments:
-            task: as `predict`.
             text: the task's text; tasks with two texts, or with further columns, have `predict`. Without a prompt it
                 may be token ids, which are read as they are.
             how: one text (`sequences=1`). Its `pad` and `cache` are of no account here.
             stop: strings that end the text and do not belong to it.
+            version: as `predict`.
 
         Raises:
             BackboneError: for a model that does not write.
@@ -124,21 +130,21 @@ class Engine:
             MissingError, CheckpointError, DataError, BusyError: as `predict`.
         """
         _, pieces = await self._submitted(
-            task, lambda tuned: Row({tuned.task.text: text}, "the text"), ANSWER,
+            task, version, lambda tuned: Row({tuned.task.text: text}, "the text"), ANSWER,
             lambda asked: self._written(asked, how, tuple(stop)),
         )  # fmt: skip
         async with contextlib.aclosing(pieces):
             async for piece in pieces:
                 yield piece
 
-    async def embed(self, task: str | Tuned | None, text: str) -> list[float]:
+    async def embed(self, task: str | None, text: str, *, version: Tuned | None = None) -> list[float]:
         """The mean of the last states of a text's tokens under a task's prompt; of an encoder-decoder, the encoder's.
 
         Raises:
             MissingError, CheckpointError, DataError, BusyError: as `predict`.
         """
         _, answers = await self._submitted(
-            task, lambda tuned: Row({tuned.task.text: text}, "the text"), MEAN, self._read
+            task, version, lambda tuned: Row({tuned.task.text: text}, "the text"), MEAN, self._read
         )
         async with contextlib.aclosing(answers):
             found: list[float] = await anext(answers)
@@ -151,35 +157,31 @@ class Engine:
         return self._worker
 
     async def _submitted(
-        self, task: str | Tuned | None, row: Callable[[Tuned], Row], question: Question, queued: Callable[[Asked], Job]
+        self,
+        task: str | None,
+        version: Tuned | None,
+        row: Callable[[Tuned], Row],
+        question: Question,
+        queued: Callable[[Asked], Job],
     ) -> tuple[Asked, AsyncGenerator[Any, None]]:
         """A request in its queue, and its answers."""
         with self._running.queues.accepted():
-            asked = await self._loop.run_in_executor(self._reader, self._asked, task, row, question)
+            asked = await self._loop.run_in_executor(self._reader, self._asked, task, version, row, question)
             job = queued(asked)
         return asked, self._told(job)
 
-    def _asked(self, task: str | Tuned | None, row: Callable[[Tuned], Row], question: Question) -> Asked:
+    def _asked(self, task: str | None, version: Tuned | None, row: Callable[[Tuned], Row], question: Question) -> Asked:
         """A row under its prompt, as token ids. It runs in the reader's thread."""
-        name, tuned = self._opened(task)
+        tuned = self._base if task is None else self.store.get(task) if version is None else version
         own = row(tuned)
         [example] = tuned.wording.encode([own], labelled=False)
-        asked = Asked(0, name, tuned, own, example, question)
+        asked = Asked(0, task or BASE, tuned, own, example, question)
         if asked.columns > self.limits.tokens:
             raise DataError(
                 f"{own.place}: it has {asked.columns} tokens with its prompt, and a batch has room for "
                 f"{self.limits.tokens}. Shorten the text, or raise Limits(tokens)."
             )
         return asked
-
-    def _opened(self, task: str | Tuned | None) -> tuple[str, Tuned]:
-        match task:
-            case None:
-                return BASE, self._base
-            case str():
-                return task, self.store.get(task)
-            case _:
-                return task.task.name, task
 
     def _answering(self, asked: Asked) -> Job:
         writing = asked.tuned.reading.writing(self.store.backbone)

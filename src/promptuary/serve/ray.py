@@ -28,6 +28,7 @@ from promptuary.errors import BusyError
 from promptuary.serve.faults import Fault
 from promptuary.serve.jobs import Piece
 from promptuary.serve.limits import Limits, Load
+from promptuary.tuned import Tuned
 
 WARM = 1024  # prompts that a replica says it has; as many as its store holds
 LOST = (RayActorError, ObjectLostError, DeploymentUnavailableError)
@@ -100,15 +101,21 @@ class Replicas:
         """How many requests are with the replicas or on their way."""
         return Load(running=self._running)
 
-    async def predict(self, task: str, row: Row) -> Any:
-        """As `Engine.predict`."""
+    async def predict(self, task: str, row: Row, *, version: Tuned | None = None) -> Any:
+        """As `Engine.predict`; but the version is the replica's."""
         with self._told():
             return await self._home(task).predict.remote(task, row)
 
     async def write(
-        self, task: str | None, text: str | list[int], how: Generation, *, stop: Sequence[str] = ()
+        self,
+        task: str | None,
+        text: str | list[int],
+        how: Generation,
+        *,
+        stop: Sequence[str] = (),
+        version: Tuned | None = None,
     ) -> AsyncGenerator[Piece, None]:
-        """As `Engine.write`."""
+        """As `Engine.write`; but the version is the replica's."""
         with self._told():
             pieces = self._home(task).options(stream=True).write.remote(task, text, how, tuple(stop))
             over = False
@@ -120,8 +127,8 @@ class Replicas:
                 if not over:
                     pieces.cancel()
 
-    async def embed(self, task: str | None, text: str) -> list[float]:
-        """As `Engine.embed`."""
+    async def embed(self, task: str | None, text: str, *, version: Tuned | None = None) -> list[float]:
+        """As `Engine.embed`; but the version is the replica's."""
         with self._told():
             found: list[float] = await self._home(task).embed.remote(task, text)
             return found

@@ -116,8 +116,9 @@ class Service:
             self.check(caller, name)
         with caller.asking([name for name, _ in asked]):
             own = {name: await self.tuned(caller, name) for name in names}
-            rows = [(own[name], _row(own[name], given, f"rows.{i}")) for i, (name, given) in enumerate(asked)]
-            answers = await self._within(_all([self.engine.predict(tuned, row) for tuned, row in rows]))
+            rows = [(name, _row(own[name], given, f"rows.{i}")) for i, (name, given) in enumerate(asked)]
+            each = [self.engine.predict(name, row, version=own[name]) for name, row in rows]
+            answers = await self._within(_all(each))
         return [{"task": name, **vars(answer)} for (name, _), answer in zip(asked, answers, strict=True)]
 
     async def write(
@@ -141,8 +142,8 @@ class Service:
         """The vector of each text, in order."""
         self.check(caller, name)
         with caller.asking([name] * len(texts)):
-            tuned = None if name == BASE else await self.tuned(caller, name)
-            return await self._within(_all([self.engine.embed(tuned, text) for text in texts]))
+            task, tuned = (None, None) if name == BASE else (name, await self.tuned(caller, name))
+            return await self._within(_all([self.engine.embed(task, text, version=tuned) for text in texts]))
 
     async def tokens(self, texts: Sequence[str] | list[int]) -> int:
         """How many tokens texts are, without soft tokens, template and special tokens; or token ids."""
@@ -226,21 +227,24 @@ class Service:
         if name == BASE:
             if not self.writes:
                 raise BackboneError(f"{BASE!r}: {self.store.backbone.name!r} is an encoder, which writes no text.")
-            return lambda texts, wish, i: self._written(None, _one(texts), wish, i, BARE_TOKENS)
+            return lambda texts, wish, i: self._written(None, None, _one(texts), wish, i, BARE_TOKENS)
         tuned = await self.tuned(caller, name)
         writing = tuned.reading.writing(self.store.backbone)
         if writing is None or tuned.task.text_pair is not None:
-            return lambda texts, wish, i: self._told(tuned, texts)
-        return lambda texts, wish, i: self._written(tuned, _one(texts), wish, i, writing.how.max_new_tokens)
+            return lambda texts, wish, i: self._told(name, tuned, texts)
+        return lambda texts, wish, i: self._written(name, tuned, _one(texts), wish, i, writing.how.max_new_tokens)
 
-    def _written(self, tuned: Tuned | None, text: str | list[int], wish: Wish, i: int, most: int) -> Pieces:
+    def _written(
+        self, name: str | None, tuned: Tuned | None, text: str | list[int], wish: Wish, i: int, most: int
+    ) -> Pieces:
         how = Generation(max_new_tokens=wish.tokens or most, sampling=wish.sampling(i))
-        return cast("Pieces", self.engine.write(tuned, text, how, stop=wish.stop))  # an iterator that can be closed
+        return cast("Pieces", self.engine.write(name, text, how, stop=wish.stop, version=tuned))  # it can be closed
 
-    async def _told(self, tuned: Tuned, texts: Given) -> Pieces:
+    async def _told(self, name: str, tuned: Tuned, texts: Given) -> Pieces:
         """What a task that does not write says, as one piece."""
         own = [_one(texts)] if tuned.task.text_pair is None else texts
-        answer = await self.engine.predict(tuned, tuned.reading.row(tuned.task, cast("Sequence[str]", own), "texts"))
+        row = tuned.reading.row(tuned.task, cast("Sequence[str]", own), "texts")
+        answer = await self.engine.predict(name, row, version=tuned)
         yield Piece(_spoken(tuned.reading.output(answer)), (), "stop")
 
     def _import(self, folder: str) -> Path:

@@ -91,13 +91,13 @@ class Upstream:
         """How many requests are with the server; what it does with them is its own account."""
         return Load(running=len(self._readings))
 
-    async def predict(self, task: str, row: Row) -> Any:
+    async def predict(self, task: str, row: Row, *, version: Tuned | None = None) -> Any:
         """The answer of a task that writes to a row.
 
         Raises:
             BackboneError: for a task that reads the model's states.
         """
-        tuned = await self._here(self._opened, task)
+        tuned = version or await self._here(self._opened, task)
         writing = self._writing(tuned)
         example, request = await self._here(self._laid, tuned, row)
         async with aclosing(self._pieces(request, writing.how, ())) as pieces:
@@ -106,18 +106,24 @@ class Upstream:
         return tuned.reading.answers(said, tuned.wording, [row], [example])[0]
 
     async def write(
-        self, task: str | None, text: str | list[int], how: Generation, *, stop: Sequence[str] = ()
+        self,
+        task: str | None,
+        text: str | list[int],
+        how: Generation,
+        *,
+        stop: Sequence[str] = (),
+        version: Tuned | None = None,
     ) -> AsyncGenerator[Piece, None]:
         """The text that the model goes on with under a task's prompt, piece by piece; `None` is no prompt."""
         if how.beams > 1 or how.sequences > 1 or how.allowed is not None:
             raise SettingError("A vLLM writes one text a request, greedily or drawn: no beams, no allowed tokens.")
-        tuned = await self._here(self._opened, task)
+        tuned = version or await self._here(self._opened, task)
         _, request = await self._here(self._laid, tuned, Row({tuned.task.text: text}, "the text"))
         async with aclosing(self._pieces(request, how, stop)) as pieces:
             async for piece in pieces:
                 yield piece
 
-    async def embed(self, task: str | None, text: str) -> list[float]:
+    async def embed(self, task: str | None, text: str, *, version: Tuned | None = None) -> list[float]:
         """Refused: a vLLM that writes tells no states."""
         raise BackboneError(
             "Vectors are means of the model's states, which a vLLM does not tell. Ask `promptuary serve`."
