@@ -97,7 +97,7 @@ class Upstream:
         Raises:
             BackboneError: for a task that reads the model's states.
         """
-        tuned = version or await self._here(self._opened, task)
+        tuned = await self._here(self._opened, task) if version is None else version
         writing = self._writing(tuned)
         example, request = await self._here(self._laid, tuned, row)
         async with aclosing(self._pieces(request, writing.how, ())) as pieces:
@@ -117,7 +117,7 @@ class Upstream:
         """The text that the model goes on with under a task's prompt, piece by piece; `None` is no prompt."""
         if how.beams > 1 or how.sequences > 1 or how.allowed is not None:
             raise SettingError("A vLLM writes one text a request, greedily or drawn: no beams, no allowed tokens.")
-        tuned = version or await self._here(self._opened, task)
+        tuned = await self._here(self._opened, task) if version is None else version
         _, request = await self._here(self._laid, tuned, Row({tuned.task.text: text}, "the text"))
         async with aclosing(self._pieces(request, how, stop)) as pieces:
             async for piece in pieces:
