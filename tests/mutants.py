@@ -74,6 +74,8 @@ HELD_AGAINST = ("tests/unit/bench/test_compare.py",)
 PLANNED = ("tests/unit/bench/test_plan.py",)
 RIVALS = ("tests/unit/bench/test_baselines.py",)
 RECOMMENDED = ("tests/unit/bench/test_recommend.py",)
+CROSSED = ("tests/unit/interop/test_vllm.py",)
+UPSTREAM = ("tests/unit/serve/test_upstream.py",)
 READOUTS = ("tests/unit/test_readouts.py", *CHOSEN)
 
 
@@ -145,6 +147,16 @@ MUTANTS = (
     # adapters of PEFT
     Mutant("backbones/turning.py", "((0, by) if by > 0 else (-by, 0))", "((0, by) if by > 0 else (0, -by))", ADAPTED),
     Mutant("backbones/turning.py", "None if _apart(value, same, loose) else _angles", "_angles", ADAPTED),
+    Mutant("interop/vllm.py", "Embedded(row[there].cpu())", "Embedded(row[: int(there.sum())].cpu())", CROSSED),
+    Mutant("interop/vllm.py", "len(table) - trial(model).start", "len(table)", CROSSED),
+    Mutant("interop/vllm.py", "(*([0] * length), *row[there].tolist())", "(*row[there].tolist(),)", CROSSED),
+    Mutant("interop/connector.py", "own[i // self._size] * self._size + i %", "own[0] * self._size + i %", CROSSED),
+    Mutant("interop/connector.py", "t[load.first :].to", "t[: len(slots)].to", CROSSED),
+    Mutant("interop/connector.py", "if len(key) != load.length", "if len(key) < 0", CROSSED),
+    Mutant("serve/upstream.py", "            reading.cancel()", "            pass", UPSTREAM),
+    Mutant("serve/upstream.py", "heard.put(None if over else _lost())", "heard.put(None)", UPSTREAM),
+    Mutant("serve/upstream.py", "                    self._name = None", "                    pass", UPSTREAM),
+    Mutant("serve/upstream.py", '"temperature": 0.0 if how.sampling is None else', '"temperature":', UPSTREAM),
     Mutant("interop/peft.py", "len(table) - call.start)", "len(table))", ADAPTED),
     Mutant("interop/peft.py", "table[: config.num_virtual_tokens].float()", "table.float()", ADAPTED),
     Mutant(

@@ -539,18 +539,19 @@ def import_(
     Prompt tuning, P-tuning and prefix tuning for CAUSAL_LM or SEQ_2_SEQ_LM. Adapters for other tasks are a start: tune
     --init peft:ADAPTER.
     """
-    from promptuary import places
     from promptuary.backbones.load import load
     from promptuary.errors import SettingError
     from promptuary.interop.peft import import_adapter, read_adapter
 
-    places.check(folder, overwrite)
     found = read_adapter(adapter)
     name = backbone or found.backbone
     if not name:
         raise SettingError(f"{adapter} does not say which model it was tuned on. Name it with --backbone.")
     loaded = load(name, device=device or "auto")
-    import_adapter(found, loaded, folder, text=text, label=label, template=template, max_new_tokens=max_new_tokens)
+    import_adapter(
+        found, loaded, folder, text=text, label=label, template=template, max_new_tokens=max_new_tokens,
+        overwrite=overwrite,
+    )  # fmt: skip
     err.print(f"{len(found.table)} soft tokens, {found.kind} -> {folder}")
 
 

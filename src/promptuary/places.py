@@ -42,6 +42,21 @@ def check(folder: Path, overwrite: bool) -> None:
         )
 
 
+def emptied(folder: Path, overwrite: bool) -> None:
+    """Make a place free for a result that comes from no run.
+
+    Raises:
+        SettingError: as `check`.
+        CheckpointError: for one that holds a result or a run, unless it may be overwritten.
+    """
+    check(folder, overwrite=True)
+    if any((folder / name).exists() for name in (*ENDS, state.NAME)) and not overwrite:
+        raise CheckpointError(
+            f"{folder} holds a prompt or a run already. Choose another folder, or replace it (--overwrite)."
+        )
+    clear(folder)
+
+
 def fitted(folder: Path, overwrite: bool, fit: Callable[[], Result]) -> Result:
     """What `fit` arrives at in this folder, going on from the state there; another run's is erased with `overwrite`.
 

@@ -31,7 +31,7 @@ def turned(backbone: Backbone, table: Float[Tensor, "prompt width"], by: int) ->
     loose = torch.finfo(backbone.dtype).eps ** 0.75
     here, there = (_keys_values(backbone, position) for position in ((0, by) if by > 0 else (-by, 0)))
     sizes = [n for a in backbone.shape.attention for n in (a.heads * a.key, a.heads * a.value)]
-    parts = list(torch.split(table, sizes, dim=1))
+    parts = list(torch.split(table.cpu(), sizes, dim=1))
     for layer, (a, (key, value), (moved, same)) in enumerate(zip(backbone.shape.attention, here, there, strict=True)):
         angles = None if _apart(value, same, loose) else _angles(key, moved, loose)
         if angles is None:

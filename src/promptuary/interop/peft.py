@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from promptuary import checkpoint
+from promptuary import checkpoint, places
 from promptuary.assembly import make_wording, prompted
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.turning import turned
@@ -207,6 +207,7 @@ def import_adapter(
     label: str | None = "target",
     template: str | None = None,
     max_new_tokens: int = 32,
+    overwrite: bool = False,
 ) -> None:
     """Keep an adapter that writes texts as a tuned prompt of kind `text` in the folder `out`.
 
@@ -214,7 +215,7 @@ def import_adapter(
 
     Raises:
         SettingError: for an adapter with another task: its head stays with PEFT.
-        CheckpointError: when it was tuned on another model.
+        CheckpointError: when it was tuned on another model; when `out` holds something, without `overwrite`.
     """
     if adapter.task not in WRITERS:
         raise SettingError(
@@ -240,6 +241,7 @@ def import_adapter(
             "init": f"an adapter of PEFT ({adapter.kind})", **surroundings(),
         },
     }  # fmt: skip
+    places.emptied(out, overwrite)
     checkpoint.save_prompt(out, told, model.generator, model.injection, reading.reader(backbone, wording))
 
 

@@ -52,7 +52,7 @@ class Embedded:
     def body(self) -> dict[str, Any]:
         """For `/v1/completions`: the fields that stand for the prompt."""
         file = io.BytesIO()
-        torch.save(self.row.contiguous().clone(), file)  # a slice would bring its whole batch along
+        torch.save(self.row, file)
         return {"prompt_embeds": base64.b64encode(file.getvalue()).decode()}
 
 
@@ -147,6 +147,7 @@ def write_prefix(model: SoftPrompted, folder: Path) -> tuple[str, int]:
 @torch.no_grad()
 def _embedded(model: SoftPrompted, x: Instance) -> list[Embedded]:
     layout = model.call(x).layout
+    # Taken by a mask a row is a copy; a slice would bring its whole batch onto the wire.
     return [Embedded(row[there].cpu()) for row, there in zip(layout.embeds, layout.mask, strict=True)]
 
 

@@ -182,7 +182,8 @@ def replicas(
         ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
     serve.start(proxy_location="Disabled")
     try:
-        handle = serve.run(deployed.bind(str(folder.resolve()), backbone, device, limits), route_prefix=None)
+        model = str(Path(backbone).resolve()) if Path(backbone).is_dir() else backbone
+        handle = serve.run(deployed.bind(str(folder.resolve()), model, device, limits), route_prefix=None)
         yield Replicas(handle)
     finally:
         serve.shutdown()

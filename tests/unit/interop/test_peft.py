@@ -167,7 +167,10 @@ def test_an_imported_adapter_is_a_prompt_that_writes_and_goes_back(shelf: Shelf,
     assert "prompt-tuning" in done("show", tmp_path / "prompt")
     done("export", tmp_path / "prompt", "--to", "peft", tmp_path / "out")
     assert torch.equal(read_adapter(tmp_path / "out").table, read_adapter(tmp_path / "in").table)
-    assert "--overwrite" in refused("import", tmp_path / "in", "--out", tmp_path / "prompt")
+    for held in (tmp_path / "prompt", shelf.prompt("llama", "prompt-tuning")):  # an import, and a run that could go on
+        before = (held / "manifest.json").read_bytes()
+        assert "--overwrite" in refused("import", tmp_path / "in", "--out", held)
+        assert (held / "manifest.json").read_bytes() == before
     assert "expected peft" in refused("export", tmp_path / "prompt", tmp_path / "out", "--to", "pefd")
 
 
