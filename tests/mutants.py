@@ -694,7 +694,7 @@ MUTANTS = (
     Mutant("report/tables.py", "cell.value == best", "cell.value != best", REPORTED),
     Mutant("report/tables.py", "{escape(middle(cell.line))}", "{middle(cell.line)[:3]}", REPORTED),
     Mutant("report/trace.py", "enumerate(records, 1)", "enumerate(records[::-1], 1)", REPORTED),
-    Mutant("report/trace.py", "escape(told)", "told", REPORTED),
+    Mutant("report/tables.py", "<td>{escape(cell)}</td>", "<td>{cell}</td>", REPORTED),
     Mutant("report/series.py", "for step in steps]", "for step in steps[::-1]]", REPORTED),
     Mutant("report/series.py", "self.counts.sum(0)[:-1]", "self.counts.sum(1)", REPORTED),
     Mutant("report/series.py", "set.intersection(*", "set.union(*", REPORTED),
