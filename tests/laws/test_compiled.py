@@ -208,7 +208,9 @@ def test_absent_soft_tokens_are_absent_when_compiled() -> None:
             one.values[:, 1], one.keep[:, 1] = 0.0, 0.0
             generator.fixed = lambda one=one: one  # type: ignore[method-assign]
             model = SoftPrompted(b, generator, injection).eval()
-            close(answers(compiled(model), ragged(6, 2, 4), "left"), answers(model, ragged(6, 2, 4), "left"))
+            for rows, scored in ((ragged(6, 2, 4), True), (ragged(6, 6), False), (ragged(1), False)):
+                expected = answers(model, rows, scored=scored)
+                close(answers(compiled(model), rows, "left", scored=scored), expected)
             one.keep.zero_()
             assert model.compiled() is model
 
@@ -241,14 +243,11 @@ def test_room_and_positions_are_those_of_the_prompt() -> None:
             answers(model, [text(14, seed=1, steps=())], scored=False),
         )
         # Short behind long soft tokens, long behind none: they fit by themselves, so they fit together.
-        rows = [text(9, seed=2)], [text(60, seed=3)]
-        shares = [share(short, rows[0], "right", scored=True), share(prompted("gpt2", "frozen"), rows[1], "left")]
-        said = run(shares)
-        close(taken(short, said[0], rows[0], "right", scored=True), answers(model, rows[0]))
-        close(
-            taken(shares[1].model, said[1], rows[1], "left", scored=False),
-            answers(shares[1].model, rows[1], scored=False),
-        )
+        rows, none = ([text(9, seed=2)], [text(60, seed=3)]), prompted("gpt2", "frozen")
+        for scored in (True, False):
+            said = run([share(short, rows[0], "right", scored=scored), share(none, rows[1], "left")])
+            close(taken(short, said[0], rows[0], "right", scored=scored), answers(model, rows[0], scored=scored))
+            close(taken(none, said[1], rows[1], "left", scored=False), answers(none, rows[1], scored=False))
     for one in (model, short):
         with pytest.raises(SettingError, match=r"has 65 tokens with its prompt, the backbone 64 positions"):
             answers(one, [text(15, seed=1, steps=())], scored=False)
