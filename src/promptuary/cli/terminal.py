@@ -1,0 +1,103 @@
+"""What all commands share: the application, its options, how it prints, and how a mistake is told."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from promptuary.tuned import Tuned
+
+P = ParamSpec("P")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Soft prompts for frozen language models: tune, keep and use them.",
+)
+# What is printed is data: a label may be called "[red]" or ":cat:".
+out, err = (
+    Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True) for stderr in (False, True)
+)
+
+COUNTED = ("trained numbers", "touched", "active")  # see promptuary.counts
+
+Data = Annotated[
+    str,
+    typer.Option(
+        help="A .jsonl/.csv/.tsv/.parquet file, sample:NAME/SPLIT, task:NAME/SPLIT, or a data set's name:split."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
+Backbone = Annotated[
+    str | None, typer.Option(help="A short name, a folder, or a name on the hub (default: the one it was tuned on).")
+]
+Device = Annotated[str | None, typer.Option(help="Where the frozen model runs: cpu, cuda, cuda:1 (default auto).")]
+Folder = Annotated[Path, typer.Argument(help="The folder that `tune --out` wrote.")]
+Shown = Annotated[Path, typer.Argument(help="The folder that `tune --out` or `pretrain --out` wrote.")]
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user is one sentence and exit code 2."""
+    app()
+
+
+def told(command: Callable[P, None]) -> Callable[P, None]:
+    """Print the library's errors as a sentence and leave with 2; an interrupt leaves with 130."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        from promptuary.errors import PromptuaryError
+
+        try:
+            command(*args, **kwargs)
+        except PromptuaryError as error:
+            tell(str(error))
+            raise typer.Exit(2) from error
+        except BrokenPipeError:  # whoever read our output has left: no mistake, and nobody to tell
+            raise
+        except OSError as error:
+            tell(f"{error.filename}: {error.strerror}." if error.filename else f"{error}.")
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            tell("interrupted; what was saved is whole. The same command goes on from there.")
+            raise typer.Exit(130) from error
+
+    return wrapped
+
+
+def tell(sentence: str) -> None:
+    """Say what is wrong, in red, where errors go."""
+    err.print(f"promptuary: {sentence}", style="red")
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def opened(folder: Path, backbone: str | None, device: str | None) -> "Tuned":
+    """The prompt in a folder, on a model that is loaded now."""
+    from promptuary.tuned import open_prompt
+
+    return open_prompt(folder, backbone=backbone, device=device or "auto")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from promptuary import __version__
+
+        print(f"promptuary {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _promptuary(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None: ...
