@@ -173,6 +173,8 @@ class SoftPrompted(nn.Module):
             columns: the tokens of `x` whose states are read, where these are few (`Readout.columns`).
         """
         call = replace(self.call(x), columns=columns)
-        if call.bare and targets is None:  # the same in every epoch, so it may have been kept
+        if (
+            call.bare and targets is None and x.encode != self._encoded
+        ):  # somebody keeps what is the same in every epoch
             return Output(x.encode(x, None, columns), None, self.backbone.logits)
         return self.backbone.run(call, targets)

@@ -21,7 +21,9 @@ def bench(
     table: Annotated[bool, typer.Option("--table", help="Run nothing; write the tables of what is finished.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Run nothing; look at the plan and count its trials.")] = False,
 ) -> None:
-    """Run a plan: methods compete on tasks with equal rows, budget and search, and report once.
+    """Run a plan: methods compete on tasks, and report once.
+
+    All have equal rows, budget and search.
 
     A killed run goes on with the same command, several processes may share a folder, and nothing runs twice. Writes
     plan.json, records.jsonl, comparison.md, comparison.tex and comparison.json into the folder; `report` makes a page
@@ -71,7 +73,9 @@ def compare(
     folder: Annotated[Path, typer.Option("--out", help="Where the answer and the prompt go.")] = Path("compared"),
     as_json: AsJson = False,
 ) -> None:
-    """Find the method that suits your rows, within a time; ends with an estimate and a tuned prompt.
+    """Find the method that suits your rows, within a time.
+
+    It ends with an estimate and a tuned prompt.
 
     The rows are divided into some that teach, some that select, and some that estimate, which are opened once, at the
     end. An interrupted search goes on with the same command.
@@ -143,7 +147,9 @@ def report(
     ] = None,
     explain: Annotated[bool, typer.Option(help="Open the best prompts to explain them; loads their backbone.")] = True,
 ) -> None:
-    """Make a page of a study or of a search: words, tables, figures, and where every number comes from.
+    """Make a page of a study or of a search.
+
+    It has words, tables, figures, and where every number comes from.
 
     It is one file that asks nothing of a network. Needs `pip install 'promptuary[show]'`.
     """

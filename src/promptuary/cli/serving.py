@@ -36,7 +36,7 @@ def serve(
     max_body_bytes: Annotated[int, typer.Option(min=1, help="Of a request.")] = 1 << 20,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
-    """Answer for all prompts of a folder over HTTP, from one frozen model.
+    """Answer for all prompts of a folder over HTTP.
 
     OpenAI's API under /v1, rows of any tasks at /predict, and a page to try them at /.
     """
@@ -169,7 +169,10 @@ def key(
     rows_per_minute: Annotated[int | None, typer.Option(min=1, help="Rows and texts (default no limit).")] = None,
     at_once: Annotated[int | None, typer.Option(min=1, help="Requests under way (default no limit).")] = None,
 ) -> None:
-    """Make a key for the server and print it, once: the file keeps its hash."""
+    """Make a key for the server and print it once.
+
+    The file keeps its hash.
+    """
     from promptuary.serve.keys import new_key
 
     print(new_key(keys, name, task or [], rows_per_minute=rows_per_minute, at_once=at_once))

@@ -261,7 +261,7 @@ def test_a_task_is_shown_as_show_describes_it(client: TestClient, store: Store) 
 def test_numbers_that_json_cannot_write_are_null(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     from promptuary.kinds.classification import Answer
 
-    async def nothing(self: Told, task: Tuned, row: Row) -> Answer:
+    async def nothing(self: Told, task: str, row: Row, *, version: Tuned | None = None) -> Answer:
         return Answer("good", float("nan"), {"bad": float("inf"), "good": 0.5})
 
     monkeypatch.setattr(Told, "predict", nothing)
