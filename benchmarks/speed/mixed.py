@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/speed/mixed.py            # all, to benchmarks/results/mixed.json and mixed.md
     OMP_NUM_THREADS=1 python benchmarks/speed/mixed.py compiled   # one part; the results of the others stay
 
-- `batches`: 16 and 64 rows of 16 tasks in one mixed batch, beside as many rows of one task, and beside PEFT, which
-  loops over `set_adapter`. Rows of 32 tokens.
+- `minilm`, `gpt2-like`: 16 and 64 rows of 16 tasks in one mixed batch, beside as many rows of one task, and beside
+  PEFT, which loops over `set_adapter`. Rows of 32 tokens.
 - `requests`: 128 requests of 8 tasks whose mean lengths go from 12 to 200, as they come. Mixed: sorted by length into
   batches of 4,096 tokens, as a `Bank` does. PEFT: first come, first served in batches of 32, each split by task.
 - `compiled`: a prompt of 100 tokens before a causal model's input: in the row, compiled, and PEFT's.
@@ -97,13 +97,14 @@ def by_task(rows: Sequence[Row]) -> dict[int, list[Row]]:
 
 def mixed(prompts: Sequence[SoftPrompted], rows: Sequence[Row]) -> None:
     """All rows in one pass; a causal model scores the token behind each row."""
-    shares = []
-    for task, own in by_task(rows).items():
-        shares.append(Share(prompts[task], prompts[task].instance(*padded(own))))
-    for share, out in zip(shares, run(shares), strict=True):
-        if not share.model.backbone.shape.encodes:
-            last = share.x.mask.sum(1) - 1
-            out.logits(out.hidden[torch.arange(len(last)), last])
+    own = by_task(rows)
+    shares = [Share(prompts[task], prompts[task].instance(*padded(some))) for task, some in own.items()]
+    outs = run(shares)
+    if not prompts[0].backbone.shape.encodes:
+        last = [
+            out.hidden[range(len(out.hidden)), share.x.mask.sum(1) - 1] for share, out in zip(shares, outs, strict=True)
+        ]
+        outs[0].logits(torch.cat(last))
 
 
 def looped(model: PeftModel, rows: Sequence[Row], **how: Any) -> None:
@@ -157,25 +158,24 @@ def texts(lengths: Sequence[int], vocabulary: int, seed: int = 0) -> list[list[i
     return [[draw.randrange(1000, vocabulary) for _ in range(n)] for n in lengths]
 
 
-def batches() -> Iterator[dict[str, Any]]:
-    """16 and 64 rows over 16 tasks: mixed, of one task, PEFT's loop."""
-    for name, turns in (("minilm", {16: 7, 64: 3}), ("gpt2-like", {16: 3, 64: 2})):
-        backbone, plain = models(name, "fp32")
-        for method in PEERS:
-            theirs, prompts = peers(plain, method, TASKS), bank(backbone, method, TASKS)
-            kinds = {method: prompts}
-            if not backbone.shape.encodes:
-                kinds[f"{method}, compiled"] = [prompt.compiled() for prompt in prompts]
-            for (kind, own), number in product(kinds.items(), turns):
-                given = texts([TOKENS_A_ROW] * number, backbone.shape.vocabulary)
-                rows = [(i % TASKS, ids) for i, ids in enumerate(given)]
-                ways = {
-                    "mixed": partial(mixed, own, rows),
-                    "one task": partial(mixed, own, [(0, ids) for ids in given]),
-                    **by_peft(theirs, rows),
-                }
-                yield {"model": name, "method": kind, "rows": number, **timed(ways, turns[number], "one task", "mixed")}
-            plain = theirs.get_base_model()
+def batches(name: str, turns: Mapping[int, int]) -> Iterator[dict[str, Any]]:
+    """16 and 64 rows over 16 tasks: mixed, of one task, PEFT's loop. `turns` by the number of rows."""
+    backbone, plain = models(name, "fp32")
+    for method in PEERS:
+        theirs, prompts = peers(plain, method, TASKS), bank(backbone, method, TASKS)
+        kinds = {method: prompts}
+        if not backbone.shape.encodes:
+            kinds[f"{method}, compiled"] = [prompt.compiled() for prompt in prompts]
+        for (kind, own), number in product(kinds.items(), turns):
+            given = texts([TOKENS_A_ROW] * number, backbone.shape.vocabulary)
+            rows = [(i % TASKS, ids) for i, ids in enumerate(given)]
+            ways = {
+                "mixed": partial(mixed, own, rows),
+                "one task": partial(mixed, own, [(0, ids) for ids in given]),
+                **by_peft(theirs, rows),
+            }
+            yield {"method": kind, "rows": number, **timed(ways, turns[number], "one task", "mixed")}
+        plain = theirs.get_base_model()
 
 
 def requests() -> Iterator[dict[str, Any]]:
@@ -218,7 +218,12 @@ def compiled() -> Iterator[dict[str, Any]]:
         yield {"input": tokens, "rows": number, **timed(ways, turns, "bare", "compiled")}
 
 
-PARTS: Mapping[str, Callable[[], Iterator[dict[str, Any]]]] = {f.__name__: f for f in (batches, requests, compiled)}
+PARTS: Mapping[str, Callable[[], Iterator[dict[str, Any]]]] = {
+    "minilm": partial(batches, "minilm", {16: 7, 64: 3}),
+    "gpt2-like": partial(batches, "gpt2-like", {16: 3, 64: 2}),
+    "requests": requests,
+    "compiled": compiled,
+}
 
 
 def page(found: Mapping[str, Any]) -> str:
