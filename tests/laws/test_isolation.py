@@ -128,7 +128,7 @@ ONE_LAYER: dict[str, dict[str, Any]] = {
     ("family", "method"),
     [
         ("bert", "prompt-tuning"),
-        ("llama", "p-tuning-v2"),
+        pytest.param("llama", "p-tuning-v2", marks=pytest.mark.slow),
         pytest.param("bert", "deep-prompt-tuning", marks=pytest.mark.slow),
         pytest.param("t5", "p-tuning-v2", marks=pytest.mark.slow),
     ],

@@ -282,6 +282,7 @@ def test_chance_is_nothing_to_learn_in_99_of_100_experiments() -> None:
     assert sum(found) <= 2
 
 
+@pytest.mark.slow
 def test_the_command_says_of_random_labels_that_there_is_nothing_to_learn(
     shelf: Shelf, tmp_path: Path, short: None
 ) -> None:

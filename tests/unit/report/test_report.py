@@ -322,6 +322,7 @@ def test_compare_ends_with_its_report(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not (tmp_path / "out" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_study_of_real_runs_explains_its_best_prompt(shelf: Shelf, tmp_path: Path) -> None:
     asked = plan(shelf, tmp_path, "prompt-tuning", "dp-length", "majority", against="majority")
     assert run(asked, tmp_path / "out")

@@ -126,7 +126,7 @@ def dying(count: int, *, before: bool) -> Callable[[Path, State], None]:
 
 
 @given(moments=st.lists(st.integers(1, STEPS), min_size=2, max_size=4), before=st.booleans())
-@settings(max_examples=8)
+@settings(max_examples=4)
 def test_killed_again_and_again_around_a_save_it_goes_on_to_the_same_end(
     whole: tuple[Result, dict[str, Tensor]],
     tmp_path_factory: pytest.TempPathFactory,
@@ -276,7 +276,7 @@ class Clock(Silent):
         write_state(path, state)
 
 
-@pytest.mark.parametrize("save_s", [0.01, 0.1, 1.0, 30.0])
+@pytest.mark.parametrize("save_s", [0.01, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.1, 1.0)), 30.0])
 def test_saving_takes_a_twentieth_of_a_run_s_time_and_a_first_state_is_there_early(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_s: float
 ) -> None:
