@@ -111,8 +111,8 @@ def table(lines: Sequence[Line]) -> str:
         "is held against the head whose rate was searched, where there is one.",
         *_searched(found),
         "## What it costs",
-        "Seconds of training with its scoring, mean over seeds, most of them beside other work on the same cores: an order of "
-        "size, not a measurement; bytes of the tensors kept for one task.",
+        "Seconds of training with its scoring, mean over seeds, most of them beside other work on the same cores: an "
+        "order of size, not a measurement; bytes of the tensors kept for one task.",
         costs,
         "## The tasks",
         "Rows of each split, after the slice for selection was taken; training rows cut to 128 tokens (boolq 256); "
