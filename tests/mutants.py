@@ -140,15 +140,13 @@ MUTANTS = (
         ("tests/unit/test_injections.py",),
     ),
     Mutant("injections.py", "start < 0 or (start and both)", "start < 0", INJECTED),
-    Mutant("backbones/encoder.py", "columns + call.start + first", "columns + first", INJECTED),
-    Mutant(
-        "backbones/encoder.py", "columns + call.start + first_position(self.model)", "columns + call.start", INJECTED
-    ),
+    Mutant("backbones/encoder.py", 'columns + rearrange(start, "b -> b 1")', "columns + 0 * start[:, None]", INJECTED),
+    Mutant("backbones/encoder.py", ".where(call.layout.mask, 0) + first_position(self.model)", "", INJECTED),
     # adapters of PEFT
     Mutant("backbones/turning.py", "((0, by) if by > 0 else (-by, 0))", "((0, by) if by > 0 else (0, -by))", ADAPTED),
     Mutant("backbones/turning.py", "None if _apart(value, same, loose) else _angles", "_angles", ADAPTED),
     Mutant("interop/vllm.py", "Embedded(row[there].cpu())", "Embedded(row[: int(there.sum())].cpu())", CROSSED),
-    Mutant("interop/vllm.py", "len(table) - trial(model).start", "len(table)", CROSSED),
+    Mutant("interop/vllm.py", "len(table) - model.injection.occupies(len(table))", "len(table)", CROSSED),
     Mutant("interop/vllm.py", "(*([0] * length), *row[there].tolist())", "(*row[there].tolist(),)", CROSSED),
     Mutant("interop/connector.py", "own[i // self._size] * self._size + i %", "own[0] * self._size + i %", CROSSED),
     Mutant("interop/connector.py", "t[load.first :].to", "t[: len(slots)].to", CROSSED),
@@ -157,7 +155,7 @@ MUTANTS = (
     Mutant("serve/upstream.py", "heard.put(None if over else _lost())", "heard.put(None)", UPSTREAM),
     Mutant("serve/upstream.py", "                    self._name = None", "                    pass", UPSTREAM),
     Mutant("serve/upstream.py", '"temperature": 0.0 if how.sampling is None else', '"temperature":', UPSTREAM),
-    Mutant("interop/peft.py", "len(table) - call.start)", "len(table))", ADAPTED),
+    Mutant("interop/peft.py", "len(table) - model.injection.occupies(len(table))", "len(table)", ADAPTED),
     Mutant("interop/peft.py", "table[: config.num_virtual_tokens].float()", "table.float()", ADAPTED),
     Mutant(
         "interop/peft.py", "prompts[0].tolist() != list(range(len(table)))", "prompts.shape[1] != len(table)", ADAPTED
@@ -286,7 +284,7 @@ MUTANTS = (
         "return embeds if True else embeds.masked_fill(",
         BACKBONES,
     ),
-    Mutant("backbones/backbone.py", "(int(config.pad_token_id) + 1 if counted else 0)", "0", INJECTED),
+    Mutant("backbones/backbone.py", "pad_token_id) + 1 if counted else 0", "pad_token_id) * 0", INJECTED),
     Mutant(
         "backbones/backbone.py",
         "attention_mask=layout.mask.long(),",
@@ -305,7 +303,7 @@ MUTANTS = (
     Mutant("backbones/decoder.py", "self.packs = self._tried()", "self.packs = False", CHOSEN),
     Mutant("backbones/decoder.py", "if choices == 1 or steps == 1 or self.packs:", "if True:", CHOSEN),
     Mutant("backbones/decoder.py", 'else positions) + rearrange(call.start, "b -> b 1")', "else positions)", INJECTED),
-    Mutant("backbones/decoder.py", "(columns if positions is None else positions)", "columns", CHOSEN),
+    Mutant("backbones/decoder.py", "(own if positions is None else positions)", "own", CHOSEN),
     # several texts behind one row
     Mutant("backbones/packing.py", "before = row - 1 + torch", "before = row + torch", PLACED),
     Mutant("backbones/packing.py", "(rank > 0, earlier + rank, 0)", "(rank > 0, rank, 0)", CHOSEN),
@@ -485,7 +483,8 @@ MUTANTS = (
     Mutant("activations.py", "if asked.some else None", "", KEPT),
     Mutant("tuning.py", "if not run.dropout:", "if True:", KEPT),
     Mutant("tuning.py", "[*ground.examples, *ground.held], pad", "ground.examples, pad", KEPT),
-    Mutant("model.py", "if call.bare and targets is None:", "if call.bare:", ROWS),
+    Mutant("model.py", "if call.bare and targets is None and x.encode", "if call.bare and x.encode", KEPT),
+    Mutant("model.py", "targets is None and x.encode != self._encoded", "targets is None", RIVALS),
     # the last layer for the rows that are read
     Mutant(
         "backbones/last_layer.py", "written(empty, columns.masked_fill(again, length)", "written(empty, columns", FEW
@@ -527,7 +526,7 @@ MUTANTS = (
         MIXED,
     ),
     # rows under different prompts in one pass
-    Mutant("mixing.py", "(call.until, call.entry and call.entry.layer)", "(None,)", MIXED),
+    Mutant("mixing.py", "(call.until, call.entry and call.entry.layer, alone)", "(alone,)", MIXED),
     Mutant("mixing.py", "shares[n].rows * how.sequences", "shares[n].rows", MIXED),
     Mutant("mixing.py", "is not shares[0].model.backbone:", "is None:", MIXED),
     Mutant(

@@ -173,8 +173,6 @@ class SoftPrompted(nn.Module):
             columns: the tokens of `x` whose states are read, where these are few (`Readout.columns`).
         """
         call = replace(self.call(x), columns=columns)
-        if (
-            call.bare and targets is None and x.encode != self._encoded
-        ):  # somebody keeps what is the same in every epoch
+        if call.bare and targets is None and x.encode != self._encoded:  # somebody keeps what never changes
             return Output(x.encode(x, None, columns), None, self.backbone.logits)
         return self.backbone.run(call, targets)
