@@ -6,7 +6,8 @@
 - `minilm`, `gpt2-like`: 16 and 64 rows of 16 tasks in one mixed batch, beside as many rows of one task, and beside
   PEFT, which loops over `set_adapter`. Rows of 32 tokens.
 - `requests`: 128 requests of 8 tasks whose mean lengths go from 12 to 200, as they come. Mixed: sorted by length into
-  batches of 4,096 tokens, as a `Bank` does. PEFT: first come, first served in batches of 32, each split by task.
+  batches of 1,024 tokens, as a `Bank` does, and of 4,096. PEFT: first come, first served in batches of 32, each split
+  by task.
 - `compiled`: a prompt of 100 tokens before a causal model's input: in the row, compiled, and PEFT's.
 
 One process, one thread. The ways of a cell take turns; what counts is CPU time, since other work may share the machine.
@@ -192,9 +193,12 @@ def requests() -> Iterator[dict[str, Any]]:
         for method in PEERS:
             prompts, theirs = bank(backbone, method, tasks), peers(plain, method, tasks)
             columns = [n + prompts[0].injection.occupies(LENGTH) for n in lengths]
-            packed = [[rows[i] for i in one] for one in within(columns, TOKENS)]
+            packed, large = (
+                [[rows[i] for i in one] for one in within(columns, tokens)] for tokens in (TOKENS, 4 * TOKENS)
+            )
             ways = {
                 "mixed": partial(each, partial(mixed, prompts), packed),
+                "mixed, large": partial(each, partial(mixed, prompts), large),
                 "mixed as they come": partial(each, partial(mixed, prompts), fifo),
                 "PEFT": partial(each, partial(looped, theirs), fifo),
             }

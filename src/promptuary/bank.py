@@ -24,7 +24,7 @@ from promptuary.sharing import Asked, alike, batched, read, shares, together, wr
 from promptuary.train.evaluation import Pairs, arithmetic, on_cpu, unmoved_randomness
 from promptuary.tuned import Tuned, open_prompt
 
-TOKENS = 4096
+TOKENS = 1024  # on a CPU larger batches are slower (`benchmarks/speed/mixed.py`); a GPU has room for more
 WINDOW = 1024
 
 

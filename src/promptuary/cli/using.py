@@ -93,7 +93,7 @@ def predict(
     device: Device = None,
     by: Annotated[str | None, typer.Option(help="The column that names each row's prompt, a folder in FOLDER.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Rows a pass.")] = 64,
-    tokens: Annotated[int, typer.Option(min=1, help="With --by, instead of --batch: tokens a pass.")] = 4096,
+    tokens: Annotated[int, typer.Option(min=1, help="With --by, instead of --batch: tokens a pass.")] = 1024,
 ) -> None:
     """Answer the rows of a file.
 
