@@ -66,6 +66,7 @@ SPELLED = ("tests/unit/test_spelling.py",)
 STORED = ("tests/unit/test_store.py",)
 KEYED = ("tests/unit/serve/test_keys.py",)
 GATED = ("tests/unit/serve/test_gate.py",)
+STREAMED = ("tests/unit/serve/test_streams.py",)
 ASKED = ("tests/unit/serve/test_app.py",)
 ADAPTED = ("tests/unit/interop/test_peft.py",)
 STUDIED = ("tests/unit/bench/test_run.py",)
@@ -151,8 +152,7 @@ MUTANTS = (
     Mutant("interop/connector.py", "own[i // self._size] * self._size + i %", "own[0] * self._size + i %", CROSSED),
     Mutant("interop/connector.py", "t[load.first :].to", "t[: len(slots)].to", CROSSED),
     Mutant("interop/connector.py", "if len(key) != load.length", "if len(key) < 0", CROSSED),
-    Mutant("serve/upstream.py", "            reading.cancel()", "            pass", UPSTREAM),
-    Mutant("serve/upstream.py", "heard.put(None if over else _lost())", "heard.put(None)", UPSTREAM),
+    Mutant("serve/upstream.py", "        if not over:\n", "        if False:\n", UPSTREAM),
     Mutant("serve/upstream.py", "                    self._name = None", "                    pass", UPSTREAM),
     Mutant("serve/upstream.py", '"temperature": 0.0 if how.sampling is None else', '"temperature":', UPSTREAM),
     Mutant("interop/peft.py", "len(table) - model.injection.occupies(len(table))", "len(table)", ADAPTED),
@@ -661,7 +661,17 @@ MUTANTS = (
     Mutant("serve/process.py", "host not in LOOPBACK and not allowed", "not allowed", KEYED),
     Mutant("serve/gate.py", "if len(body) > most or", "if", GATED),
     Mutant("serve/gate.py", "told.isdigit() and int(told) > most", "False", GATED),
-    Mutant("serve/gate.py", "        for task in (work, watching):\n", "        for task in (watching,):\n", GATED),
+    Mutant("serve/gate.py", "await ended((work, watching))", "await ended((watching,))", GATED),
+    Mutant(
+        "serve/streams.py", "        await asyncio.wait(tasks)\n", "        await asyncio.gather(*tasks)\n", STREAMED
+    ),
+    Mutant(
+        "serve/streams.py",
+        "asyncio.wait([asyncio.create_task(_closed(streams, list(waiting)))])",
+        "_closed(streams, waiting)",
+        STREAMED,
+    ),
+    Mutant("serve/chats.py", "sanitize_control_tokens=True", "sanitize_control_tokens=False", ASKED),
     Mutant("serve/gate.py", "name not in self.hosts", "False", GATED),
     Mutant("serve/gate.py", "if reply.done:  #", "if False:  #", ASKED),
     Mutant("serve/process.py", "self.gate.open == 0 or", "True or", GATED),

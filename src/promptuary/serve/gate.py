@@ -20,6 +20,7 @@ from promptuary.serve.faults import Fault, fault_of
 from promptuary.serve.keys import Guard
 from promptuary.serve.logs import note
 from promptuary.serve.metrics import Metrics
+from promptuary.serve.streams import ended
 
 LINGER_S = 1.0  # how long too large a body is thrown away before it is refused: whoever is writing does not listen
 METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS")  # labels of a metric are few
@@ -237,9 +238,7 @@ async def _while_there(app: ASGIApp, scope: Scope, body: bytes, receive: Receive
         left.set()
         await work
     finally:
-        for task in (work, watching):
-            task.cancel()
-        await asyncio.gather(work, watching, return_exceptions=True)
+        await ended((work, watching))
 
 
 async def _run(app: ASGIApp, *call: Any) -> None:

@@ -5,27 +5,25 @@ finds has one, which is what it says. So chats and completions, streamed or not,
 """
 
 import asyncio
-import contextlib
-import copy
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-from jinja2 import TemplateError
-
 from promptuary.backbones.generation import Generation, Sampling
 from promptuary.data.source import Row
 from promptuary.data.task import named
 from promptuary.data.tokens import Tokens
-from promptuary.errors import BackboneError, CheckpointError, MissingError, SettingError, nearest
+from promptuary.errors import BackboneError, CheckpointError, MissingError, nearest
 from promptuary.kinds.kind import causal
 from promptuary.serve.answering import Answering
+from promptuary.serve.chats import Chats
 from promptuary.serve.engine import Piece
 from promptuary.serve.faults import Fault
 from promptuary.serve.keys import Caller
+from promptuary.serve.streams import every, together
 from promptuary.store import BASE, Store
 from promptuary.tuned import Tuned
 
@@ -69,7 +67,7 @@ class Service:
         backbone = store.backbone
         self.writes = backbone.shape.decodes and backbone.has_head
         self._tokens = Tokens(backbone.tokenizer, causal=causal(backbone))
-        self._chats = copy.deepcopy(backbone.tokenizer)  # it reads special tokens, and the engine's must never
+        self._chats = Chats(backbone.tokenizer)
         self._described: WeakKeyDictionary[Tuned, dict[str, Any]] = WeakKeyDictionary()
         self._describing = asyncio.Lock()
 
@@ -118,7 +116,7 @@ class Service:
             own = {name: await self.tuned(caller, name) for name in names}
             rows = [(name, _row(own[name], given, f"rows.{i}")) for i, (name, given) in enumerate(asked)]
             each = [self.engine.predict(name, row, version=own[name]) for name, row in rows]
-            answers = await self._within(_all(each))
+            answers = await self._within(every(each))
         return [{"task": name, **vars(answer)} for (name, _), answer in zip(asked, answers, strict=True)]
 
     async def write(
@@ -134,7 +132,7 @@ class Service:
             say = await self._says(caller, name)
             numbered = [(text, i) for text in texts for i in range(wish.n)]
             streams = [say(text, wish, i) for text, i in numbered]
-            async with aclosing(_together(streams, self._deadline())) as pieces:
+            async with aclosing(together(streams, self._deadline())) as pieces:
                 async for piece in pieces:
                     yield piece
 
@@ -143,7 +141,7 @@ class Service:
         self.check(caller, name)
         with caller.asking([name] * len(texts)):
             task, tuned = (None, None) if name == BASE else (name, await self.tuned(caller, name))
-            return await self._within(_all([self.engine.embed(task, text, version=tuned) for text in texts]))
+            return await self._within(every([self.engine.embed(task, text, version=tuned) for text in texts]))
 
     async def tokens(self, texts: Sequence[str] | list[int]) -> int:
         """How many tokens texts are, without soft tokens, template and special tokens; or token ids."""
@@ -192,33 +190,13 @@ class Service:
     def chat(self, name: str, messages: Sequence[Mapping[str, str]]) -> Given:
         """What a chat is for a task; a long one takes a moment.
 
-        The bare model hears its tokenizer's chat template, or where there is none lines `role: text` with `assistant:`
-        behind them. A tuned prompt knows texts, not chats: each message is a text, and a task with one text gets them
-        joined by an empty line.
+        The bare model hears it as `Chats` says. A tuned prompt knows texts, not chats: each message is a text, and a
+        task with one text gets them joined by an empty line.
 
         Raises:
-            SettingError: for messages that the template refuses.
+            SettingError: for messages that the model's template refuses.
         """
-        if name != BASE:
-            return tuple(message["content"] for message in messages)
-        if self._chats.chat_template is None:
-            return ("\n".join([*(f"{m['role']}: {m['content']}" for m in messages), "assistant:"]),)
-        return self._templated([{**message, "content": self._disarmed(message["content"])} for message in messages])
-
-    def _templated(self, messages: list[dict[str, str]]) -> list[int]:
-        try:
-            text = self._chats.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except TemplateError as error:
-            raise SettingError(f"The model's chat template refuses these messages: {error}.") from error
-        # Here special tokens are what they say: the template wrote them.
-        ids: list[int] = self._chats(text, add_special_tokens=False)["input_ids"]
-        return ids
-
-    def _disarmed(self, text: str) -> str:
-        """The text with a space for the first character of what would be a special token, as a template writes it."""
-        for token in self._chats.all_special_tokens:
-            text = text.replace(token, f" {token[1:]}")
-        return text
+        return self._chats(messages) if name == BASE else tuple(message["content"] for message in messages)
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
@@ -284,47 +262,3 @@ def _spoken(fields: Mapping[str, Any]) -> str:
     said = next(iter(fields.values()))
     each = said if isinstance(said, list) else [said]
     return " ".join("_" if value is None else named(value) for value in each)
-
-
-async def _all(work: Sequence[Awaitable[T]]) -> list[T]:
-    """The results of coroutines that run together; the first error ends the others and is raised."""
-    tasks = [asyncio.ensure_future(one) for one in work]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _together(streams: Sequence[AsyncGenerator[T, None]], deadline: float) -> AsyncGenerator[tuple[int, T], None]:
-    """The items of several streams as they come, each with the number of its stream.
-
-    Raises:
-        TimeoutError: at `deadline` of the loop's clock.
-    """
-    loop = asyncio.get_running_loop()
-    waiting = {asyncio.ensure_future(_next(stream)): i for i, stream in enumerate(streams)}
-    try:
-        while waiting:
-            left = deadline - loop.time()
-            done, _ = await asyncio.wait(waiting, timeout=max(0.0, left), return_when=asyncio.FIRST_COMPLETED)
-            if not done or left <= 0:
-                raise TimeoutError
-            for task in sorted(done, key=waiting.__getitem__):
-                i = waiting.pop(task)
-                found = task.result()
-                if found is not None:
-                    waiting[asyncio.ensure_future(_next(streams[i]))] = i
-                    yield i, found
-    finally:
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-        for stream in streams:
-            with contextlib.suppress(Exception):
-                await stream.aclose()
-
-
-async def _next(stream: AsyncIterator[T]) -> T | None:
-    return await anext(stream, None)

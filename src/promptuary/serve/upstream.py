@@ -10,9 +10,9 @@ states. What reads the model's last states (classifiers, label words, vectors) h
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from weakref import WeakKeyDictionary
@@ -67,7 +67,7 @@ class Upstream:
         self._base = base(store.backbone)
         self._bridges: WeakKeyDictionary[Tuned, Bridge] = WeakKeyDictionary()
         self._name: str | None = None
-        self._readings: set[asyncio.Task[None]] = set()
+        self._running = 0
         self._client = httpx.AsyncClient(
             base_url=url,
             headers={} if key is None else {"Authorization": f"Bearer {key}"},
@@ -81,15 +81,13 @@ class Upstream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._readings:
-            await asyncio.wait(self._readings)
         await self._client.aclose()
         self._reader.shutdown(wait=False)
 
     @property
     def load(self) -> Load:
         """How many requests are with the server; what it does with them is its own account."""
-        return Load(running=len(self._readings))
+        return Load(running=self._running)
 
     async def predict(self, task: str, row: Row, *, version: Tuned | None = None) -> Any:
         """The answer of a task that writes to a row.
@@ -170,25 +168,9 @@ class Upstream:
             SettingError: where it might run past the last position (vLLM would cut it short).
         """
         fits(request.tokens + how.max_new_tokens, self.store.backbone.shape.positions, self.store.backbone.name)
-        told = {"model": await self._model(), "stream": True, "return_token_ids": True}
-        heard: asyncio.Queue[Piece | Exception | None] = asyncio.Queue(1)
-        # A task of its own: whoever is cancelled here may be so again and again, and a connection that is being closed
-        # must not be.
-        reading = asyncio.create_task(self._read({**request.body(), **_how(how, stop), **told}, heard))
-        self._readings.add(reading)
-        reading.add_done_callback(self._readings.discard)
-        try:
-            while (piece := await heard.get()) is not None:
-                if isinstance(piece, Exception):
-                    raise piece
-                yield piece
-        finally:
-            reading.cancel()
-
-    async def _read(self, body: dict[str, Any], heard: "asyncio.Queue[Piece | Exception | None]") -> None:
-        """Put the pieces of the answer to a request, what went wrong with it, and `None` at its end."""
-        over = False
-        try:
+        over, told = False, {"stream": True, "return_token_ids": True}
+        with self._asking():
+            body = {**request.body(), **_how(how, stop), **told, "model": await self._model()}
             async with self._client.stream("POST", "/v1/completions", json=body) as answer:
                 if answer.status_code == 404:  # it was started anew with another model's name
                     self._name = None
@@ -196,25 +178,35 @@ class Upstream:
                 async for line in answer.aiter_lines():  # to the end, so that the connection serves the next one
                     for piece in _told(line):
                         over = over or piece.ended is not None
-                        await heard.put(piece)
-            await heard.put(None if over else _lost())
-        except httpx.PoolTimeout:
-            await heard.put(BusyError("Too many requests are on their way to the model. Ask again later.", 1.0))
-        except httpx.TransportError:
-            await heard.put(_lost())
-        except Exception as error:
-            await heard.put(error)
+                        yield piece
+        if not over:
+            raise _lost()
 
     async def _model(self) -> str:
         """What the server calls its model; asked for once."""
         if self._name is None:
-            try:
-                answer = await self._client.get("/v1/models")
-            except httpx.TransportError as error:
-                raise _lost() from error
+            answer = await self._client.get("/v1/models")
             await _checked(answer)
             self._name = str(answer.json()["data"][0]["id"])
         return self._name
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """While a request is with the server.
+
+        Raises:
+            BusyError: where too many are.
+            Fault: 503 where the server cannot be reached.
+        """
+        self._running += 1
+        try:
+            yield
+        except httpx.PoolTimeout as error:
+            raise BusyError("Too many requests are on their way to the model. Ask again later.", 1.0) from error
+        except httpx.TransportError as error:
+            raise _lost() from error
+        finally:
+            self._running -= 1
 
 
 def _how(how: Generation, stop: Sequence[str]) -> dict[str, Any]:
