@@ -625,9 +625,9 @@ MUTANTS = (
     Mutant("backbones/cpu_attention.py", "kept[number]\n", "kept[0]\n", ON_A_CPU),
     # the store and the engine
     Mutant("store.py", "known.stamp == self._found(name)", "known is not None", STORED),
-    Mutant("store.py", "None if known is None else known.tuned, str(error)", "None, str(error)", STORED),
-    Mutant("store.py", "            if replaces:\n                old.rename(place)\n", "", STORED),
-    Mutant("store.py", "hidden.name.endswith(OLD) and not os.path.lexists(place)", "False", STORED),
+    Mutant("store.py", "_Version(stamp, before, str(error))", "_Version(stamp, None, str(error))", STORED),
+    Mutant("folders.py", "            if replaces:\n                old.rename(place)\n", "", STORED),
+    Mutant("folders.py", "hidden.name.endswith(OLD) and not os.path.lexists(place)", "False", STORED),
     Mutant("store.py", "popitem(last=False)", "popitem(last=True)", STORED),
     Mutant("store.py", "is not None and name != BASE", "is not None", STORED),
     Mutant("store.py", "self._opened(name, made, wholly=True)", "pass", STORED),

@@ -4,15 +4,13 @@ Names are what the folder holds at the moment; a prompt is read when it is first
 are others than they were (hot reload). Whoever asks gets one whole version and keeps it while it is in use: files that
 do not fit together are refused by their hashes, and the version that was read before stays in service.
 
-Changes are safe against crashes. A prompt that is added is written beside the others under a hidden name, checked as if
-it were to be used, flushed to the disk and renamed into its place; `NAME~new`, `NAME~old` and `NAME~gone` are what a
-crash may leave, and the next start sets them right. Processes that share a folder wait for one another by a lock on it.
+Changes are safe against crashes, and between processes that share the folder (`folders.py`). A prompt that is added is
+opened as if it were to be used before it takes its place.
 """
 
-import fcntl
+import logging
 import os
 import re
-import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,15 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptuary.backbones.backbone import Backbone
-from promptuary.checkpoint import MANIFEST, PROMPT, TRAINING, Manifest, read_manifest, read_tensors
+from promptuary.checkpoint import MANIFEST, PROMPT, TRAINING, read_tensors
 from promptuary.errors import CheckpointError, MissingError, PromptuaryError, SettingError, TrainingError, nearest
-from promptuary.files import flushed
+from promptuary.folders import Folders, passing
 from promptuary.tuned import Tuned, open_prompt
 
+LOG = logging.getLogger(__name__)
 BASE = "base"  # how whoever serves a store calls the model without a prompt
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
 FILES = (MANIFEST, PROMPT, TRAINING)
-NEW, OLD, GONE = "~new", "~old", "~gone"
 
 Stamp = tuple[tuple[int, int, int], ...]  # of each file: when it was written, its size, its number on the disk
 
@@ -62,12 +60,9 @@ class Store:
         self._versions: OrderedDict[str, _Version] = OrderedDict()
         self._lock = threading.RLock()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self._folders = Folders(self.folder)
         except OSError as error:
             raise SettingError(f"{self.folder} cannot be a folder of prompts ({error.strerror}).") from error
-        if self._left():
-            with self._alone():
-                pass
 
     def __contains__(self, name: str) -> bool:
         return _allowed(name) and (self.folder / name / MANIFEST).is_file()
@@ -84,16 +79,6 @@ class Store:
         with os.scandir(self.folder) as entries:
             strange = [e.name for e in entries if not _ours(e.name) and (self.folder / e.name / MANIFEST).is_file()]
         return found | {name: _refused(name) for name in strange}
-
-    def manifest(self, name: str) -> Manifest:
-        """What a prompt says of itself; its numbers are not read.
-
-        Raises:
-            MissingError: for a name that is not in the folder.
-            CheckpointError: where it is damaged.
-        """
-        self._stamp(name)
-        return read_manifest(self.folder / name)
 
     def get(self, name: str) -> Tuned:
         """The prompt of that name as its files are now; it may take some milliseconds.
@@ -130,13 +115,9 @@ class Store:
         if not _allowed(name):
             raise SettingError(_refused(name))
         files = _files(name, source)
-        with self._lock, self._alone(), _disk(name):
-            made = self._laid(name + NEW, files)
-            try:
-                self._opened(name, made, wholly=True)
-                self._placed(made, self.folder / name, self._hidden(name + OLD))
-            finally:
-                _cleared(made)
+        with self._lock, self._folders.alone(), _disk(name), self._folders.laid(name, files) as made:
+            self._opened(name, made, wholly=True)
+            self._folders.put(made, name)
 
     def remove(self, name: str) -> None:
         """Take a prompt out of the folder. Who has it in use keeps it.
@@ -144,13 +125,10 @@ class Store:
         Raises:
             MissingError: for a name that is not in the folder.
         """
-        with self._lock, self._alone(), _disk(name):
+        with self._lock, self._folders.alone(), _disk(name):
             self._stamp(name)
-            gone = self._hidden(name + GONE)
-            (self.folder / name).rename(gone)
-            flushed(self.folder)
+            self._folders.take(name)
             self._versions.pop(name, None)
-            _cleared(gone)
 
     def reload(self, name: str | None = None) -> None:
         """Read a prompt again whether its files changed or not; `None`: every one, when it is next asked for.
@@ -172,12 +150,17 @@ class Store:
         known = self._versions.get(name)
         if known is not None and known.stamp is not None and known.stamp == self._found(name):
             return known
-        with self._alone(changes=False):  # a name that is being replaced is missing for a moment
+        with self._folders.alone(changes=False):  # a name that is being replaced is missing for a moment
             stamp = self._stamp(name)
             try:
                 return _Version(stamp, self._opened(name, self.folder / name))
             except CheckpointError as error:
-                return _Version(stamp, None if known is None else known.tuned, str(error))
+                before = None if known is None else known.tuned
+                if before is not None:
+                    LOG.warning(
+                        "a changed prompt cannot be read", extra={"fields": {"task": name, "error": str(error)}}
+                    )
+                return _Version(stamp, before, str(error))
 
     def _stamp(self, name: str) -> Stamp:
         found = self._found(name) if _allowed(name) else None
@@ -196,18 +179,6 @@ class Store:
             return () if (self.folder / name / MANIFEST).is_file() else None
         return tuple((s.st_mtime_ns, s.st_size, s.st_ino) for s in states)
 
-    def _laid(self, name: str, files: Mapping[str, bytes]) -> Path:
-        """A hidden folder with these files, flushed to the disk."""
-        made = self._hidden(name)
-        made.mkdir()
-        for file, data in files.items():
-            with (made / file).open("xb") as open_file:
-                open_file.write(data)
-                open_file.flush()
-                os.fsync(open_file.fileno())
-        flushed(made)
-        return made
-
     def _opened(self, name: str, folder: Path, *, wholly: bool = False) -> Tuned:
         """A prompt from its folder; `wholly`: after the files that only training needs were read too."""
         try:
@@ -222,47 +193,6 @@ class Store:
                 f"{name} cannot be opened ({type(error).__name__}: {error}). Tune the prompt again, or copy it again."
             ) from error
 
-    def _placed(self, made: Path, place: Path, old: Path) -> None:
-        """Rename a folder into its place; what stood there goes when the new one is on the disk."""
-        replaces = os.path.lexists(place)
-        if replaces:
-            place.rename(old)
-        try:
-            made.rename(place)
-        except OSError:
-            if replaces:
-                old.rename(place)
-            raise
-        flushed(self.folder)
-        _cleared(old)
-
-    def _hidden(self, name: str) -> Path:
-        return self.folder / f".{name}"
-
-    def _mended(self) -> None:
-        """Set right what a crash left: what was being replaced comes back, what was half done goes."""
-        for hidden in (self.folder / name for name in self._left()):
-            place = self.folder / hidden.name.removeprefix(".").removesuffix(OLD)
-            if hidden.name.endswith(OLD) and not os.path.lexists(place):
-                hidden.rename(place)
-            _cleared(hidden)
-
-    def _left(self) -> list[str]:
-        with os.scandir(self.folder) as entries:
-            return sorted(entry.name for entry in entries if entry.name.endswith((NEW, OLD, GONE)))
-
-    @contextmanager
-    def _alone(self, *, changes: bool = True) -> Iterator[None]:
-        """While no other process changes the folder; with `changes`, while none reads it either."""
-        handle = os.open(self.folder, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX if changes else fcntl.LOCK_SH)
-            if changes:
-                self._mended()
-            yield
-        finally:
-            os.close(handle)
-
 
 def _allowed(name: str) -> bool:
     return NAME.fullmatch(name) is not None and name != BASE
@@ -270,7 +200,7 @@ def _allowed(name: str) -> bool:
 
 def _ours(name: str) -> bool:
     """Whether a folder is a prompt, or one of those that a change leaves for a moment."""
-    return _allowed(name) or name.endswith((NEW, OLD, GONE))
+    return _allowed(name) or passing(name)
 
 
 def _refused(name: str) -> str:
@@ -306,13 +236,6 @@ def _files(name: str, source: Path | str | Mapping[str, bytes]) -> dict[str, byt
 
 def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
-
-
-def _cleared(path: Path) -> None:
-    if path.is_symlink():
-        path.unlink()
-    else:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from promptuary import folders
 from promptuary import store as stores
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.load import load
@@ -72,7 +73,7 @@ def test_prompts_are_added_found_replaced_and_removed(tmp_path: Path, versions: 
     assert next(old.predict([ROW])).probabilities == one  # who has it in use keeps it
     store.remove("mood")
     assert store.names() == ["tone.v1_b-2"]
-    for gone in (store.get, store.remove, store.manifest, store.reload):
+    for gone in (store.get, store.remove, store.reload):
         with pytest.raises(MissingError, match="There is no prompt 'mood' here"):
             gone("mood")
     with pytest.raises(MissingError, match=r"Did you mean 'tone\.v1_b-2'"):
@@ -92,7 +93,6 @@ def test_names_are_told_without_reading_a_prompt(
     assert len(store.names()) == 30
     assert "empty" not in store
     assert store.errors() == {}
-    assert store.manifest("task-3").method == "prompt-tuning"
 
 
 def test_no_more_prompts_are_held_than_were_agreed(tmp_path: Path, versions: dict[int, Path]) -> None:
@@ -116,7 +116,7 @@ def test_no_name_leads_out_of_the_folder(tmp_path: Path, versions: dict[int, Pat
     before = everything(tmp_path)
     with pytest.raises(SettingError, match=r"is no name for a prompt|stands for the model"):
         store.add(name, versions[2])
-    for ask in (store.get, store.remove, store.manifest, store.reload):
+    for ask in (store.get, store.remove, store.reload):
         with pytest.raises(MissingError):
             ask(name)
     assert name not in store
@@ -188,14 +188,16 @@ def test_a_broken_folder_is_listed_with_its_error_and_the_others_serve(
 
 
 def test_a_changed_folder_is_read_again_and_a_half_changed_one_is_not_used(
-    tmp_path: Path, versions: dict[int, Path]
+    tmp_path: Path, versions: dict[int, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store(tmp_path, backbone())
     store.add("mood", versions[1])
     one, new = said(store, "mood"), data(versions[2])
     (tmp_path / "mood" / "prompt.safetensors").write_bytes(new["prompt.safetensors"])
-    assert said(store, "mood") == one
+    assert [said(store, "mood") for _ in range(3)] == [one] * 3
     assert "cut short or was changed" in store.errors()["mood"]
+    [told] = caplog.records  # once, and by name: the old one answers on, and nobody would notice
+    assert told.fields["task"] == "mood"  # type: ignore[attr-defined]
     (tmp_path / "mood" / "manifest.json").write_bytes(new["manifest.json"])
     assert said(store, "mood") != one
     assert store.errors() == {}
@@ -245,8 +247,8 @@ def test_a_crash_at_any_moment_leaves_the_old_prompt_or_the_new_one(
             (Path, "rename"),
             (Path, "mkdir"),
             (os, "fsync"),
-            (stores, "_cleared"),
-            (stores, "flushed"),
+            (folders, "_clear"),
+            (folders, "flushed"),
         ):
             patched.setattr(owner, name, counted(getattr(owner, name)))
         try:
@@ -266,7 +268,7 @@ def test_a_removal_that_was_interrupted_is_finished(
     store = Store(tmp_path, backbone())
     store.add("mood", versions[1])
     with monkeypatch.context() as patched:
-        patched.setattr(stores, "_cleared", lambda path: (_ for _ in ()).throw(Crash()))
+        patched.setattr(folders, "_clear", lambda path: (_ for _ in ()).throw(Crash()))
         with pytest.raises(Crash):
             store.remove("mood")
     assert Store(tmp_path, backbone()).names() == []
@@ -280,8 +282,17 @@ def test_a_full_disk_changes_nothing(
     store.add("mood", versions[1])
     before, plain = everything(tmp_path), Path.rename
 
+    def unwritten(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", unwritten)
+        with pytest.raises(TrainingError, match="No space left on device"):
+            store.add("mood", versions[2])
+    assert everything(tmp_path) == before  # half of the new one would fill the disk further
+
     def full(path: Path, target: Path) -> Path:
-        if target.name == "mood" and path.name.endswith(stores.NEW):
+        if target.name == "mood" and path.name.endswith(folders.NEW):
             raise OSError(28, "No space left on device")
         return plain(path, target)
 
