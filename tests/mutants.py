@@ -727,7 +727,7 @@ MUTANTS = (
     Mutant("bench/statistics.py", "* (len(values) - rank)", "* len(values)", RESAMPLED),
     Mutant("bench/statistics.py", "least = max(least, min(", "least = max(0.0, min(", RESAMPLED),
     Mutant("bench/compare.py", "right([mine[seed] for seed in both]) -", "right([*mine.values()]) -", HELD_AGAINST),
-    Mutant("bench/compare.py", "if known is None or known.drawn else", "if False else", HELD_AGAINST),
+    Mutant("bench/compare.py", "if known is None or known.drawn:", "if False:", HELD_AGAINST),
     Mutant("bench/doubts.py", "share - most <= error", "share - most < 0", HELD_AGAINST),
     Mutant("bench/baselines/adapted.py", 'if reading.readout == "classifier":', "if False:", RIVALS),
     Mutant("bench/baselines/adapters.py", "return states + moved", "return moved", RIVALS),

@@ -281,26 +281,38 @@ def test_a_smoke_run_makes_a_table_and_a_second_start_runs_nothing(
     learning: Any, films: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "smoke.jsonl"
-    asked = ["--smoke", "--tasks", "sst2", "--methods", "frozen", "fine-tuning", "--results", str(path)]
+    asked = ["--smoke", "--tasks", "sst2", "--methods", "majority", "frozen", "--results", str(path)]
 
     assert learning.STUDY.main(asked) == 0
-    lines = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
-    candidates = learning.CONTENDERS["fine-tuning"].candidates
-    assert [(made["method"], made["rate"]) for made in lines[1:]] == [("fine-tuning", rate) for rate in candidates]
-    assert lines[0]["method"] == "frozen"
-    assert lines[0]["trainable"] == 2 * 384 + 2
-    assert all(made["steps"] == 2 and made["report"]["loss"] > 0 for made in lines)
-    assert lines[1]["stored"] > 20_000_000 > lines[0]["stored"]
-    assert {"train": 12, "selection": 4, "report": 6}.items() <= lines[0]["rows"].items()
+    made = {line["method"]: line for line in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
+    assert list(made) == ["majority", "frozen"]
+    assert made["frozen"]["trainable"] == 2 * 384 + 2
+    assert made["frozen"]["steps"] == 2
+    assert made["frozen"]["report"]["loss"] > 0
+    assert made["frozen"]["stored"] < 20_000_000
+    assert {"train": 12, "selection": 4, "report": 6}.items() <= made["frozen"]["rows"].items()
     page = path.with_suffix(".md").read_text(encoding="utf-8")
     assert page.startswith("**A smoke run")
-    assert len(row(page, "fine-tuning")) == 3
+    assert len(row(page, "frozen")) == 3
 
     before = path.read_bytes()
     capsys.readouterr()
     assert learning.STUDY.main(asked) == 0
     assert path.read_bytes() == before
     assert "seed 0" not in capsys.readouterr().out.split("**A smoke run")[0]
+
+
+@pytest.mark.slow
+def test_fine_tuning_trains_the_whole_model_at_every_rate(learning: Any, films: None, tmp_path: Path) -> None:
+    path = tmp_path / "smoke.jsonl"
+    asked = ["--smoke", "--tasks", "sst2", "--methods", "fine-tuning", "--results", str(path)]
+    assert learning.STUDY.main(asked) == 0
+    lines = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+    candidates = learning.CONTENDERS["fine-tuning"].candidates
+    assert [(made["method"], made["rate"]) for made in lines] == [("fine-tuning", rate) for rate in candidates]
+    assert all(made["steps"] == 2 and made["report"]["loss"] > 0 for made in lines)
+    assert lines[0]["stored"] > 20_000_000
+    assert len(row(path.with_suffix(".md").read_text(encoding="utf-8"), "fine-tuning")) == 3
 
 
 def test_only_divergence_is_a_result(

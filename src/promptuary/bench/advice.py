@@ -1,6 +1,9 @@
-"""The result of a search in words: whether there is anything to learn, what to use, how sure that is."""
+"""The result of a search in words: whether there is anything to learn, what to use, how sure that is.
 
-from collections.abc import Mapping
+Copies of a text are one observation, for intervals and for tests.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,12 +54,13 @@ class Advice:
 
 def advise(result: Mapping[str, Any]) -> Advice:
     """What a result says."""
-    true = unpacked(result["true"])
+    true, texts = unpacked(result["true"]), result["texts"]
     right = {name: (unpacked(own["said"]) == true)[None].astype(float) for name, own in result["estimates"].items()}
     gains = {name: right["prompt"] - own for name, own in right.items() if name != "prompt"}
-    above = statistics.flipped(gains["majority"]) if "majority" in gains else 1.0
-    corrected = dict(zip(gains, statistics.holm([statistics.flipped(gain) for gain in gains.values()]), strict=True))
+    p = {name: statistics.flipped(statistics.together(gain, texts)) for name, gain in gains.items()}
+    corrected = dict(zip(p, statistics.holm([*p.values()]), strict=True))
     found = tuple(_estimate(name, result, right[name], gains.get(name), corrected.get(name)) for name in right)
+    above = p.get("majority", 1.0)
     learned = above < LEVEL and float(gains["majority"].mean()) > 0
     words = _learned(result, found) if learned else _nothing(result, found, above)
     return Advice(learned, found, (*words, *_beside(result)))
@@ -65,13 +69,18 @@ def advise(result: Mapping[str, Any]) -> Advice:
 def _estimate(
     name: str, result: Mapping[str, Any], right: NDArray[np.float64], gain: NDArray[np.float64] | None, p: float | None
 ) -> Estimate:
-    own = result["estimates"][name]
-    where, scores = statistics.interval([right]), own["scores"]
-    alone = Estimate(name, spoken(own), scores["accuracy"], where, scores["macro_f1"])
+    own, texts = result["estimates"][name], result["texts"]
+    scores = own["scores"]
+    alone = Estimate(name, spoken(own), scores["accuracy"], _interval(right, texts, (0.0, 1.0)), scores["macro_f1"])
     if gain is None or p is None:
         return alone
-    between = statistics.interval([gain], bounds=(-1.0, 1.0))
-    return replace(alone, gain=float(gain.mean()), gain_interval=between, p=p)
+    return replace(alone, gain=float(gain.mean()), gain_interval=_interval(gain, texts, (-1.0, 1.0)), p=p)
+
+
+def _interval(values: NDArray[np.float64], texts: Sequence[int], bounds: Interval) -> Interval:
+    """As `statistics.interval`, of texts instead of rows: sums of deviations, for texts have unlike many copies."""
+    middle = values.mean()
+    return statistics.interval([middle + statistics.together(values - middle, texts)], bounds=bounds)
 
 
 def table(advice: Advice, rows: int) -> Captioned:

@@ -9,132 +9,27 @@ or more, else a test over the rows of one task; p values are corrected by Holm f
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
 
 from promptuary.bench import statistics
+from promptuary.bench.comparison import (
+    COSTS,
+    Comparison,
+    Difference,
+    Elsewhere,
+    Line,
+    Place,
+    Table,
+    Together,
+)
 from promptuary.bench.contenders import CONTENDERS
 from promptuary.bench.doubts import alarms
 from promptuary.bench.records import Record, Right, majority, own_report, right, unfolded, unpacked
 from promptuary.bench.statistics import Interval
 from promptuary.ensembles import vote
-
-COSTS = ("trained", "stored", "touched", "seconds", "seconds_to_best", "peak_bytes", "inference_ms")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where numbers are compared: under one regime, on one backbone."""
-
-    regime: str
-    backbone: str
-
-
-@dataclass(frozen=True)
-class Line:
-    """One method on one task.
-
-    Arguments:
-        metric: what is scored. seeds: those with a result; scores: theirs, 0 to 1.
-        mean, deviation: over seeds (the deviation of a sample; `None` for one seed). interval: where the mean would
-            fall for other rows and seeds; `None` where the score is no function of the confusion matrix.
-        majority: the score of always saying the commonest reported class, in accuracy.
-        cost: means over seeds, by the names in `COSTS`.
-        chosen: the settings that were chosen, by seed. alarms: in words. lost: seeds without a result, by outcome.
-    """
-
-    task: str
-    method: str
-    metric: str
-    seeds: tuple[int, ...]
-    scores: tuple[float, ...]
-    mean: float | None
-    deviation: float | None
-    interval: Interval | None
-    majority: float | None
-    cost: Mapping[str, float]
-    chosen: Mapping[str, Mapping[str, Any]]
-    alarms: tuple[str, ...]
-    lost: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """What a method gains over another one, in accuracy (0 to 1).
-
-    Arguments:
-        tasks: the gain on each. gain: their mean. interval: a bootstrap over seeds and rows of each task.
-        p: of Wilcoxon's test over tasks, or over the rows of the only task; 1 where there are two to five tasks.
-        corrected: the same by Holm's rule, for all methods that are held against the same one here.
-    """
-
-    method: str
-    against: str
-    tasks: Mapping[str, float]
-    gain: float
-    interval: Interval
-    p: float
-    corrected: float = 1.0
-
-
-@dataclass(frozen=True)
-class Elsewhere:
-    """What a method learned on one task, asked of another one: accuracy, mean and deviation over seeds."""
-
-    source: str
-    to: str
-    method: str
-    mean: float
-    deviation: float | None
-    interval: Interval
-    majority: float
-
-
-@dataclass(frozen=True)
-class Together:
-    """The seeds of a method as an ensemble (majority vote, ties by probability) beside their mean and their best."""
-
-    task: str
-    method: str
-    members: int
-    ensemble: float
-    mean: float
-    best: float
-
-
-@dataclass(frozen=True)
-class Table:
-    """Everything that is said of one place."""
-
-    place: Place
-    lines: Sequence[Line]
-    differences: Sequence[Difference]
-    elsewhere: Sequence[Elsewhere]
-    together: Sequence[Together]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A study in numbers.
-
-    Arguments:
-        name: of the plan. planned: its final trials. finished: those with a result or an outcome.
-        protocol: what was equal for all methods, in words. origin: by what the numbers were made.
-    """
-
-    name: str
-    planned: int
-    finished: int
-    protocol: str
-    origin: str
-    tables: Sequence[Table] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        """All of it in plain values."""
-        return asdict(self)
 
 
 def compare(records: Sequence[Record], *, name: str, planned: int, against: str, protocol: str = "") -> Comparison:
@@ -249,7 +144,7 @@ def _difference(method: str, against: str, gains: Mapping[str, Right]) -> Differ
 def paired(ours: Sequence[Record], theirs: Sequence[Record]) -> Right | None:
     """Row by row, for each seed that both have, what ours gains; `None` where they share none.
 
-    A method that draws nothing has one seed, which is held against all of the other's.
+    A method that draws nothing has one seed, which is held against all of the other's that had the same rows.
     """
     mine, other = ({r["seed"]: r for r in own if "reports" in r} for own in (ours, theirs))
     mine, other = _spread(mine, other), _spread(other, mine)
@@ -264,7 +159,9 @@ def _spread(own: dict[int, Record], other: Mapping[int, Record]) -> dict[int, Re
         return own
     [(seed, record)] = own.items()
     known = CONTENDERS.get(record["method"])
-    return {seed: record} if known is None or known.drawn else dict.fromkeys(other, record)
+    if known is None or known.drawn:
+        return own
+    return {seed: record} | {s: record for s, r in other.items() if r["rows"]["digest"] == record["rows"]["digest"]}
 
 
 # --- beside the table ---

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from promptuary.bench.sealed import Sealed
+from promptuary.bench.sections import Budget, TaskPlan
 from promptuary.data import source
 from promptuary.data.source import Row
 from promptuary.data.task import Task, label_of, named
@@ -21,7 +22,7 @@ from promptuary.specs import Run
 
 if TYPE_CHECKING:
     from promptuary.backbones.backbone import Backbone
-    from promptuary.bench.plan import Budget, Plan, TaskPlan
+    from promptuary.bench.plan import Plan
     from promptuary.kinds import Kind
 
 
@@ -35,7 +36,7 @@ class Ground:
     """
 
     asked: Mapping[str, Any]
-    budget: "Budget"
+    budget: Budget
     backbone: "Backbone"
     task: Task
     train: Sequence[Row]
@@ -130,7 +131,7 @@ def rows_of(plan: "Plan", task: str, regime: str, seed: int) -> Rows:
     return Rows(made, train, selection, reports, counts)
 
 
-def _split(of: "TaskPlan", train: list[Row], label: str) -> tuple[list[Row], list[Row]]:
+def _split(of: TaskPlan, train: list[Row], label: str) -> tuple[list[Row], list[Row]]:
     if isinstance(of.selection, float):
         return hold_out(train, label, of.selection)
     return train, list(source.rows(of.source("validation", of.selection)))

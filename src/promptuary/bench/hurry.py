@@ -1,9 +1,9 @@
 """A clock for runs that must end in time."""
 
 import time
-from collections.abc import Sequence
 
 import numpy as np
+from rich.console import Console
 
 from promptuary.bench.board import Board
 
@@ -15,16 +15,17 @@ class OutOfTimeError(Exception):
 class Hurried(Board):
     """A board that ends a run whose time is over, and knows when each step of the run was made."""
 
-    deadline: float = float("inf")
-    times: Sequence[float] = ()
+    def __init__(self, console: Console | None) -> None:
+        super().__init__(console)
+        self.deadline, self.times = float("inf"), list[float]()
 
     def begin(self, total: int, done: int) -> None:
         super().begin(total, done)
-        self.times = ()
+        self.times = []
 
     def stepped(self, step: int, loss: float) -> None:
         super().stepped(step, loss)
-        self.times = (*self.times, time.monotonic())
+        self.times.append(time.monotonic())
         if self.times[-1] > self.deadline:
             raise OutOfTimeError
 

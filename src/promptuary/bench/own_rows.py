@@ -3,6 +3,7 @@
 Copies of one text stay on one side of every division, so that nothing is estimated on what was learned.
 """
 
+import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ FEWEST = 40  # rows, below which no estimate is worth its name
 SMALL = 10_000  # rows, up to which the larger shares select and estimate
 TINY = 10  # rows of a class, below which its score is an anecdote
 MOST = 20_000  # rows that teach: more are not seen within minutes
+FOLDS = 20  # into which rows are dealt; a part is some of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,13 @@ def same(texts: Sequence[str]) -> str:
     return "\n".join(" ".join(text.lower().split()) for text in texts)
 
 
+def copies(rows: Sequence[Row], task: Task) -> list[int]:
+    """For each row the number of its text, which copies share."""
+    texts = [same(task.texts(row)) for row in rows]
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    return [numbers[text] for text in texts]
+
+
 def divide(rows: Sequence[Row], task: Task, seed: int = 0) -> Divided:
     """Stratified by class, copies together: up to 10,000 rows 70 % teach, 10 % select and 20 % estimate; of more rows
     5 % select and 10 % estimate.
@@ -45,30 +54,22 @@ def divide(rows: Sequence[Row], task: Task, seed: int = 0) -> Divided:
     Raises:
         DataError: for too few rows, and for a class that has none to teach.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
     if len(rows) < FEWEST:
         raise DataError(
             f"{len(rows)} rows are too few to compare methods on: some must select and some estimate. Expected "
             f"{FEWEST} or more; with fewer, tune one method (`promptuary tune`)."
         )
-    labels, groups = [task.index(row) for row in rows], [same(task.texts(row)) for row in rows]
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    labels, groups = [task.index(row) for row in rows], copies(rows, task)
     select, estimate = (2, 4) if len(rows) <= SMALL else (1, 2)
-    if len(numbers) < 20:
-        raise DataError(f"The {len(rows)} rows have only {len(numbers)} different texts. Expected 20 or more.")
-    folds = StratifiedGroupKFold(n_splits=20, shuffle=True, random_state=seed)
-    part = [0] * len(rows)
-    try:
-        for fold, (_, held) in enumerate(folds.split(labels, labels, [numbers[group] for group in groups])):
-            for row in held:
-                part[row] = fold
-    except ValueError as error:
-        common = Counter(labels).most_common(1)[0][1]
+    if max(groups) + 1 < FOLDS:
+        raise DataError(f"The {len(rows)} rows have only {max(groups) + 1} different texts. Expected {FOLDS} or more.")
+    common = Counter(labels).most_common(1)[0][1]
+    if common < FOLDS:
         raise DataError(
-            f"The largest class has {common} rows. Expected 20 or more of one class at least: with fewer, tune one "
-            "method (`promptuary tune`)."
-        ) from error
+            f"The largest class has {common} rows. Expected {FOLDS} or more of one class at least: with fewer, tune "
+            "one method (`promptuary tune`)."
+        )
+    part = _dealt(labels, groups, random.Random(f"divide/{seed}"))
     sealed = [row for row, fold in zip(rows, part, strict=True) if fold < estimate]
     selection = [row for row, fold in zip(rows, part, strict=True) if estimate <= fold < estimate + select]
     train = [row for row, fold in zip(rows, part, strict=True) if fold >= estimate + select][:MOST]
@@ -83,18 +84,37 @@ def divide(rows: Sequence[Row], task: Task, seed: int = 0) -> Divided:
     return Divided(train, selection, Sealed(lambda: sealed), counts)
 
 
+def _dealt(labels: Sequence[int], groups: Sequence[int], draw: random.Random) -> list[int]:
+    """A fold for each row: the largest groups first, each to the fold that has least of its class, then of all."""
+    members: list[list[int]] = [[] for _ in range(max(groups) + 1)]
+    for row, group in enumerate(groups):
+        members[group].append(row)
+    draw.shuffle(members)
+    members.sort(key=len, reverse=True)
+    held, whole, fold_of = defaultdict[int, list[int]](lambda: [0] * FOLDS), [0] * FOLDS, [0] * len(labels)
+    for own in members:
+        of_class = held[Counter(labels[row] for row in own).most_common(1)[0][0]]
+        *_, fold = min((of_class[fold], whole[fold], draw.random(), fold) for fold in range(FOLDS))
+        whole[fold] += len(own)
+        of_class[fold] += len(own)
+        for row in own:
+            fold_of[row] = fold
+    return fold_of
+
+
 def warnings(rows: Sequence[Row], task: Task) -> list[str]:
     """What looks wrong with the rows, each as a sentence: copies, copies with different labels, tiny classes, texts
     that give the label away.
     """
+    texts, classes = [same(task.texts(row)) for row in rows], [task.index(row) for row in rows]
     labels = defaultdict[str, list[int]](list)
-    for row in rows:
-        labels[same(task.texts(row))].append(task.index(row))
+    for text, own in zip(texts, classes, strict=True):
+        labels[text].append(own)
     said = []
-    copies = sum(len(own) - 1 for own in labels.values())
-    if copies:
+    repeated = len(rows) - len(labels)
+    if repeated:
         said.append(
-            f"{copies:,} of {len(rows):,} rows are copies of another one. Copies were kept on one side of every "
+            f"{repeated:,} of {len(rows):,} rows are copies of another one. Copies were kept on one side of every "
             "division, else they would be learned by heart and praised for it."
         )
     torn = [own for own in labels.values() if len(set(own)) > 1]
@@ -103,25 +123,23 @@ def warnings(rows: Sequence[Row], task: Task) -> list[str]:
             f"{len(torn):,} texts stand there with different labels ({sum(map(len, torn)):,} rows): no method can "
             "answer all of them. Look at the labels."
         )
-    counts = Counter(task.index(row) for row in rows)
+    counts = Counter(classes)
     for number, name in enumerate(task.labels):
         if counts[number] < TINY:
             said.append(f"Class {name!r} has {counts[number]} rows: too few to learn it, or to say how well.")
-    for name in _give_away(rows, task):
-        said.append(name)
-    return said
+    return said + _give_away(task.labels, texts, classes)
 
 
-def _give_away(rows: Sequence[Row], task: Task) -> list[str]:
+def _give_away(names: Sequence[str], texts: Sequence[str], classes: Sequence[int]) -> list[str]:
     """Classes whose name stands in nearly all of their texts and in hardly any other: the label has leaked."""
     said = []
-    for number, name in enumerate(task.labels):
+    for number, name in enumerate(names):
         word = name.lower().replace("_", " ")
         if len(word) < 3:
             continue
-        inside = [word in same(task.texts(row)) for row in rows]
-        own = [there for there, row in zip(inside, rows, strict=True) if task.index(row) == number]
-        others = len(rows) - len(own)
+        inside = [word in text for text in texts]
+        own = [there for there, own in zip(inside, classes, strict=True) if own == number]
+        others = len(texts) - len(own)
         if len(own) >= TINY and sum(own) > 0.9 * len(own) and sum(inside) - sum(own) < 0.1 * max(1, others):
             said.append(f"The name {name!r} stands in nearly every text of its class: is the label part of the text?")
     return said

@@ -35,157 +35,18 @@ A plan is looked at as a whole before anything runs: names, settings, the size o
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from promptuary.bench.contender import Contender
 from promptuary.bench.contenders import CONTENDERS, contender
-from promptuary.bench.space import Range, Space, draws, first
+from promptuary.bench.sections import Budget, Name, Part, Regime, Search, TaskPlan, Transfer
+from promptuary.bench.space import Space, draws, first
 from promptuary.errors import SettingError, nearest
 from promptuary.specs import Run, Seed, complaint
-
-Name = Annotated[str, Field(pattern=r"^[\w.@-]+$")]
-Positive = Annotated[int, Field(gt=0)]
-
-
-class Part(BaseModel):
-    """A table of a plan: frozen, and an unknown key is answered with the nearest known one."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False, populate_by_name=True)
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _told(cls, values: Any, made: ModelWrapValidatorHandler[Self]) -> Self:
-        known = {field.alias or name for name, field in cls.model_fields.items()}
-        for name in values if isinstance(values, Mapping) else ():
-            if name not in known and name not in cls.model_fields:
-                what = " ".join((cls.__doc__ or "").split(".")[0].split())
-                raise SettingError(f"{what}: there is no key {name!r}. {nearest(name, known)}")
-        return made(values)
-
-
-class Budget(Part):
-    """What one training run may spend. It is the same for every method; nothing stops early.
-
-    Arguments:
-        epochs: passes over the rows that teach. steps: optimizer steps instead, if positive. batch: rows a step.
-        evaluations: how often an epoch the rows that select are scored.
-        precision: of the frozen model's arithmetic.
-    """
-
-    epochs: Positive = 5
-    steps: Annotated[int, Field(ge=0)] = 0
-    batch: Positive = 32
-    evaluations: Positive = 1
-    precision: Literal["fp32", "bf16"] = "fp32"
-
-
-class Search(Part):
-    """How hyperparameters are searched: as many trials for every method, chosen by the rows that select.
-
-    Arguments:
-        trials: of every method that has something to search; the first is its default.
-        each_seed: search anew for every seed. Otherwise the first seed searches, and the others run what it chose.
-        seed: of what is drawn from the spaces.
-        space: instead of a method's own space: settings of the method, or fields of its recipe.
-    """
-
-    trials: Positive = 1
-    each_seed: bool = False
-    seed: Seed = 0
-    space: dict[str, dict[str, tuple[Any, ...] | Range]] = {}
-
-
-class TaskPlan(Part):
-    """One task of a plan.
-
-    Arguments:
-        task: a task with a name (and wording), which fills in columns, wording, metric and rows; or `classification`.
-        train: rows that teach (as for `promptuary tune`). selection: rows that select, or the share of the training
-            rows that is held out for it. report: rows that report.
-        text, text_pair, label, template, readout, pool, words, metric, max_length, dropout: as in a run.
-        budget: what differs from the plan's.
-    """
-
-    task: str = "classification"
-    train: str | None = None
-    selection: Annotated[float, Field(gt=0, lt=1)] | str | None = None
-    report: str | None = None
-    text: str | None = None
-    text_pair: str | None = None
-    label: str | None = None
-    template: str | None = None
-    readout: str | None = None
-    pool: str | None = None
-    words: dict[str, str | list[str]] | None = None
-    metric: str | None = None
-    max_length: int | None = None
-    dropout: bool | None = None
-    budget: dict[str, Any] = {}
-
-    def asked(self) -> dict[str, Any]:
-        """What it says of a run, rows and budget aside."""
-        return self.model_dump(exclude={"train", "selection", "report", "budget"}, exclude_none=True)
-
-    def source(self, part: Literal["train", "validation", "test"], given: str | None) -> str:
-        """Where rows lie: as given, else that split of the named task.
-
-        Raises:
-            SettingError: for a task of the user's own, whose rows must be named.
-        """
-        if given is not None:
-            return given
-        if self.task == "classification":
-            key = {"train": "train", "validation": "selection", "test": "report"}[part]
-            raise SettingError(f'A task without a name must say where its rows are. Write {key} = "FILE".')
-        return f"task:{self.task}/{part}"
-
-
-class Regime(Part):
-    """Which rows teach, and who competes there.
-
-    Arguments:
-        rows: at most so many rows that teach, stratified, the same for all seeds. each: instead, so many of every
-            class, and as many others to select with, drawn for each seed.
-        selected, reported: at most so many rows that select and report, stratified, the same for all seeds.
-        tasks, methods, seeds, budget: those of the plan, unless stated.
-    """
-
-    rows: Positive | None = None
-    each: Positive | None = None
-    selected: Positive | None = None
-    reported: Positive | None = None
-    tasks: tuple[str, ...] | None = None
-    methods: tuple[str, ...] | None = None
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
-    budget: dict[str, Any] = {}
-
-    @model_validator(mode="after")
-    def _one_size(self) -> Self:
-        if self.rows is not None and self.each is not None:
-            raise SettingError(f"A regime has rows={self.rows} and each={self.each}. Write one of them.")
-        return self
-
-    @property
-    def drawn(self) -> bool:
-        """Whether each seed has rows of its own."""
-        return self.each is not None
-
-
-class Transfer(Part):
-    """What was learned on one task, asked of another one without training; the checkpoint is the one chosen in-domain.
-
-    Arguments:
-        from: the task that was learned. to: the task whose reporting rows are asked.
-        labels: from classes learned to classes asked, by name; those left out keep their name.
-    """
-
-    source: str = Field(alias="from")
-    to: str
-    labels: dict[str, str] = {}
 
 
 class Plan(Part):
@@ -208,7 +69,7 @@ class Plan(Part):
     budget: Budget = Budget()
     search: Search = Search()
     tasks: Annotated[dict[Name, TaskPlan], Field(min_length=1)]
-    regimes: Annotated[dict[Name, Regime], Field(min_length=1)] = {"full": Regime()}
+    regimes: Annotated[dict[Name, Regime], Field(min_length=1)] = Field({"full": Regime()})
     transfers: tuple[Transfer, ...] = ()
 
     @model_validator(mode="after")

@@ -23,11 +23,11 @@ from promptuary.bench.grounds import Ground
 from promptuary.bench.halving import THIRD, Candidate, Pace, entrants, last_steps, promoted
 from promptuary.bench.hurry import Hurried, OutOfTimeError
 from promptuary.bench.own_rows import Divided, divide
-from promptuary.bench.plan import Budget
 from promptuary.bench.question import Question, candidates
 from promptuary.bench.records import digest
 from promptuary.bench.result import doubtful, result_of
-from promptuary.bench.run import OUTCOMES, choose
+from promptuary.bench.run import OUTCOMES, choose, outcome_of
+from promptuary.bench.sections import Budget
 from promptuary.bench.store import WORK, Entry, Job, Store
 from promptuary.errors import SettingError
 from promptuary.files import write
@@ -223,7 +223,7 @@ class _Search:
             except OutOfTimeError:
                 return None
             except tuple(OUTCOMES) as error:
-                outcome = next(name for kind, name in OUTCOMES.items() if isinstance(error, kind))
+                outcome = outcome_of(error)
                 self.store.fail(entry, {"sentence": str(error)}, outcome)
                 self.board.says(f"{candidate}: {outcome}. {error}")
                 return self.store.now(entry)
@@ -285,6 +285,8 @@ class _Search:
             self._keep(chosen)
             write(q.out / RESULT, json.dumps(result, indent=1, ensure_ascii=False).encode())
             self.store.finish(final, {"result": RESULT}, chosen.score or 0.0)
+        for left in (q.out / WORK).rglob(state.NAME):  # what training goes on from: not before the answer is kept
+            left.unlink()
         return result
 
     def _recalled(self, entry: Entry) -> Learned:
@@ -293,9 +295,7 @@ class _Search:
         return self.learned(candidate, int(entry.job.number or 0))
 
     def _keep(self, chosen: Entry) -> None:
-        """Put the chosen prompt where it is used from, and remove what training would go on from."""
+        """Put the chosen prompt where it is used from."""
         place = self.question.out / PROMPT
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(self.store.work(chosen.job), place, ignore=shutil.ignore_patterns(state.NAME))
-        for left in (self.question.out / WORK).rglob(state.NAME):
-            left.unlink()

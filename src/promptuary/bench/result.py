@@ -7,7 +7,7 @@ import numpy as np
 
 from promptuary.bench.contender import Learned, Probabilities
 from promptuary.bench.grounds import Ground
-from promptuary.bench.own_rows import warnings
+from promptuary.bench.own_rows import copies, warnings
 from promptuary.bench.question import Question
 from promptuary.bench.records import packed
 from promptuary.bench.store import Entry
@@ -48,6 +48,7 @@ def result_of(
             if e.finished and not e.job.final
         ],
         "true": packed(question.task.index(row) for row in rows),
+        "texts": copies(rows, question.task),
         "estimates": {
             name: {
                 **_told(entry),

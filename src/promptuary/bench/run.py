@@ -39,7 +39,7 @@ from promptuary.train import record, state
 from promptuary.train.evaluation import goodness
 
 WAIT_S = 1.0  # between two looks for a job while all are with other processes
-OUTCOMES: Mapping[type[BaseException], str] = {
+OUTCOMES: Mapping[type[BaseException], str] = {  # what breaks down so is kept as a result
     DivergedError: "diverged",
     MemoryShortError: "memory",
     torch.OutOfMemoryError: "memory",
@@ -198,7 +198,7 @@ class Worker:
         }  # fmt: skip
         self.store.finish(entry, told, goodness(learned.scores, metric))
         own = next(iter(reports.values()))["scores"]
-        self.board.says(f"{job.name.split(' #')[0]}: {metric} {own[metric]:.4f}")
+        self.board.says(f"{job.title}: {metric} {own[metric]:.4f}")
         self._clear(trials, keep=place) if searched else (place / state.NAME).unlink(missing_ok=True)
 
     def _edges(self, chosen: Entry, trials: Sequence[Entry]) -> list[str]:
@@ -251,9 +251,14 @@ class Worker:
         return {**entry.job.about, **self.about, "when": _now()}
 
     def _lost(self, entry: Entry, error: BaseException, more: Mapping[str, Any]) -> None:
-        outcome = next(name for kind, name in OUTCOMES.items() if isinstance(error, kind))
+        outcome = outcome_of(error)
         self.store.fail(entry, {**self._where(entry), **more, "sentence": str(error)}, outcome)
-        self.board.says(f"{entry.job.name.split(' #')[0]}: {outcome}. {error}")
+        self.board.says(f"{entry.job.title}: {outcome}. {error}")
+
+
+def outcome_of(error: BaseException) -> str:
+    """The word for what broke down: an error of one of the kinds in `OUTCOMES`."""
+    return next(name for kind, name in OUTCOMES.items() if isinstance(error, kind))
 
 
 def choose(trials: Sequence[Entry]) -> Entry | None:

@@ -97,12 +97,26 @@ def flipped(gains: Table, *, draws: int = 9999, seed: int = 0) -> float:
     about other rows of this task after these seeds.
     """
     rows = gains.mean(0)
-    moved = rows[rows != 0]
-    if not len(moved):
+    sizes, counts = np.unique(np.abs(rows[rows != 0]), return_counts=True)  # gains of one size are drawn together
+    if not len(sizes):
         return 1.0
-    signs = np.random.default_rng(seed).integers(0, 2, size=(draws, len(moved)), dtype=np.int8) * 2 - 1
-    as_far = np.abs(signs @ moved) >= abs(moved.sum()) - 1e-9
+    plus = np.random.default_rng(seed).binomial(counts, 0.5, size=(draws, len(counts)))
+    as_far = np.abs((2 * plus - counts) @ sizes) >= abs(rows.sum()) - 1e-9
     return float((as_far.sum() + 1) / (draws + 1))
+
+
+def together(values: Table, groups: Sequence[int]) -> Table:
+    """Values `[seeds, rows]` with one column for each group of rows that say one thing (copies of a text): the group's
+    sum, scaled so that the mean stays.
+
+    A test of copies as if they were different rows would be sure too soon.
+
+    Arguments:
+        groups: for each row the number of its group, from 0 on.
+    """
+    columns = np.zeros((len(values), max(groups) + 1))
+    np.add.at(columns, (slice(None), np.asarray(groups)), values)
+    return columns * columns.shape[1] / values.shape[1]
 
 
 def over_tasks(gains: Sequence[float]) -> float:

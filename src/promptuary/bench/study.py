@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from promptuary.bench import tables
-from promptuary.bench.compare import Comparison, compare
+from promptuary.bench.compare import compare
+from promptuary.bench.comparison import Comparison
 from promptuary.bench.jobs import jobs
 from promptuary.bench.plan import Plan
 from promptuary.bench.records import Record

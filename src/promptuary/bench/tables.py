@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import mean
 
-from promptuary.bench.compare import Comparison, Line, Table
+from promptuary.bench.comparison import Comparison, Line, Table
 from promptuary.bench.statistics import Interval
 
 
@@ -134,7 +134,7 @@ def costs(table: Table) -> Captioned:
 
 
 def cost(table: Table, method: str, name: str) -> float | None:
-    """What a method takes, by a name in `compare.COSTS`: the mean over its tasks; `None` where it is not known."""
+    """What a method takes, by a name in `comparison.COSTS`: the mean over its tasks; `None` where it is not known."""
     known = [line.cost[name] for line in table.lines if line.method == method and name in line.cost]
     return mean(known) if known else None
 

@@ -1,7 +1,7 @@
 """The report of a search on one's own rows (`promptuary compare`): from its result to the parts of the page."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,8 @@ def _mistakes(search: Search) -> Part:
 
 def _doubtful(search: Search) -> str:
     path = search.folder / DOUBTFUL
-    lines: Sequence[str] = path.read_text(encoding="utf-8").splitlines() if path.is_file() else ()
+    whole = path.read_text(encoding="utf-8") if path.is_file() else ""
+    lines = whole.split("\n")[:-1]  # a text may hold what `splitlines` takes for the end of a line
     rows = [json.loads(line) for line in lines[:SHOWN]]
     if not rows:
         return ""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptuary.bench import statistics
-from promptuary.bench.compare import Line, Place, Table
+from promptuary.bench.comparison import Line, Place, Table
 from promptuary.bench.records import Record, unpacked
 from promptuary.bench.statistics import Interval
 from promptuary.bench.tables import cost, methods
@@ -132,7 +132,7 @@ def _same(record: Record, line: Line) -> bool:
 
 
 def points(table: Table, price: str) -> list[Point]:
-    """Each method by one of its costs (a name in `compare.COSTS`) and its mean score, both over the tasks it has.
+    """Each method by one of its costs (a name in `comparison.COSTS`) and its mean score, both over the tasks it has.
 
     Methods without a score on every task are left out: their means would be of other tasks.
     """

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from promptuary.bench import tables
-from promptuary.bench.compare import Comparison, Place, Table
+from promptuary.bench.comparison import Comparison, Place, Table
 from promptuary.bench.plan import Plan
 from promptuary.bench.records import Record, read
 from promptuary.bench.study import PLAN, RECORDS, compared

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from html import escape
 
-from promptuary.bench.compare import Line
+from promptuary.bench.comparison import Line
 from promptuary.bench.tables import Body, Cell, around, middle
 
 Leads = Callable[[Line], str]  # the mark of the records that a line was made of

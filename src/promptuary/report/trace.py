@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from promptuary.bench.compare import Place
+from promptuary.bench.comparison import Place
 from promptuary.bench.records import Record
 from promptuary.bench.store import FILE
 from promptuary.report.tables import plain

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from promptuary.bench.compare import Comparison, Difference, Table, cells, differences
+from promptuary.bench.compare import cells, differences
+from promptuary.bench.comparison import Comparison, Difference, Table
 from promptuary.bench.records import Record
 from promptuary.bench.tables import cost, size
 from promptuary.report.series import best

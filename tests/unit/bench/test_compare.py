@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from promptuary.bench import tables
-from promptuary.bench.compare import Place, compare, line, paired
+from promptuary.bench.compare import compare, line, paired
+from promptuary.bench.comparison import Place
 from promptuary.bench.doubts import alarms
 from promptuary.bench.records import folded, packed, read, unfolded, unpacked
 from promptuary.errors import DataError
@@ -28,8 +29,9 @@ def record(method: str, seed: int, said: list[int], *, task: str = "sst2", **mor
         "task": task, "regime": "full", "backbone": "minilm", "method": method, "seed": seed, "metric": "accuracy",
         "metrics": ["accuracy"], "labels": ["bad", "good"], "reports": {task: report}, "settings": {},
         "cost": {**cost, "seconds_to_best": 15.0, "peak_bytes": 5_000_000}, "alarms": {}, "edges": [],
-        "scores": {"accuracy": 0.8}, "last": {"accuracy": 0.8}, "rows": {"train": 500, "selection": 100},
-        "opened": [{"chosen": 0}], "outcome": "finished", "versions": {"torch": "2.13.0"}, "commit": "c" * 40,
+        "scores": {"accuracy": 0.8}, "last": {"accuracy": 0.8},
+        "rows": {"train": 500, "selection": 100, "digest": "d1"}, "opened": [{"chosen": 0}],
+        "outcome": "finished", "versions": {"torch": "2.13.0"}, "commit": "c" * 40,
         "hardware": {"accelerator": None, "machine": "x86_64", "processors": 2, "threads": 1},
     }  # fmt: skip
     return {**made, **more}
@@ -69,6 +71,17 @@ def test_a_method_that_draws_nothing_is_held_against_every_seed_and_one_that_dra
     drawn = paired([record("ipt", 0, wrong(20))], three)
     assert drawn is not None
     assert drawn.shape == (1, 100)
+
+
+def test_a_method_that_draws_nothing_is_not_held_against_seeds_with_other_rows() -> None:
+    drawn = {seed: {"train": 8, "selection": 8, "digest": f"d{seed}"} for seed in range(3)}  # few shots, of each seed
+    three = [record("frozen", seed, wrong(10), rows=drawn[seed]) for seed in range(3)]
+    first = paired([record("bag-of-words", 0, wrong(20), rows=drawn[0])], three)  # the others are not finished yet
+    assert first is not None
+    assert first.shape == (1, 100)
+    both = paired([record("bag-of-words", seed, wrong(20), rows=drawn[seed]) for seed in (0, 1)], three)
+    assert both is not None
+    assert both.shape == (2, 100)
 
 
 def test_differences_are_against_one_method_and_corrected_for_their_number() -> None:

@@ -18,9 +18,11 @@ from promptuary.bench.question import Question, candidates
 from promptuary.bench.recommend import DOUBTFUL, PROMPT, RESULT, recommend
 from promptuary.bench.records import packed
 from promptuary.bench.sealed import Permit, Sealed
+from promptuary.checkpoint import PROMPT as PROMPT_FILE
 from promptuary.data.source import Row
 from promptuary.data.task import Task, classification
 from promptuary.errors import DataError, SettingError
+from promptuary.train import state
 from promptuary.tuned import open_prompt
 from tests.saved import Shelf, done, lines, opinions
 
@@ -95,6 +97,17 @@ def test_what_is_wrong_with_rows_is_told_and_good_rows_are_left_alone() -> None:
     assert "Class 'new' has 1 rows" in found
     leaked = [{**row, "text": f"{row['text']} [{row['label']}]"} for row in distinct(80)]
     assert "stands in nearly every text of its class" in " ".join(warnings(*rows_of(leaked)))
+
+
+def test_a_rare_class_is_divided_too_without_a_word() -> None:
+    made = [*distinct(200), *({"text": f"rare {i}", "label": "rare"} for i in range(19))]
+    rows, task = rows_of(made)
+    parts = divide(rows, task)
+    sides = (parts.train, parts.selection, parts.estimate.open(Permit("x", 0)))
+    counted = [sum(row.fields["label"] == "rare" for row in side) for side in sides]
+    assert sum(counted) == 19
+    assert counted[0] >= 13
+    assert min(counted) >= 1
 
 
 # --- who runs for how long ---
@@ -217,6 +230,28 @@ def test_an_interrupted_search_keeps_what_finished_and_goes_on(
 
 
 @pytest.mark.slow
+def test_a_search_that_dies_before_its_answer_is_kept_need_not_train_again(
+    shelf: Shelf, tmp_path: Path, short: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, original = tmp_path / "out", searching.write
+
+    def dying(path: Path, data: bytes) -> None:
+        if path.name == RESULT:
+            raise KeyboardInterrupt
+        original(path, data)
+
+    monkeypatch.setattr(searching, "write", dying)
+    with pytest.raises(KeyboardInterrupt):
+        recommend(question(shelf, out, distinct(100)))
+    trained = [place for place in (out / "work").iterdir() if (place / PROMPT_FILE).is_file()]
+    assert trained
+    assert all(list(place.rglob(state.NAME)) for place in trained)
+    monkeypatch.setattr(searching, "write", original)
+    assert recommend(question(shelf, out, distinct(100)))["estimates"]
+    assert not list(out.rglob(state.NAME))
+
+
+@pytest.mark.slow
 def test_a_run_ends_when_its_time_is_over_and_the_search_answers_with_what_it_has(
     shelf: Shelf, tmp_path: Path, short: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,7 +282,7 @@ def told(prompt: float, others: dict[str, float], rows: int = 400, **more: Any) 
 
     return {
         "backbone": "minilm", "labels": ["a", "b"], "rows": {"estimate": rows, "selection": 100}, "warnings": [],
-        "doubtful": 0, "true": packed(true.tolist()),
+        "doubtful": 0, "true": packed(true.tolist()), "texts": list(range(rows)),
         "estimates": {"prompt": own("ipt", prompt), **{name: own(name, share) for name, share in others.items()}},
         **more,
     }  # fmt: skip
@@ -279,6 +314,21 @@ def test_chance_is_nothing_to_learn_in_99_of_100_experiments() -> None:
         result = told(0.5, {"majority": 0.5}, rows=100)
         result["estimates"]["prompt"]["said"] = packed(source.integers(0, 2, 100).tolist())
         found.append(advise(result).learned)
+    assert sum(found) <= 2
+
+
+def test_copies_of_a_text_do_not_make_chance_sure() -> None:
+    source, found = np.random.default_rng(2), list[bool]()
+    for _ in range(60):
+        result = told(0.5, {"majority": 0.5}, rows=400)
+        result["texts"] = [i // 10 for i in range(400)]  # 40 texts, each ten times, and ten times answered alike
+        result["true"] = packed(np.repeat(source.integers(0, 2, 40), 10).tolist())
+        for name in ("prompt", "majority"):
+            result["estimates"][name]["said"] = packed(np.repeat(source.integers(0, 2, 40), 10).tolist())
+        advice = advise(result)
+        found.append(advice.learned)
+        low, high = advice.estimates[0].interval
+        assert high - low > 0.2  # of 40 texts; of 400 rows it would be 0.1
     assert sum(found) <= 2
 
 

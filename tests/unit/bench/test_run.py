@@ -4,16 +4,22 @@ import os
 import signal
 import time
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from optuna.trial import TrialState
 
+from promptuary.backbones.load import load
 from promptuary.bench import run as running
+from promptuary.bench.baselines.adapters import Adapters
+from promptuary.bench.baselines.bitfit import BitFit
 from promptuary.bench.baselines.fine_tuning import FineTuning
 from promptuary.bench.baselines.majority import Majority
 from promptuary.bench.board import Board
+from promptuary.bench.contender import Contender
 from promptuary.bench.grounds import Ground, rows_of
 from promptuary.bench.jobs import jobs
 from promptuary.bench.plan import Plan
@@ -27,10 +33,13 @@ from promptuary.tuned import open_prompt
 from tests.saved import Shelf
 from tests.unit.bench.toy import STEPS, forked, plan
 
+once = cache(load)  # a backbone is frozen: all studies here may have the same one
+
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "WAIT_S", 0.02)
+    monkeypatch.setattr(running, "load", once)
 
 
 def entries(folder: Path) -> list[Entry]:
@@ -188,24 +197,25 @@ def test_rows_that_report_are_not_opened_for_a_second_choice(shelf: Shelf, tmp_p
     store.close()
 
 
-@pytest.mark.parametrize(("error", "outcome"), [(DivergedError("the loss is nan"), "diverged"),
-                                                (MemoryShortError("short"), "memory"),
-                                                (MemoryError("none left"), "memory")])  # fmt: skip
 def test_what_breaks_down_is_an_outcome_and_the_study_goes_on(
-    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, outcome: str
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*args: Any, **kwargs: Any) -> Any:
-        raise error
-
-    monkeypatch.setattr(FineTuning, "learn", broken)
-    study, out = plan(shelf, tmp_path, "fine-tuning", "majority", search={"trials": 2}), tmp_path / "out"
+    broken: dict[str, tuple[type[Contender], Exception, str]] = {
+        "fine-tuning": (FineTuning, DivergedError("the loss is nan"), "diverged"),
+        "bitfit": (BitFit, MemoryShortError("short"), "memory"),
+        "adapters": (Adapters, MemoryError("none left"), "memory"),
+    }
+    for kind, error, _ in broken.values():
+        monkeypatch.setattr(kind, "learn", Mock(side_effect=error))
+    study, out = plan(shelf, tmp_path, *broken, "majority", search={"trials": 2}), tmp_path / "out"
     assert run(study, out)
     found = {e.job.name: e for e in entries(out)}
-    lost = [e for e in found.values() if e.job.about["method"] == "fine-tuning"]
-    assert [e.trial.user_attrs[OUTCOME] for e in lost] == [outcome, outcome, "nothing chosen"]
-    assert all(str(error) in (e.record or {})["sentence"] and e.starts == 1 for e in lost)
-    assert lost[-1].opened == ()
-    assert [r["outcome"] for r in finished(study, out)] == ["nothing chosen", "finished"]
+    for method, (_, error, outcome) in broken.items():
+        lost = sorted((e for e in found.values() if e.job.about["method"] == method), key=lambda e: e.job.final)
+        assert [e.trial.user_attrs[OUTCOME] for e in lost] == [outcome, outcome, "nothing chosen"]
+        assert all(str(error) in (e.record or {})["sentence"] and e.starts == 1 for e in lost)
+        assert lost[-1].opened == ()
+    assert [r["outcome"] for r in finished(study, out)] == ["nothing chosen"] * 3 + ["finished"]
     assert run(study, out)
     assert {e.job.name: e.starts for e in entries(out)} == {name: e.starts for name, e in found.items()}
 

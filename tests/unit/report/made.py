@@ -108,6 +108,7 @@ def result() -> dict[str, Any]:
              "cost": None, "curve": [], "trial": "p-tuning-v2, 30 steps"},
         ],
         "true": TRUE,
+        "texts": list(range(100)),
         "estimates": {
             "prompt": estimate("prompt-tuning", said("prompt-tuning", "sst2", 0)),
             "frozen": estimate("frozen", said("frozen", "sst2", 0)),
@@ -121,6 +122,12 @@ def search(folder: Path) -> Path:
     """The folder of the search."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "result.json").write_text(json.dumps(result()), encoding="utf-8")
-    doubtful = {"place": "a.csv:7", "label": "bad", "said": HOSTILE, "probability": 0.99, "texts": ["<u>fine</u>"]}
-    (folder / "doubtful.jsonl").write_text(json.dumps(doubtful) + "\n", encoding="utf-8")
+    doubtful = {
+        "place": "a.csv:7",
+        "label": "bad",
+        "said": HOSTILE,
+        "probability": 0.99,
+        "texts": ["<u>fine</u>\u2028\x85"],
+    }
+    (folder / "doubtful.jsonl").write_text(json.dumps(doubtful, ensure_ascii=False) + "\n", encoding="utf-8")
     return folder
