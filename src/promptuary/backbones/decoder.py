@@ -55,7 +55,7 @@ class Decoder(Backbone):
         if call.start is not None:
             options["position_ids"] = _counted(layout.mask, call.start)
         embeds, mask = layout.embeds.to(self.dtype), layout.mask.long()
-        before = _before(call, (~layout.mask).sum(1))
+        before = self._before(call, (~layout.mask).sum(1))
         with self.attachment.carrying(replace(call, layout=layout)), Sight(None, before):
             return generate(self.model, how, start=0, inputs_embeds=embeds, attention_mask=mask, **options)
 
@@ -89,7 +89,7 @@ class Decoder(Backbone):
     ) -> Draft:
         """The draft of rows whose columns are in `layers`, and behind them new ones."""
         cache = cache_of(layers)
-        with Sight(None, _before(riding, mask.int().argmax(1))):
+        with Sight(None, self._before(riding, mask.int().argmax(1))):
             out = call_with(
                 self.towers(self.model)[0][0],
                 inputs_embeds=embeds.to(self.dtype),
@@ -123,7 +123,7 @@ class Decoder(Backbone):
             own = torch.arange(call.layout.mask.shape[1], device=self.device)[None]
             counted = (own if positions is None else positions) + rearrange(call.start, "b -> b 1")
             positions = counted.where(call.layout.mask, 0)
-        before = _before(call, call.layout.tokens.new_zeros(()))
+        before = self._before(call, call.layout.tokens.new_zeros(()))
         with self.attachment.carrying(call, columns), Sight(packing, before):
             return run_stack(self.towers(self.model)[0][0], call.layout, dtype=self.dtype, position_ids=positions)
 
@@ -158,19 +158,28 @@ class Decoder(Backbone):
         gap = (packed[:, 1] - alone).abs().max() / alone.abs().max()
         return bool(gap < torch.finfo(self.dtype).eps ** 0.5)
 
+    def _before(self, call: Call, padding: Int[Tensor, "*batch"]) -> Before | None:
+        """What stands in positions before the rows of a call, where anything does.
+
+        Raises:
+            BackboneError: where that is another thing in one layer than in another: the mask is one for all.
+        """
+        if call.start is None or not call.keys_values:
+            return None
+        keeps = [kv.keep for kv in call.keys_values.values()]
+        if len(keeps) < len(self.shape.attention) or any(keep is not keeps[0] for keep in keeps):
+            raise BackboneError(
+                f"{self.name!r}: soft keys and values that stand in positions must be the same ones in every layer: "
+                f"expected {len(self.shape.attention)} layers that share one `keep`. Leave out Call.start, and they "
+                "stand nowhere."
+            )
+        return Before(keeps[0], call.start, padding.expand(call.start.shape))
+
     def _read(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens output"]:
         states: Tensor = call_with(
             self.towers(self.model)[0][0], input_ids=ids, use_cache=False, return_dict=True
         ).last_hidden_state
         return states
-
-
-def _before(call: Call, padding: Int[Tensor, "*batch"]) -> Before | None:
-    """What stands in positions before the rows of a call, where anything does."""
-    if call.start is None or not call.keys_values:
-        return None
-    keep = next(iter(call.keys_values.values())).keep
-    return Before(keep, call.start, padding.expand(call.start.shape))
 
 
 def _counted(mask: Bool[Tensor, "batch length"], start: Int[Tensor, " batch"] | None) -> Int[Tensor, "batch length"]:
