@@ -460,7 +460,9 @@ MUTANTS = (
     ),
     Mutant("backbones/reading.py", "else columns - own.shape[1]", "else columns", BLIND),
     Mutant("backbones/reading.py", "torch.cat([expanded(own,", "torch.cat([0 * expanded(own,", BLIND),
-    Mutant("mixing.py", "n if call.blind is not None else None", "None", BLIND),
+    Mutant("mixing.py", "_prompts([call.blind for call in calls], calls) if", "None if", BLIND),
+    Mutant("backbones/blind.py", "_Masked(soft, kwargs.get(NAME))", "_Masked(soft, None)", BLIND),
+    Mutant("backbones/blind.py", "if call.keys_values:", "if False:", BLIND),
     Mutant("injections.py", "None if self.sees_input else p)", "None)", BLIND),
     # states that are kept
     Mutant("activations.py", "json.dumps(told, sort_keys=True, default=str).encode()", 'b""', KEPT),
@@ -526,7 +528,7 @@ MUTANTS = (
         MIXED,
     ),
     # rows under different prompts in one pass
-    Mutant("mixing.py", "(call.until, call.entry and call.entry.layer, alone)", "(alone,)", MIXED),
+    Mutant("mixing.py", "(call.until, call.entry and call.entry.layer), [])", "(None, None), [])", MIXED),
     Mutant("mixing.py", "shares[n].rows * how.sequences", "shares[n].rows", MIXED),
     Mutant("mixing.py", "is not shares[0].model.backbone:", "is None:", MIXED),
     Mutant(
@@ -587,6 +589,9 @@ MUTANTS = (
         "_before(call, layout.mask.sum(1) * 0)",
         COMPILED,
     ),
+    Mutant("backbones/decoder.py", " or any(keep is not keeps[0] for keep in keeps)", "", COMPILED),
+    Mutant("backbones/decoder.py", "len(keeps) < len(self.shape.attention) or ", "", COMPILED),
+    Mutant("injections.py", "if 0 < self.start < length:", "if False:", BUILT),
     Mutant("backbones/padding.py", "if call.start is None else own + call.start", "", COMPILED),
     Mutant("backbones/padding.py", "told = positions is not None or call.start is not None", "told = False", COMPILED),
     Mutant("backbones/sight.py", "column + start[batch], key)", "column, key)", COMPILED),

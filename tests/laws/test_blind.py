@@ -1,5 +1,7 @@
 """Soft tokens that do not see the input: against the bare model with a mask that says so, row by row."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from promptuary.choices import Choice
 from promptuary.errors import BackboneError, SettingError
 from promptuary.generators import Free, Shortened
 from promptuary.initial import normal
-from promptuary.injections import Embeddings
+from promptuary.injections import Embeddings, KeyValues
 from promptuary.methods import method
 from promptuary.mixing import Share, run
 from promptuary.model import SoftPrompted
@@ -112,6 +114,45 @@ def test_a_text_that_is_scored_hears_the_soft_tokens_own_states_too(
     monkeypatch.setattr(model.backbone.attachment, "leaves", False)
     whole = model(model.instance(IDS, MASK), words.choices(len(IDS))).targets
     assert gap(once, whole) <= EXACT
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+@pytest.mark.parametrize("family", ["bert", "modernbert", "t5"])
+@torch.no_grad()
+def test_a_prefix_beside_them_is_heard(family: str, leaves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = soft(family)
+    monkeypatch.setattr(model.backbone.attachment, "leaves", leaves)
+    inject = KeyValues(model.backbone.shape)
+    prefix = SoftPrompted(model.backbone, Free(2, inject.width, normal(1.0), seed=4), inject)
+    x = model.instance(IDS, MASK)
+    both = replace(model.call(x), keys_values=prefix.call(x).keys_values)
+    found = model.backbone.run(both).hidden[MASK]
+    assert gap(found, model(x).hidden[MASK]) > 1e-3
+    none = replace(both, keys_values={i: replace(kv, keep=kv.keep & False) for i, kv in both.keys_values.items()})
+    assert gap(model.backbone.run(none).hidden[MASK], model(x).hidden[MASK]) <= EXACT
+    monkeypatch.setattr(model.backbone.attachment, "leaves", False)
+    assert gap(found, model.backbone.run(both).hidden[MASK]) <= EXACT
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert", "t5"])
+@torch.no_grad()
+def test_they_share_a_pass_with_all_others(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    b = backbone(family)
+    inject = KeyValues(b.shape)
+    models = [
+        soft(family), SoftPrompted(b, Free(2, inject.width, normal(1.0), seed=4), inject), soft(family, sees_input=True),
+        SoftPrompted(b, Free(5, b.shape.dim, normal(1.0), seed=5), Embeddings(b.shape, sees_input=False)),
+        soft(family, before=1),
+    ]  # fmt: skip
+    rows = [(IDS, MASK), (IDS[:2, :5], MASK[:2, :5]), (IDS.flip(1), MASK.flip(1)), (IDS, MASK), (IDS, MASK)]
+    shares = [Share(m, m.instance(*given)) for m, given in zip(models, rows, strict=True)]
+    alone = [m(s.x).hidden[s.x.mask] for m, s in zip(models, shares, strict=True)]
+    runs: list[int] = []
+    plain = b.run
+    monkeypatch.setattr(b, "run", lambda call, t: runs.append(len(call.layout.mask)) or plain(call, t))
+    for own, out, expected in zip(shares, run(shares), alone, strict=True):
+        assert gap(out.hidden[own.x.mask], expected) <= EXACT
+    assert runs == [sum(s.rows for s in shares)]
 
 
 @torch.no_grad()
