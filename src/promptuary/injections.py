@@ -206,8 +206,8 @@ class KeyValues(Injection):
     def accepts(self, length: int) -> None:
         if 0 < self.start < length:
             raise SettingError(
-                f"KeyValues(start={self.start}) with a prompt of {length} soft tokens: they stand in the positions before "
-                f"the input, and there are {self.start}. Expected start=0, which is nowhere, or start={length}."
+                f"KeyValues(start={self.start}) with a prompt of {length} soft tokens: they stand in the positions "
+                f"before the input, and there are {self.start}. Expected start=0, which is nowhere, or start={length}."
             )
 
     def leads(self, length: int) -> bool:

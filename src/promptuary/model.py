@@ -160,7 +160,7 @@ class SoftPrompted(nn.Module):
             return self
         nothing = torch.zeros(1, 0, dtype=torch.long, device=self.backbone.device)
         ahead: Call = self.injection(one, self.instance(nothing, nothing.bool()))
-        known = ahead.keys_values or self.backbone.leaves(ahead)
+        known = ahead.keys_values or self.backbone.compiled(ahead)
         if known is None:
             return self
         injection = Compiled(known, int(ends(ahead)), self.backbone.dtype)

@@ -77,8 +77,8 @@ def test_reading_them_once_says_what_the_mask_says(family: str, monkeypatch: pyt
     model = soft(family)
     columns = torch.tensor([[2], [0], [3]])
     once, few = read(model), read(model, columns)
-    assert model.backbone.attachment.leaves
-    monkeypatch.setattr(model.backbone.attachment, "leaves", False)
+    assert model.backbone.attachment.reads_apart
+    monkeypatch.setattr(model.backbone.attachment, "reads_apart", False)
     for found, expected in ((once, read(model)), (few, read(model, columns))):
         for one, other in zip(found, expected, strict=True):
             assert (one - other).abs().max() <= 1e-4 * other.abs().max()
@@ -111,17 +111,17 @@ def test_a_text_that_is_scored_hears_the_soft_tokens_own_states_too(
 ) -> None:
     model, words = soft(family), WordsAsContinuation([[[5, 8]], [[6]]])
     once = model(model.instance(IDS, MASK), words.choices(len(IDS))).targets
-    monkeypatch.setattr(model.backbone.attachment, "leaves", False)
+    monkeypatch.setattr(model.backbone.attachment, "reads_apart", False)
     whole = model(model.instance(IDS, MASK), words.choices(len(IDS))).targets
     assert gap(once, whole) <= EXACT
 
 
-@pytest.mark.parametrize("leaves", [True, False])
+@pytest.mark.parametrize("apart", [True, False])
 @pytest.mark.parametrize("family", ["bert", "modernbert", "t5"])
 @torch.no_grad()
-def test_a_prefix_beside_them_is_heard(family: str, leaves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prefix_beside_them_is_heard(family: str, apart: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     model = soft(family)
-    monkeypatch.setattr(model.backbone.attachment, "leaves", leaves)
+    monkeypatch.setattr(model.backbone.attachment, "reads_apart", apart)
     inject = KeyValues(model.backbone.shape)
     prefix = SoftPrompted(model.backbone, Free(2, inject.width, normal(1.0), seed=4), inject)
     x = model.instance(IDS, MASK)
@@ -130,7 +130,7 @@ def test_a_prefix_beside_them_is_heard(family: str, leaves: bool, monkeypatch: p
     assert gap(found, model(x).hidden[MASK]) > 1e-3
     none = replace(both, keys_values={i: replace(kv, keep=kv.keep & False) for i, kv in both.keys_values.items()})
     assert gap(model.backbone.run(none).hidden[MASK], model(x).hidden[MASK]) <= EXACT
-    monkeypatch.setattr(model.backbone.attachment, "leaves", False)
+    monkeypatch.setattr(model.backbone.attachment, "reads_apart", False)
     assert gap(found, model.backbone.run(both).hidden[MASK]) <= EXACT
 
 
@@ -138,12 +138,10 @@ def test_a_prefix_beside_them_is_heard(family: str, leaves: bool, monkeypatch: p
 @torch.no_grad()
 def test_they_share_a_pass_with_all_others(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     b = backbone(family)
-    inject = KeyValues(b.shape)
-    models = [
-        soft(family), SoftPrompted(b, Free(2, inject.width, normal(1.0), seed=4), inject), soft(family, sees_input=True),
-        SoftPrompted(b, Free(5, b.shape.dim, normal(1.0), seed=5), Embeddings(b.shape, sees_input=False)),
-        soft(family, before=1),
-    ]  # fmt: skip
+    inject, longer = KeyValues(b.shape), Embeddings(b.shape, sees_input=False)
+    prefix = SoftPrompted(b, Free(2, inject.width, normal(1.0), seed=4), inject)
+    other = SoftPrompted(b, Free(5, b.shape.dim, normal(1.0), seed=5), longer)
+    models = [soft(family), prefix, soft(family, sees_input=True), other, soft(family, before=1)]
     rows = [(IDS, MASK), (IDS[:2, :5], MASK[:2, :5]), (IDS.flip(1), MASK.flip(1)), (IDS, MASK), (IDS, MASK)]
     shares = [Share(m, m.instance(*given)) for m, given in zip(models, rows, strict=True)]
     alone = [m(s.x).hidden[s.x.mask] for m, s in zip(models, shares, strict=True)]
