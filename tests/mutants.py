@@ -485,8 +485,9 @@ MUTANTS = (
     Mutant("activations.py", "if asked.some else None", "", KEPT),
     Mutant("tuning.py", "if not run.dropout:", "if True:", KEPT),
     Mutant("tuning.py", "[*ground.examples, *ground.held], pad", "ground.examples, pad", KEPT),
-    Mutant("model.py", "if call.bare and targets is None and x.encode", "if call.bare and x.encode", KEPT),
-    Mutant("model.py", "targets is None and x.encode != self._encoded", "targets is None", RIVALS),
+    Mutant("model.py", "if call.bare and targets is None and self", "if call.bare and self", KEPT),
+    Mutant("model.py", "return model.train(self.training)", "return model", KEPT),
+    Mutant("tuning.py", "asking = model if kept is None else model.asking(kept.encode)", "pass", KEPT),
     # the last layer for the rows that are read
     Mutant(
         "backbones/last_layer.py", "written(empty, columns.masked_fill(again, length)", "written(empty, columns", FEW
