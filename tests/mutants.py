@@ -133,7 +133,7 @@ MUTANTS = (
         "enumerate(a for a in shape.attention if a.part in chosen)",
         INJECTED,
     ),
-    Mutant("injections.py", "return self.start\n\n    def leads", "return length\n\n    def leads", INJECTED),
+    Mutant("injections.py", "return self.start\n\n    def accepts", "return length\n\n    def accepts", INJECTED),
     Mutant(
         "injections.py",
         "b p (layers hidden) -> layers b p hidden",
@@ -292,15 +292,15 @@ MUTANTS = (
         ROWS,
     ),
     Mutant(
-        "backbones/backbone.py",
-        "digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)",
+        "backbones/identity.py",
+        "made.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)",
         "pass",
         TRAINED,
     ),
     Mutant("backbones/padding.py", "(layout.tokens + shift) % length", "layout.tokens", BACKBONES),
-    Mutant("backbones/backbone.py", "if torch.equal(outs[0], outs[1]):", "if False:", BUILT),
+    Mutant("backbones/trials.py", "if torch.equal(outs[0], outs[1]):", "if False:", BUILT),
     Mutant("backbones/encoder.py", "layout.types if segments", "layout.types * 0 if segments", PLACED),
-    Mutant("backbones/decoder.py", "self.packs = self._tried()", "self.packs = False", CHOSEN),
+    Mutant("backbones/decoder.py", "self.packs = trials.packs(self)", "self.packs = False", CHOSEN),
     Mutant("backbones/decoder.py", "if choices == 1 or steps == 1 or self.packs:", "if True:", CHOSEN),
     Mutant("backbones/decoder.py", 'else positions) + rearrange(call.start, "b -> b 1")', "else positions)", INJECTED),
     Mutant("backbones/decoder.py", "(own if positions is None else positions)", "own", CHOSEN),
@@ -460,7 +460,9 @@ MUTANTS = (
     ),
     Mutant("backbones/reading.py", "else columns - own.shape[1]", "else columns", BLIND),
     Mutant("backbones/reading.py", "torch.cat([expanded(own,", "torch.cat([0 * expanded(own,", BLIND),
-    Mutant("mixing.py", "n if call.blind is not None else None", "None", BLIND),
+    Mutant("mixing.py", "_prompts([call.blind for call in calls], calls) if", "None if", BLIND),
+    Mutant("backbones/blind.py", "_Masked(soft, kwargs.get(NAME))", "_Masked(soft, None)", BLIND),
+    Mutant("backbones/blind.py", "if call.keys_values:", "if False:", BLIND),
     Mutant("injections.py", "None if self.sees_input else p)", "None)", BLIND),
     # states that are kept
     Mutant("activations.py", "json.dumps(told, sort_keys=True, default=str).encode()", 'b""', KEPT),
@@ -483,8 +485,9 @@ MUTANTS = (
     Mutant("activations.py", "if asked.some else None", "", KEPT),
     Mutant("tuning.py", "if not run.dropout:", "if True:", KEPT),
     Mutant("tuning.py", "[*ground.examples, *ground.held], pad", "ground.examples, pad", KEPT),
-    Mutant("model.py", "if call.bare and targets is None and x.encode", "if call.bare and x.encode", KEPT),
-    Mutant("model.py", "targets is None and x.encode != self._encoded", "targets is None", RIVALS),
+    Mutant("model.py", "if call.bare and targets is None and self", "if call.bare and self", KEPT),
+    Mutant("model.py", "return model.train(self.training)", "return model", KEPT),
+    Mutant("tuning.py", "asking = model if kept is None else model.asking(kept.encode)", "pass", KEPT),
     # the last layer for the rows that are read
     Mutant(
         "backbones/last_layer.py", "written(empty, columns.masked_fill(again, length)", "written(empty, columns", FEW
@@ -526,7 +529,7 @@ MUTANTS = (
         MIXED,
     ),
     # rows under different prompts in one pass
-    Mutant("mixing.py", "(call.until, call.entry and call.entry.layer, alone)", "(alone,)", MIXED),
+    Mutant("mixing.py", "(call.until, call.entry and call.entry.layer), [])", "(None, None), [])", MIXED),
     Mutant("mixing.py", "shares[n].rows * how.sequences", "shares[n].rows", MIXED),
     Mutant("mixing.py", "is not shares[0].model.backbone:", "is None:", MIXED),
     Mutant(
@@ -587,6 +590,9 @@ MUTANTS = (
         "_before(call, layout.mask.sum(1) * 0)",
         COMPILED,
     ),
+    Mutant("backbones/decoder.py", " or any(keep is not keeps[0] for keep in keeps)", "", COMPILED),
+    Mutant("backbones/decoder.py", "len(keeps) < len(self.shape.attention) or ", "", COMPILED),
+    Mutant("injections.py", "if 0 < self.start < length:", "if False:", BUILT),
     Mutant("backbones/padding.py", "if call.start is None else own + call.start", "", COMPILED),
     Mutant("backbones/padding.py", "told = positions is not None or call.start is not None", "told = False", COMPILED),
     Mutant("backbones/sight.py", "column + start[batch], key)", "column, key)", COMPILED),

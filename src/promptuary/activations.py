@@ -171,9 +171,8 @@ def _asked(model: SoftPrompted, readout: Readout, batch: Batch) -> set[Asked]:
         asked.add(Asked(until, columns is not None))
         return plain(x, until, columns)
 
-    plain = model.encode
-    with model.asking(noting):
-        model(model.instance_of(batch), readout.targets(batch), readout.columns(batch))
+    plain, model = model.encode, model.asking(noting)
+    model(model.instance_of(batch), readout.targets(batch), readout.columns(batch))
     return asked
 
 

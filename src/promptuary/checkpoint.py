@@ -18,7 +18,8 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from promptuary.backbones.backbone import Backbone, same_model
+from promptuary.backbones.backbone import Backbone
+from promptuary.backbones.identity import same_model
 from promptuary.errors import CheckpointError
 from promptuary.files import write
 from promptuary.generators import Free, Generator

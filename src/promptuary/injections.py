@@ -160,7 +160,7 @@ class KeyValues(Injection):
 
     Raises:
         SettingError: for a part that is unknown, that the backbone lacks or that nothing reads; for a `start` on a
-            model of two towers.
+            model of two towers; in `accepts`, for one that is less than there are soft tokens.
         BackboneError: when the backbone's code has no hook for attention (DeBERTa).
     """
 
@@ -202,6 +202,13 @@ class KeyValues(Injection):
 
     def occupies(self, length: int) -> int:
         return self.start
+
+    def accepts(self, length: int) -> None:
+        if 0 < self.start < length:
+            raise SettingError(
+                f"KeyValues(start={self.start}) with a prompt of {length} soft tokens: they stand in the positions "
+                f"before the input, and there are {self.start}. Expected start=0, which is nowhere, or start={length}."
+            )
 
     def leads(self, length: int) -> bool:
         return True

@@ -46,8 +46,7 @@ def run(shares: Sequence[Share]) -> list[Output]:
     """What the backbone says of each share, as `share.model(share.x, share.targets, share.columns)` would; in one pass.
 
     Shares may differ in method, length, depth, read-out, and in the padding of their rows; some may be compiled. Rows
-    that join the model at a later layer (`Late`) have one more pass, with those of their kind; a share whose soft
-    tokens do not see the input has one of its own.
+    that join the model at a later layer (`Late`) have one more pass, with those of their kind.
 
     Raises:
         SettingError: for shares of different backbones.
@@ -125,20 +124,22 @@ def stacked(calls: Sequence[Call]) -> Call:
     first = calls[0]
     if len(calls) == 1:
         return first
+    layers = sorted({layer for call in calls for layer in call.states})
     return Call(
         _layout([call.layout for call in calls]),
         _keys_values(calls),
-        {layer: _states(calls, layer) for layer in sorted({layer for call in calls for layer in call.states})},
+        {layer: _prompts([c.states.get(layer) for c in calls], calls) for layer in layers},
         _starts(calls),
         _entry([call.entry for call in calls if call.entry is not None]),
         first.until,
-        columns=_columns([call.columns for call in calls]),
+        _prompts([call.blind for call in calls], calls) if any(call.blind is not None for call in calls) else None,
+        _columns([call.columns for call in calls]),
     )
 
 
 def _passes(shares: Sequence[Share]) -> Iterator[tuple[list[int], Call, Backbone]]:
     """Which shares go through the backbone together, by number, and their call."""
-    together: dict[tuple[Any, ...], list[tuple[int, Call]]] = {}
+    together: dict[tuple[int | None, int | None], list[tuple[int, Call]]] = {}
     for n, share in enumerate(shares):
         if share.model.backbone is not shares[0].model.backbone:
             raise SettingError(
@@ -146,8 +147,7 @@ def _passes(shares: Sequence[Share]) -> Iterator[tuple[list[int], Call, Backbone
                 "Expected one loaded backbone for all of them: open_prompt(folder, backbone=backbone)."
             )
         call = replace(share.model.call(share.x), columns=share.columns)
-        alone = n if call.blind is not None else None
-        together.setdefault((call.until, call.entry and call.entry.layer, alone), []).append((n, call))
+        together.setdefault((call.until, call.entry and call.entry.layer), []).append((n, call))
     for pairs in together.values():
         yield [n for n, _ in pairs], stacked([call for _, call in pairs]), shares[0].model.backbone
 
@@ -228,15 +228,15 @@ def _none(like: KeyValue) -> KeyValue:
     return KeyValue(like.key[:1, :, :0], like.value[:1, :, :0], like.keep[:1, :0])
 
 
-def _states(calls: Sequence[Call], layer: int) -> Prompt:
-    """Soft rows before a layer; those of calls that have none there are absent."""
-    some = next(call.states[layer] for call in calls if layer in call.states)
+def _prompts(each: Sequence[Prompt | None], calls: Sequence[Call]) -> Prompt:
+    """What calls say of the soft tokens in their rows, if anything; the soft tokens of the others are absent in it."""
+    some = next(p for p in each if p is not None)
     length = max(call.layout.prompts.shape[1] for call in calls)  # some may only stand in the row, and have no states
 
     def none(rows: int) -> Prompt:
         return Prompt(some.values.new_zeros(rows, length, some.values.shape[2]), some.keep.new_zeros(rows, length))
 
-    own = [call.states.get(layer, none(call.layout.mask.shape[0])) for call in calls]
+    own = [none(c.layout.mask.shape[0]) if p is None else p for p, c in zip(each, calls, strict=True)]
     return Prompt(_stack([p.values for p in own]), _stack([p.keep for p in own]))
 
 

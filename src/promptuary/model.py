@@ -1,7 +1,5 @@
 """A frozen backbone with a prompt in front of it: the three parts, put together and nothing more."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -27,13 +25,23 @@ class SoftPrompted(nn.Module):
     Arguments:
         dropout: share of a prompt's numbers dropped while training, row by row (0.1 to 0.2 in the small tasks of
             P-tuning v2, Liu et al. 2022).
+        encode: whom the parts ask for states of the bare input, where it is not the backbone itself: somebody who kept
+            them (`promptuary.activations`).
 
     Raises:
         SettingError: when the generator's soft tokens have another width than the injection takes, cannot be
             placed, or leave no room for an input; when it knows fewer token ids than the backbone.
     """
 
-    def __init__(self, backbone: Backbone, generator: Generator, injection: Injection, *, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        generator: Generator,
+        injection: Injection,
+        *,
+        dropout: float = 0.0,
+        encode: Encode | None = None,
+    ) -> None:
         super().__init__()
         if generator.width != injection.width:
             raise SettingError(
@@ -50,8 +58,7 @@ class SoftPrompted(nn.Module):
         if not 0.0 <= dropout < 1.0:
             raise SettingError(f"dropout={dropout}: expected a share from 0 up to 1.")
         self._backbone = (backbone,)  # in a tuple: out of reach of module traversal
-        self.encode: Encode = self._encoded  # how states of the bare input are come by
-        self.generator, self.injection, self.dropout = generator, injection, dropout
+        self.generator, self.injection, self.dropout, self._kept = generator, injection, dropout, encode
         if self.room is not None and self.room < 1:
             raise SettingError(
                 f"{backbone.name!r} has {backbone.shape.positions} positions and the prompt takes "
@@ -128,14 +135,15 @@ class SoftPrompted(nn.Module):
     ) -> Float[Tensor, "batch tokens hidden"]:
         return self.backbone.run(Call(bare(x), until=until, columns=columns)).hidden
 
-    @contextmanager
-    def asking(self, encode: Encode) -> Iterator[None]:
-        """Inside, states of the bare input come from `encode`, which may have kept them, and not from the backbone."""
-        self.encode, before = encode, self.encode
-        try:
-            yield
-        finally:
-            self.encode = before
+    @property
+    def encode(self) -> Encode:
+        """How states of the bare input are come by."""
+        return self._encoded if self._kept is None else self._kept
+
+    def asking(self, encode: Encode) -> "SoftPrompted":
+        """The very same parts, which ask `encode` for states of the bare input."""
+        model = SoftPrompted(self.backbone, self.generator, self.injection, dropout=self.dropout, encode=encode)
+        return model.train(self.training)
 
     def call(self, x: Instance) -> Call:
         """What the backbone is called with: the prompt made from `x`, laid out with `x`."""
@@ -160,7 +168,7 @@ class SoftPrompted(nn.Module):
             return self
         nothing = torch.zeros(1, 0, dtype=torch.long, device=self.backbone.device)
         ahead: Call = self.injection(one, self.instance(nothing, nothing.bool()))
-        known = ahead.keys_values or self.backbone.leaves(ahead)
+        known = ahead.keys_values or self.backbone.compiled(ahead)
         if known is None:
             return self
         injection = Compiled(known, int(ends(ahead)), self.backbone.dtype)
@@ -173,6 +181,6 @@ class SoftPrompted(nn.Module):
             columns: the tokens of `x` whose states are read, where these are few (`Readout.columns`).
         """
         call = replace(self.call(x), columns=columns)
-        if call.bare and targets is None and x.encode != self._encoded:  # somebody keeps what never changes
-            return Output(x.encode(x, None, columns), None, self.backbone.logits)
+        if call.bare and targets is None and self._kept is not None:  # these states never change
+            return Output(self._kept(x, None, columns), None, self.backbone.logits)
         return self.backbone.run(call, targets)

@@ -154,23 +154,24 @@ def _one(
     train = Loader(ground.examples, recipe.batch, pad=pad, seed=seed, shuffle=True)
     held = Loader(ground.held, 2 * recipe.batch, pad=pad, seed=seed)
 
-    kept = None
+    kept, asking = None, model
     if not run.dropout:  # with it the frozen model says another thing each time
         kept = activations.keep(
             model, readout, [*ground.examples, *ground.held], pad=pad, precision=recipe.precision,
             folder=activations.default_folder() if run.activations_in is None else Path(run.activations_in),
             limit_bytes=int(run.activations_gib * 2**30),
         )  # fmt: skip
+        asking = model if kept is None else model.asking(kept.encode)
         _told_activations(kept, console)
 
     rates = {**groups.known(method(run.method).rates, model, readout), **run.rates}
 
     def fitted() -> Result:
         return fit(
-            model, readout, train, held, recipe,
+            asking, readout, train, held, recipe,
             seed=seed, folder=folder, settings=_identity(run, ground), metric=run.metric, names=wording.task.labels,
             progress=progress, save_every=run.save_every, rates=rates, activations=kept,
-            measure=reading.measure(model, readout, wording, ground.rows, ground.held, metric=run.metric),
+            measure=reading.measure(asking, readout, wording, ground.rows, ground.held, metric=run.metric),
         )  # fmt: skip
 
     result = places.fitted(folder, overwrite, fitted)

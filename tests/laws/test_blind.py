@@ -1,5 +1,7 @@
 """Soft tokens that do not see the input: against the bare model with a mask that says so, row by row."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from promptuary.choices import Choice
 from promptuary.errors import BackboneError, SettingError
 from promptuary.generators import Free, Shortened
 from promptuary.initial import normal
-from promptuary.injections import Embeddings
+from promptuary.injections import Embeddings, KeyValues
 from promptuary.methods import method
 from promptuary.mixing import Share, run
 from promptuary.model import SoftPrompted
@@ -75,8 +77,8 @@ def test_reading_them_once_says_what_the_mask_says(family: str, monkeypatch: pyt
     model = soft(family)
     columns = torch.tensor([[2], [0], [3]])
     once, few = read(model), read(model, columns)
-    assert model.backbone.attachment.leaves
-    monkeypatch.setattr(model.backbone.attachment, "leaves", False)
+    assert model.backbone.attachment.reads_apart
+    monkeypatch.setattr(model.backbone.attachment, "reads_apart", False)
     for found, expected in ((once, read(model)), (few, read(model, columns))):
         for one, other in zip(found, expected, strict=True):
             assert (one - other).abs().max() <= 1e-4 * other.abs().max()
@@ -109,9 +111,46 @@ def test_a_text_that_is_scored_hears_the_soft_tokens_own_states_too(
 ) -> None:
     model, words = soft(family), WordsAsContinuation([[[5, 8]], [[6]]])
     once = model(model.instance(IDS, MASK), words.choices(len(IDS))).targets
-    monkeypatch.setattr(model.backbone.attachment, "leaves", False)
+    monkeypatch.setattr(model.backbone.attachment, "reads_apart", False)
     whole = model(model.instance(IDS, MASK), words.choices(len(IDS))).targets
     assert gap(once, whole) <= EXACT
+
+
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize("family", ["bert", "modernbert", "t5"])
+@torch.no_grad()
+def test_a_prefix_beside_them_is_heard(family: str, apart: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = soft(family)
+    monkeypatch.setattr(model.backbone.attachment, "reads_apart", apart)
+    inject = KeyValues(model.backbone.shape)
+    prefix = SoftPrompted(model.backbone, Free(2, inject.width, normal(1.0), seed=4), inject)
+    x = model.instance(IDS, MASK)
+    both = replace(model.call(x), keys_values=prefix.call(x).keys_values)
+    found = model.backbone.run(both).hidden[MASK]
+    assert gap(found, model(x).hidden[MASK]) > 1e-3
+    none = replace(both, keys_values={i: replace(kv, keep=kv.keep & False) for i, kv in both.keys_values.items()})
+    assert gap(model.backbone.run(none).hidden[MASK], model(x).hidden[MASK]) <= EXACT
+    monkeypatch.setattr(model.backbone.attachment, "reads_apart", False)
+    assert gap(found, model.backbone.run(both).hidden[MASK]) <= EXACT
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert", "t5"])
+@torch.no_grad()
+def test_they_share_a_pass_with_all_others(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    b = backbone(family)
+    inject, longer = KeyValues(b.shape), Embeddings(b.shape, sees_input=False)
+    prefix = SoftPrompted(b, Free(2, inject.width, normal(1.0), seed=4), inject)
+    other = SoftPrompted(b, Free(5, b.shape.dim, normal(1.0), seed=5), longer)
+    models = [soft(family), prefix, soft(family, sees_input=True), other, soft(family, before=1)]
+    rows = [(IDS, MASK), (IDS[:2, :5], MASK[:2, :5]), (IDS.flip(1), MASK.flip(1)), (IDS, MASK), (IDS, MASK)]
+    shares = [Share(m, m.instance(*given)) for m, given in zip(models, rows, strict=True)]
+    alone = [m(s.x).hidden[s.x.mask] for m, s in zip(models, shares, strict=True)]
+    runs: list[int] = []
+    plain = b.run
+    monkeypatch.setattr(b, "run", lambda call, t: runs.append(len(call.layout.mask)) or plain(call, t))
+    for own, out, expected in zip(shares, run(shares), alone, strict=True):
+        assert gap(out.hidden[own.x.mask], expected) <= EXACT
+    assert runs == [sum(s.rows for s in shares)]
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ The oracle is `SoftPrompted` as it was, on each row alone.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import transformers as hf
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.generation import Generation, Sampling
 from promptuary.backbones.load import wrap
-from promptuary.errors import SettingError
+from promptuary.errors import BackboneError, SettingError
 from promptuary.generators import Free
 from promptuary.initial import normal
 from promptuary.injections import Embeddings, HiddenStates, KeyValues
@@ -92,6 +93,23 @@ def test_a_compiled_prompt_generates_what_the_prompt_generates(family: str, meth
     for how, side in zip(ways, (*SIDES, "left"), strict=True):
         expected = [model.backbone.generate(model.call(share(model, [row], "right").x), how) for row in rows]
         assert torch.equal(short.backbone.generate(short.call(share(short, rows, side).x), how), torch.cat(expected))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma3"])
+@torch.no_grad()
+def test_soft_keys_in_positions_that_differ_by_layer_are_refused(family: str) -> None:
+    # What is seen of them is asked once for all layers, so that one layer's would be taken for every other's.
+    b = backbone(family)
+    inject = KeyValues(b.shape, start=3)
+    model = SoftPrompted(b, Free(3, inject.width, normal(1.0)), inject).eval()
+    call = model.call(share(model, ragged(6, 2), "right").x)
+    last = call.keys_values[1]
+    fewer = {**call.keys_values, 1: replace(last, keep=last.keep & torch.tensor([True, False, True]))}
+    for layers in (fewer, {1: last}):
+        with pytest.raises(BackboneError, match="the same ones in every layer"):
+            b.run(replace(call, keys_values=layers))
+    nowhere = replace(call, keys_values=fewer, start=None)  # every layer then says for itself what is there
+    assert gap(b.run(nowhere).hidden, b.run(replace(nowhere, keys_values=call.keys_values)).hidden) > 1e-3
 
 
 @pytest.mark.parametrize("family", CAUSAL)

@@ -125,6 +125,14 @@ def test_parts_that_a_backbone_lacks_are_refused() -> None:
         KeyValues(backbone("gpt2").shape, start=-1)
 
 
+@pytest.mark.parametrize("start", [1, 2])
+def test_more_soft_tokens_than_positions_before_the_input_are_refused(start: int) -> None:
+    b = backbone("gpt2")
+    inject = KeyValues(b.shape, start=start)
+    with pytest.raises(SettingError, match=f"start={start}.*3 soft tokens.*start=0.*start=3"):
+        SoftPrompted(b, Free(3, inject.width, normal(1.0)), inject)
+
+
 def test_an_unknown_method_names_the_nearest() -> None:
     with pytest.raises(SettingError, match="Did you mean 'prompt-tuning'"):
         method("promt-tuning")

@@ -69,6 +69,7 @@ def trained(asking: str, folder: Path | None, pool: Any = "first", **changes: An
         settings = {"pad": 0, "precision": "fp32", "folder": folder, "limit_bytes": PLENTY, **changes}
         given = keep(model, readout, [*train, *held], **settings)
         assert given is not None
+        model = model.asking(given.encode)
     result = fit(
         model, readout, Loader(train, 8, pad=0, shuffle=True), Loader(held, 16, pad=0),
         Recipe(epochs=2, rate=0.01, scaled=False, head_rate=0.01), activations=given,
@@ -112,8 +113,8 @@ def test_in_training_the_layers_below_are_not_run(asking: str, tmp_path: Path) -
     for number, layer in enumerate(b.model.base_model.encoder.layer):
         layer.attention.register_forward_hook(lambda *_, n=number: ran.append(n))
     batch = collate(examples()[:4], range(4), 0)
-    with model.asking(given.encode):
-        model(model.instance_of(batch), None, readout.columns(batch))
+    told = model.asking(given.encode)
+    told(told.instance_of(batch), None, readout.columns(batch))
     assert set(ran) == {"late": {1}, "late, a table": {1}, "a query": {0, 1}, "the control": set()}[asking]
     if asking == "a query":
         assert ran.count(0) == 1  # for the row with its prompt
@@ -163,6 +164,7 @@ def test_what_changed_is_not_found(change: dict[str, Any], tmp_path: Path) -> No
 def test_rows_that_were_not_kept_are_asked_of_the_backbone(tmp_path: Path) -> None:
     model, _ = parts("late")
     found = kept(tmp_path)
+    assert [model.train(on).asking(found.encode).training for on in (True, False)] == [True, False]
     batch = collate([examples()[0], *examples(3, seed=5)], range(4), 0)
     x = model.instance_of(batch)
     assert gap(found.encode(x, 1)[batch.mask], model.encode(x, 1)[batch.mask]) <= EXACT

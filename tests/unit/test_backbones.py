@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from promptuary.backbones.attachment import Attachment, Promise
-from promptuary.backbones.backbone import same_model
+from promptuary.backbones.identity import same_model
 from promptuary.backbones.load import available, load, wrap
 from promptuary.backbones.padding import flush_right
 from promptuary.errors import BackboneError

@@ -359,6 +359,6 @@ def test_an_idle_backbone_s_state_is_the_mean_of_the_present_soft_tokens() -> No
     plain = prompted(Idle(real.shape, real.device), "frozen", {}, init=None, seed=0)
     assert torch.equal(plain(plain.instance(ids, ids > 0)).hidden, torch.zeros(2, 5, 1))
     assert idle.digest() == idle.fingerprint() == "idle"
-    assert (idle.dtype, list(idle.towers(None)), idle._read(ids).shape) == (torch.float32, [], (2, 5, 4))
+    assert (idle.dtype, list(idle.towers(None)), idle.plain(ids).shape) == (torch.float32, [], (2, 5, 4))
     with pytest.raises(BackboneError, match="generates nothing"):
         idle.generate(call, Generation(max_new_tokens=1))

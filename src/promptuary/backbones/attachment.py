@@ -116,8 +116,10 @@ class Attachment:
     ) -> None:
         self._place = _Place()
         self._hooked = model._can_set_attn_implementation()
-        self.leaves = False  # whether layers can leave out soft tokens that do not see the input; as well
-        self.selects = self._hooked  # whether the last layer can make some rows only; the backbone tries it
+        # Tried by the backbone: whether soft tokens that do not see the input can be read by themselves, and the input
+        # behind them; whether the last layer can make some rows only.
+        self.reads_apart = False
+        self.selects = self._hooked
         if self._hooked:
             model.set_attn_implementation(NAME)
         self.layers: dict[nn.Module, list[Visit]] = {}

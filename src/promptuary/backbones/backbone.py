@@ -4,12 +4,9 @@ A `Backbone` is deliberately not an `nn.Module`: no optimizer, no checkpoint and
 reach its weights. Only the modules of this folder import transformers.
 """
 
-import hashlib
 import inspect
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -18,12 +15,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from promptuary.backbones import activation, cpu_linear
+from promptuary.backbones import activation, cpu_linear, identity
 from promptuary.backbones.attachment import Attachment, Reached
 from promptuary.backbones.draft import Draft
 from promptuary.backbones.generation import Generation
 from promptuary.backbones.head import head_of
-from promptuary.backbones.padding import at
 from promptuary.errors import BackboneError
 from promptuary.values import Call, KeyValue, Layout, Output, Part, Shape, Targets
 
@@ -40,6 +36,8 @@ class Backbone(ABC):
     shape: Shape
 
     def __init__(self, model: PreTrainedModel, name: str, *, head: bool) -> None:
+        from promptuary.backbones import trials  # which run backbones
+
         self.model, self.name, self.has_head = model, name, head
         self._tokenizer: Any = None
         self._fingerprints: dict[torch.dtype, str] = {}
@@ -53,9 +51,9 @@ class Backbone(ABC):
         else:
             self._head = head_of(model, [stack for stack, _ in self.towers(self.model)])
         self.shape = self._measure()
-        self._probe()
-        self.attachment.selects = self.attachment.selects and self._selects()
-        self.attachment.leaves = bool(self.shape.encodes and self.shape.attention) and self._leaves()
+        trials.heard(self)
+        self.attachment.selects = self.attachment.selects and trials.selects(self)
+        self.attachment.reads_apart = bool(self.shape.encodes and self.shape.attention) and trials.reads_apart(self)
 
     @property
     def tokenizer(self) -> Any:
@@ -181,38 +179,13 @@ class Backbone(ABC):
 
     def digest(self) -> str:
         """A hash over every byte of every weight: equal before and after means nothing was touched."""
-        digest = hashlib.blake2b(digest_size=16)
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return identity.digest(self.model)
 
     def fingerprint(self) -> str:
-        """Hashes of names, shapes and sampled weights, one for each half precision the weights can be rounded to.
-
-        A model has the hash of every precision that its own one holds exactly; `same_model` compares what two have in
-        common, so that a prompt tuned in float32 is served in bfloat16 or float16. The weights are frozen: they are
-        hashed once in each precision.
-        """
-        if self.dtype not in self._fingerprints:
-            self._fingerprints[self.dtype] = self._hashes()
+        """What the model is known by in any precision; `identity.same_model` compares two."""
+        if self.dtype not in self._fingerprints:  # the weights are frozen: they are hashed once in each precision
+            self._fingerprints[self.dtype] = identity.fingerprint(self.model, self.shape)
         return self._fingerprints[self.dtype]
-
-    def _hashes(self) -> str:
-        precisions = [p for p in (torch.bfloat16, torch.float16) if self.dtype in (p, torch.float32, torch.float64)]
-        return " ".join(f"{str(p).removeprefix('torch.')}:{self._hashed(p)}" for p in precisions)
-
-    def _hashed(self, precision: torch.dtype) -> str:
-        digest = hashlib.blake2b(digest_size=16)
-        digest.update(
-            json.dumps([self.shape.family, self.shape.dim, self.shape.layers, self.shape.vocabulary]).encode()
-        )
-        for name, tensor in sorted(self.model.named_parameters()):
-            flat = tensor.detach().flatten()
-            sample = flat[:: max(1, flat.numel() // 64)][:64].cpu().to(precision)
-            digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            digest.update(sample.view(torch.int16).numpy().tobytes())
-        return digest.hexdigest()
 
     def keys_values(self, ids: Sequence[int], parts: frozenset[Part]) -> Float[Tensor, "prompt width"]:
         """The keys and values that real tokens leave in the attention layers of `parts`: a start for a prefix.
@@ -229,14 +202,14 @@ class Backbone(ABC):
             )
         row = torch.tensor([list(ids)], device=self.device)
         with torch.no_grad(), self.attachment.recording() as notes:
-            self._read(row)
+            self.plain(row)
         width = []
         for (_, _, key, value), a in zip(notes, self.shape.attention, strict=True):
             if a.part in parts:
                 width += [rearrange(key, "1 h p k -> p (h k)"), rearrange(value, "1 h p v -> p (h v)")]
         return torch.cat(width, 1).float()
 
-    def leaves(self, call: Call) -> dict[int, KeyValue] | None:
+    def compiled(self, call: Call) -> dict[int, KeyValue] | None:
         """The keys and values that the rows of a call leave to whatever stands behind them.
 
         `None` where what stands behind bears on them (an encoder's rows see each other), and where the model does not
@@ -245,11 +218,11 @@ class Backbone(ABC):
         return None
 
     @abstractmethod
-    def _read(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens output"]:
+    def plain(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens output"]:
         """The bare model's last states on real tokens (an encoder-decoder reads them with both towers)."""
 
     def _trial(self) -> Float[Tensor, "1 tokens output"]:
-        return self._read(torch.arange(5, device=self.device)[None] + 3)
+        return self.plain(torch.arange(5, device=self.device)[None] + 3)
 
     def _measure(self) -> Shape:
         config = self.model.config.get_text_config()
@@ -272,69 +245,6 @@ class Backbone(ABC):
             decodes="decoder" in parts,
             encodes="encoder" in parts,
         )
-
-    def _probe(self) -> None:
-        """Refuse a model on which soft keys and values would be ignored without a word (decision at load)."""
-        if not self.shape.attention:
-            return
-        from promptuary.injections import KeyValues  # the probe is a use of the injection
-        from promptuary.values import Instance, Prompt
-
-        ids = torch.arange(4, device=self.device)[None] + 3
-        x = Instance(ids, torch.ones_like(ids, dtype=torch.bool), self.embed(ids), torch.zeros_like(ids), ids[:, 0])
-        heard = Targets(ids[:, None, :2], torch.ones_like(ids[:, None, :2], dtype=torch.bool))
-        for part in sorted({a.part for a in self.shape.attention}):
-            inject = KeyValues(self.shape, parts=[part])
-            outs = []
-            for sign in (-1.0, 1.0):
-                wave = torch.linspace(0.0, 6.0, inject.width, device=self.device).sin() * sign * 4
-                prompt = Prompt(wave.expand(1, 2, -1), torch.ones(1, 2, device=self.device))
-                with torch.no_grad():
-                    out = self.run(inject(prompt, x), heard if part != "encoder" else None)
-                outs.append((out.hidden if out.targets is None else out.targets).float())
-            if torch.equal(outs[0], outs[1]):
-                raise BackboneError(
-                    f"{self.name!r} ({self.shape.family}): its {part} attention ignores soft keys and values, so deep "
-                    "prompts would silently do nothing. Please report the model to this project."
-                )
-
-    def _leaves(self) -> bool:
-        """Whether layers that go over the input alone, behind soft tokens that do not see it, say what they say of the
-        whole row with a mask; else they go over the whole row.
-        """
-        from promptuary.injections import Embeddings
-        from promptuary.values import Instance, Prompt
-
-        row = torch.arange(3, 9, device=self.device)
-        ids, mask = torch.stack([row, row.flip(0)]), row < torch.tensor([[9], [7]], device=self.device)
-        x = Instance(ids, mask, self.embed(ids), ids * 0, ids[:, 0])
-        prompt = Prompt(self.embed(ids[:1, :3] + 7).float().expand(2, -1, -1), torch.ones(2, 3, device=self.device))
-        call = Embeddings(self.shape, sees_input=False)(prompt, x)
-        with torch.no_grad():
-            self.attachment.leaves = False
-            whole = self.run(call).hidden[mask]
-            self.attachment.leaves = True
-            try:
-                some = self.run(call).hidden[mask]
-            except (RuntimeError, AttributeError):  # its layers are not written as others are
-                return False
-        return bool((some - whole).abs().max() / whole.abs().max() < torch.finfo(self.dtype).eps ** 0.5)
-
-    def _selects(self) -> bool:
-        """Whether states of some rows alone are what they are among all; else all are made, also where few are read."""
-        row = torch.arange(3, 13, device=self.device)
-        ids, columns = torch.stack([row, row.flip(0)]), torch.tensor([[0, 9], [7, 3]], device=self.device)
-        mask = row < torch.tensor([[13], [11]], device=self.device)  # a row of ten and a row of eight
-        place = (row - 3).expand(2, -1)
-        call = Call(Layout(self.embed(ids), mask, place * 0, place, place[:, :0]))
-        with torch.no_grad():
-            whole = self.run(call).hidden
-            try:
-                some = self.run(replace(call, columns=columns)).hidden
-            except RuntimeError:  # its layers are not written as others are
-                return False
-        gap = (at(some, columns) - at(whole, columns)).abs().max() / whole.abs().max()
-        return bool(gap < torch.finfo(self.dtype).eps ** 0.5)
 
 
 def call_with(module: nn.Module, **arguments: Any) -> Any:
@@ -375,8 +285,3 @@ def _position_limit(model: PreTrainedModel) -> int | None:
     """How many tokens fit."""
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return None if limit is None else int(limit) - first_position(model)
-
-
-def same_model(one: str, other: str) -> bool:
-    """Whether two fingerprints are of one model, in whatever precision."""
-    return not set(one.split()).isdisjoint(other.split())

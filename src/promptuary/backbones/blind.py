@@ -15,7 +15,7 @@ from einops import rearrange
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from promptuary.backbones.attention import Bias, Extended, Key, Mask, Query, Value, WholeMask
+from promptuary.backbones.attention import Bias, Carried, Extended, Key, Mask, Query, Value, WholeMask
 from promptuary.backbones.last_layer import ROTARY
 from promptuary.backbones.padding import expanded
 from promptuary.backbones.sight import NAME
@@ -23,8 +23,13 @@ from promptuary.values import Call, KeyValue, Layout
 
 
 def alone(call: Call) -> Layout | None:
-    """The soft tokens as a row of their own, where they are the first columns of every row; else `None`."""
+    """The soft tokens as a row of their own, where they are the first columns of every row; else `None`.
+
+    It is `None` too beside a prefix, which they would have to hear.
+    """
     assert call.blind is not None
+    if call.keys_values:
+        return None
     p, prompts = call.blind, call.layout.prompts
     columns = torch.arange(prompts.shape[1], device=prompts.device)[None]
     if not prompts.shape[1] or not bool((p.keep > 0).all() & (prompts == columns).all()):
@@ -66,22 +71,25 @@ def masked(kwargs: Mapping[str, Any], call: Call) -> dict[str, Any]:
     none = torch.zeros(*call.layout.mask.shape[:1], call.layout.mask.shape[1] + 1, dtype=torch.bool)
     columns = call.layout.prompts.where(call.blind.keep > 0, call.layout.mask.shape[1])  # the absent are nowhere
     soft = none.to(columns.device).scatter(1, columns, True)[:, :-1]
-    return {**kwargs, NAME: _Masked(soft)}
+    return {**kwargs, NAME: _Masked(soft, kwargs.get(NAME))}
 
 
 @dataclass(frozen=True, eq=False)
 class _Masked:
-    """Hides every column that is no soft token from those that are."""
+    """Hides every column that is no soft token from those that are; then what else rides to the layer has its say."""
 
     soft: Bool[Tensor, "rows length"]
+    carried: Carried | None
 
     def __call__(
         self, module: nn.Module, query: Query, key: Key, value: Value, mask: Mask | None, bias: Bias | None
     ) -> Extended:
         seen = ~rearrange(self.soft, "b q -> b 1 q 1") | rearrange(self.soft, "b k -> b 1 1 k")
         if mask is not None and mask.dtype != torch.bool:
-            return key, value, mask.masked_fill(~seen, torch.finfo(mask.dtype).min), bias
-        return key, value, seen if mask is None else seen & mask, bias
+            mask = mask.masked_fill(~seen, torch.finfo(mask.dtype).min)
+        else:
+            mask = seen if mask is None else seen & mask
+        return (key, value, mask, bias) if self.carried is None else self.carried(module, query, key, value, mask, bias)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from promptuary.backbones import trials
 from promptuary.backbones.backbone import Backbone, call_with, run_stack
 from promptuary.backbones.draft import Draft, Layer, cache_of, layers_of, riding
 from promptuary.backbones.generation import Generation, fits, generate
@@ -19,7 +20,7 @@ from promptuary.backbones.packing import Packing, continued
 from promptuary.backbones.padding import at, ends, fitting, flush_right, read
 from promptuary.backbones.sight import Before, Sight
 from promptuary.errors import BackboneError
-from promptuary.values import Call, KeyValue, Layout, Output, Part, Targets
+from promptuary.values import Call, KeyValue, Output, Part, Targets
 
 
 class Decoder(Backbone):
@@ -27,7 +28,8 @@ class Decoder(Backbone):
 
     def __init__(self, model: PreTrainedModel, name: str, *, head: bool) -> None:
         super().__init__(model, name, head=head)
-        self.packs = self._tried()
+        self.packs = True
+        self.packs = trials.packs(self)
 
     @staticmethod
     def towers(model: PreTrainedModel) -> Sequence[tuple[nn.Module, Part]]:
@@ -55,11 +57,11 @@ class Decoder(Backbone):
         if call.start is not None:
             options["position_ids"] = _counted(layout.mask, call.start)
         embeds, mask = layout.embeds.to(self.dtype), layout.mask.long()
-        before = _before(call, (~layout.mask).sum(1))
+        before = self._before(call, (~layout.mask).sum(1))
         with self.attachment.carrying(replace(call, layout=layout)), Sight(None, before):
             return generate(self.model, how, start=0, inputs_embeds=embeds, attention_mask=mask, **options)
 
-    def leaves(self, call: Call) -> dict[int, KeyValue] | None:
+    def compiled(self, call: Call) -> dict[int, KeyValue] | None:
         return self._left(call) if self._goes_on else None
 
     def _left(self, call: Call) -> dict[int, KeyValue]:
@@ -89,7 +91,7 @@ class Decoder(Backbone):
     ) -> Draft:
         """The draft of rows whose columns are in `layers`, and behind them new ones."""
         cache = cache_of(layers)
-        with Sight(None, _before(riding, mask.int().argmax(1))):
+        with Sight(None, self._before(riding, mask.int().argmax(1))):
             out = call_with(
                 self.towers(self.model)[0][0],
                 inputs_embeds=embeds.to(self.dtype),
@@ -123,54 +125,36 @@ class Decoder(Backbone):
             own = torch.arange(call.layout.mask.shape[1], device=self.device)[None]
             counted = (own if positions is None else positions) + rearrange(call.start, "b -> b 1")
             positions = counted.where(call.layout.mask, 0)
-        before = _before(call, call.layout.tokens.new_zeros(()))
+        before = self._before(call, call.layout.tokens.new_zeros(()))
         with self.attachment.carrying(call, columns), Sight(packing, before):
             return run_stack(self.towers(self.model)[0][0], call.layout, dtype=self.dtype, position_ids=positions)
 
     @cached_property
     def _goes_on(self) -> bool:
-        """Whether a text behind the keys and values of its beginning is read as the whole text is; tried once."""
-        if not self.shape.attention:
-            return False
-        ids = torch.arange(3, 13, device=self.device)[None]
-        there, columns = torch.ones_like(ids, dtype=torch.bool), torch.arange(6, device=self.device)[None]
-        first, rest = (
-            Layout(self.embed(part), there[:, :n], columns[:, :n] * 0, columns[:, :n], columns[:, :0])
-            for part, n in ((ids[:, :4], 4), (ids[:, 4:], 6))
-        )
-        with torch.no_grad():
-            found = self._states(Call(rest, self._left(Call(first)), start=ids.new_full((1,), 4)))
-            whole = self._read(ids)[:, 4:]
-        return bool((found - whole).abs().max() / whole.abs().max() < torch.finfo(self.dtype).eps ** 0.5)
+        return bool(self.shape.attention) and trials.goes_on(self, self._left)
 
-    def _tried(self) -> bool:
-        """Whether a text packed with another behind one row is read as by itself; else each text has its own pass.
+    def _before(self, call: Call, padding: Int[Tensor, "*batch"]) -> Before | None:
+        """What stands in positions before the rows of a call, where anything does.
 
-        It is not where positions cannot be given, where attention has no hook, and where layers are recurrent.
+        Raises:
+            BackboneError: where that is another thing in one layer than in another: the mask is one for all.
         """
-        ids = torch.arange(3, 13, device=self.device)[None]
-        row, texts = ids[:, :4], rearrange(ids[:, 4:], "1 (c s) -> 1 c s", c=2)
-        there, columns = torch.ones_like(ids, dtype=torch.bool), torch.arange(4, device=self.device)[None]
-        layout = Layout(self.embed(row), there[:, :4], columns * 0, columns, columns[:, :0])
-        with torch.no_grad():
-            _, packed = self._continued(Call(layout), Targets(texts, torch.ones_like(texts, dtype=torch.bool)))
-            alone = self._read(torch.cat([row, texts[:, 1, :-1]], 1))[:, 3:]
-        gap = (packed[:, 1] - alone).abs().max() / alone.abs().max()
-        return bool(gap < torch.finfo(self.dtype).eps ** 0.5)
+        if call.start is None or not call.keys_values:
+            return None
+        keeps = [kv.keep for kv in call.keys_values.values()]
+        if len(keeps) < len(self.shape.attention) or any(keep is not keeps[0] for keep in keeps):
+            raise BackboneError(
+                f"{self.name!r}: soft keys and values that stand in positions must be the same ones in every layer: "
+                f"expected {len(self.shape.attention)} layers that share one `keep`. Leave out Call.start, and they "
+                "stand nowhere."
+            )
+        return Before(keeps[0], call.start, padding.expand(call.start.shape))
 
-    def _read(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens output"]:
+    def plain(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens output"]:
         states: Tensor = call_with(
             self.towers(self.model)[0][0], input_ids=ids, use_cache=False, return_dict=True
         ).last_hidden_state
         return states
-
-
-def _before(call: Call, padding: Int[Tensor, "*batch"]) -> Before | None:
-    """What stands in positions before the rows of a call, where anything does."""
-    if call.start is None or not call.keys_values:
-        return None
-    keep = next(iter(call.keys_values.values())).keep
-    return Before(keep, call.start, padding.expand(call.start.shape))
 
 
 def _counted(mask: Bool[Tensor, "batch length"], start: Int[Tensor, " batch"] | None) -> Int[Tensor, "batch length"]:

@@ -62,6 +62,6 @@ class Encoder(Backbone):
         types = layout.types if segments else None
         return run_stack(self.model.base_model, layout, dtype=self.dtype, token_type_ids=types, position_ids=positions)
 
-    def _read(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens output"]:
+    def plain(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens output"]:
         found: Tensor = call_with(self.model.base_model, input_ids=ids, return_dict=True).last_hidden_state
         return found

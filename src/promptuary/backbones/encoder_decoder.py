@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import EncoderDecoderCache, PreTrainedModel
 
-from promptuary.backbones import reading
+from promptuary.backbones import reading, trials
 from promptuary.backbones.backbone import Backbone, call_with, run_stack
-from promptuary.backbones.draft import Draft, Source, cache_of, layers_of, padded, riding
+from promptuary.backbones.draft import Draft, Source, cache_of, layers_of, riding
 from promptuary.backbones.generation import Generation, fits, generate
 from promptuary.backbones.padding import at, expanded, fitting, read
 from promptuary.values import Call, KeyValue, Layout, Output, Part, Targets
@@ -72,14 +72,7 @@ class EncoderDecoder(Backbone):
 
     @cached_property
     def evens(self) -> bool:
-        """Not where the decoder numbers its tokens by columns (BART): there padding takes up positions."""
-        ids = torch.arange(3, 8, device=self.device)[None]
-        there, columns = torch.ones_like(ids, dtype=torch.bool), torch.arange(5, device=self.device)[None]
-        with torch.no_grad():
-            begun = self.begin(Call(Layout(self.embed(ids), there, columns * 0, columns, columns[:, :0])))
-            layers, mask = padded(begun, 2)
-            plain, moved = (self.advance(d, [5]).scores for d in (begun, replace(begun, layers=layers, mask=mask)))
-        return bool((plain - moved).abs().max() / plain.abs().max() < torch.finfo(self.dtype).eps ** 0.5)
+        return trials.evens(self)
 
     def _written(self, draft: Draft, ids: Sequence[int], states: Float[Tensor, "rows length hidden"]) -> Draft:
         """The draft after each row's next token."""
@@ -116,7 +109,7 @@ class EncoderDecoder(Backbone):
     def _head_arguments(self, flat: Float[Tensor, "1 rows hidden"]) -> dict[str, Any]:
         return {"encoder_outputs": (flat,), "decoder_inputs_embeds": flat}
 
-    def _read(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens output"]:
+    def plain(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens output"]:
         encoder, decoder = (stack for stack, _ in self.towers(self.model))
         states: Tensor = call_with(encoder, input_ids=ids, return_dict=True).last_hidden_state
         call_with(decoder, input_ids=ids, encoder_hidden_states=states, use_cache=False)

@@ -76,5 +76,5 @@ class Idle(Backbone):
     def _silent(self) -> BackboneError:
         return BackboneError("The idle backbone generates nothing.")
 
-    def _read(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens output"]:
+    def plain(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens output"]:
         return torch.zeros(*ids.shape, self.shape.output, device=ids.device)

@@ -21,7 +21,7 @@ def states(
 
     Soft tokens that do not see the input and stand before it are read by themselves, the input behind them.
     """
-    ahead = blind.alone(call) if call.blind is not None and attachment.leaves else None
+    ahead = blind.alone(call) if call.blind is not None and attachment.reads_apart else None
     if ahead is None:
         with attachment.carrying(call, columns):
             return stack(call.layout)

@@ -8,7 +8,7 @@ the same numbers, to the last bit on a CPU. Nothing in here knows what a method 
 import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def fit(
         save_every: steps between saved states (one is also saved after the first step and after each scoring); more
             where saving would take over a twentieth of the time.
         audit: compare every byte of the backbone's weights before and after.
-        activations: states of the rows that were kept (`promptuary.activations.keep`); others are made as needed.
+        activations: whom `model` asks for states of the rows (`SoftPrompted.asking`): the record tells of them.
 
     Raises:
         SettingError: for settings that do not fit together.
@@ -116,8 +116,7 @@ def fit(
     plan = schedule.plan(recipe, len(train))
     stepper = Stepper(model, readout, recipe, plan.total, rates)
     before = model.backbone.digest() if audit else ""
-    asking = nullcontext() if activations is None else model.asking(activations.encode)
-    with unmoved_randomness(stepper.device), _recomputing(model, recipe), asking:
+    with unmoved_randomness(stepper.device), _recomputing(model, recipe):
         state.seed_random(seed, stepper.device)
         identity = {"seed": seed, "metric": metric, "rates": dict(rates or {}), "settings": dict(settings or {})}
         run = _Run(
