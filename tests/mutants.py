@@ -529,7 +529,7 @@ MUTANTS = (
         MIXED,
     ),
     # rows under different prompts in one pass
-    Mutant("mixing.py", "(call.until, call.entry and call.entry.layer), [])", "(None, None), [])", MIXED),
+    Mutant("mixing.py", "(call.until, layer), [])", "(None, None), [])", MIXED),
     Mutant("mixing.py", "shares[n].rows * how.sequences", "shares[n].rows", MIXED),
     Mutant("mixing.py", "is not shares[0].model.backbone:", "is None:", MIXED),
     Mutant(

@@ -1,8 +1,8 @@
 """A folder of folders that come and go as a whole, whatever crashes, and whoever else has it open.
 
 What is put in is laid beside the others under a hidden name, flushed to the disk and renamed into its place;
-`NAME~new`, `NAME~old` and `NAME~gone` are what a crash may leave, and whoever comes next sets them right. Processes that
-share the folder wait for one another by a lock on it.
+`NAME~new`, `NAME~old` and `NAME~gone` are what a crash may leave, and whoever comes next sets them right. Processes
+that share the folder wait for one another by a lock on it.
 """
 
 import fcntl

@@ -147,7 +147,8 @@ def _passes(shares: Sequence[Share]) -> Iterator[tuple[list[int], Call, Backbone
                 "Expected one loaded backbone for all of them: open_prompt(folder, backbone=backbone)."
             )
         call = replace(share.model.call(share.x), columns=share.columns)
-        together.setdefault((call.until, call.entry and call.entry.layer), []).append((n, call))
+        layer = None if call.entry is None else call.entry.layer
+        together.setdefault((call.until, layer), []).append((n, call))
     for pairs in together.values():
         yield [n for n, _ in pairs], stacked([call for _, call in pairs]), shares[0].model.backbone
 

@@ -114,9 +114,8 @@ def together(values: Table, groups: Sequence[int]) -> Table:
     Arguments:
         groups: for each row the number of its group, from 0 on.
     """
-    columns = np.zeros((len(values), max(groups) + 1))
-    np.add.at(columns, (slice(None), np.asarray(groups)), values)
-    return columns * columns.shape[1] / values.shape[1]
+    columns: Table = np.stack([np.bincount(groups, weights=seed) for seed in values])
+    return columns * ((max(groups) + 1) / len(groups))
 
 
 def over_tasks(gains: Sequence[float]) -> float:
