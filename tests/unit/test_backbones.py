@@ -174,3 +174,5 @@ def test_a_name_that_cannot_be_fetched_says_what_there_is(monkeypatch: pytest.Mo
     with pytest.raises(BackboneError, match="Available without a network"):
         load("nobody/nothing-at-all")
     assert all(isinstance(k, str) and v for k, v in available().items())
+    with pytest.raises(BackboneError, match="Did you mean 'minilm'"):
+        load("minlm")

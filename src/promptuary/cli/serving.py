@@ -1,25 +1,37 @@
 """Many tasks over HTTP: `serve`, `gateway`, `replicas`, and `key` for who may ask."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from promptuary.cli.terminal import Device, app, err, told
 
+if TYPE_CHECKING:
+    from promptuary.serve.keys import Guard
+
+Store = Annotated[Path, typer.Argument(help="A folder of such folders as `tune --out` writes: STORE/NAME.")]
+Host = Annotated[str, typer.Option(help="Where it listens.")]
+Port = Annotated[int, typer.Option(min=0, max=65535)]
+Keys = Annotated[
+    Path | None, typer.Option(help="API keys and what they may ask (see `promptuary key`); without them anyone may.")
+]
+Anyone = Annotated[bool, typer.Option("--open", help="Listen beyond this machine without keys.")]
+Queue = Annotated[int, typer.Option(min=1, help="Rows that may wait; beyond it the answer is 429.")]
+Timeout = Annotated[float, typer.Option(min=0.1, help="For an answer, a body, or a client that reads.")]
+Body = Annotated[int, typer.Option(min=1, help="Of a request.")]
+LogLevel = Annotated[str, typer.Option(help="debug, info, warning or error.")]
+
 
 @app.command()
 @told
 def serve(
-    store: Annotated[Path, typer.Argument(help="A folder of such folders as `tune --out` writes: STORE/NAME.")],
+    store: Store,
     backbone: Annotated[str, typer.Option(help="The model they were tuned on: a short name, a folder, a hub name.")],
     device: Device = None,
-    host: Annotated[str, typer.Option(help="Where it listens.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
-    keys: Annotated[
-        Path | None,
-        typer.Option(help="API keys and what they may ask (see `promptuary key`); without them anyone may."),
-    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    keys: Keys = None,
     admin: Annotated[
         Path | None,
         typer.Option("--admin-token-file", help="Its first line is the key that may add and remove tasks."),
@@ -27,35 +39,25 @@ def serve(
     imports: Annotated[
         Path | None, typer.Option(help="A folder whose folders the administrator may add by their names.")
     ] = None,
-    anyone: Annotated[bool, typer.Option("--open", help="Listen beyond this machine without keys.")] = False,
+    anyone: Anyone = False,
     max_rows: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 64,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a batch, padding counted.")] = 4096,
     wait_ms: Annotated[float, typer.Option(min=0, help="How long a row waits for others to share its batch.")] = 3.0,
-    queue: Annotated[int, typer.Option(min=1, help="Rows that may wait; beyond it the answer is 429.")] = 1024,
-    timeout_s: Annotated[float, typer.Option(min=0.1, help="For an answer, a body, or a client that reads.")] = 60.0,
-    max_body_bytes: Annotated[int, typer.Option(min=1, help="Of a request.")] = 1 << 20,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    queue: Queue = 1024,
+    timeout_s: Timeout = 60.0,
+    max_body_bytes: Body = 1 << 20,
+    log_level: LogLevel = "info",
 ) -> None:
     """Answer for all prompts of a folder over HTTP.
 
     OpenAI's API under /v1, rows of any tasks at /predict, and a page to try them at /.
     """
-    from promptuary.errors import SettingError
-
-    try:
-        from promptuary.serve import keys as guards
-        from promptuary.serve import logs, process
-    except ImportError as error:
-        raise SettingError(f"{error.name} is not installed. Write: pip install 'promptuary[serve]'.") from error
-    guard = guards.Guard(
-        None if keys is None else guards.read_keys(keys), None if admin is None else guards.read_admin(admin)
-    )
-    process.check_open(host, guard, allowed=anyone)
-    logs.start(log_level)
+    guard = _guard(store, host, keys, admin, anyone=anyone, log_level=log_level)
 
     from promptuary.backbones.load import load
-    from promptuary.serve.engine import Limits
+    from promptuary.serve import process
     from promptuary.serve.gate import Bounds
+    from promptuary.serve.limits import Limits
 
     process.serve(
         load(backbone, device=device or "auto"), store, imports=imports, host=host, port=port, guard=guard,
@@ -67,7 +69,7 @@ def serve(
 @app.command()
 @told
 def gateway(
-    store: Annotated[Path, typer.Argument(help="A folder of such folders as `tune --out` writes: STORE/NAME.")],
+    store: Store,
     backbone: Annotated[str, typer.Option(help="The model they were tuned on, and that the vLLM runs.")],
     upstream: Annotated[str, typer.Option(help="Where the vLLM listens, with --enable-prompt-embeds.")],
     prefixes: Annotated[
@@ -78,31 +80,23 @@ def gateway(
     ] = None,
     at_once: Annotated[int, typer.Option(min=1, help="Requests on their way to the vLLM.")] = 256,
     device: Device = None,
-    host: Annotated[str, typer.Option(help="Where the gateway listens.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
-    keys: Annotated[Path | None, typer.Option(help="API keys and what they may ask, as for `serve`.")] = None,
-    anyone: Annotated[bool, typer.Option("--open", help="Listen beyond this machine without keys.")] = False,
-    timeout_s: Annotated[float, typer.Option(min=0.1, help="For an answer, a body, or a client that reads.")] = 60.0,
-    max_body_bytes: Annotated[int, typer.Option(min=1, help="Of a request.")] = 1 << 20,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    keys: Keys = None,
+    anyone: Anyone = False,
+    timeout_s: Timeout = 60.0,
+    max_body_bytes: Body = 1 << 20,
+    log_level: LogLevel = "info",
 ) -> None:
     """Answer for the prompts of a folder through a vLLM.
 
     It is unmodified and runs the same model. The API is that of `promptuary serve`, for tasks that write.
     """
-    from promptuary.errors import SettingError
-
-    try:
-        from promptuary.serve import elsewhere, logs, process
-        from promptuary.serve import keys as guards
-    except ImportError as error:
-        raise SettingError(f"{error.name} is not installed. Write: pip install 'promptuary[serve]'.") from error
-    guard = guards.Guard(None if keys is None else guards.read_keys(keys), None)
-    process.check_open(host, guard, allowed=anyone)
+    guard = _guard(store, host, keys, anyone=anyone, log_level=log_level)
     secret = None if upstream_key is None else upstream_key.read_text(encoding="utf-8").partition("\n")[0].strip()
-    logs.start(log_level)
 
     from promptuary.backbones.load import load
+    from promptuary.serve import elsewhere
     from promptuary.serve.gate import Bounds
 
     elsewhere.gateway(
@@ -114,21 +108,21 @@ def gateway(
 @app.command()
 @told
 def replicas(
-    store: Annotated[Path, typer.Argument(help="A folder of such folders as `tune --out` writes: STORE/NAME.")],
+    store: Store,
     backbone: Annotated[str, typer.Option(help="The model they were tuned on: a short name, a folder, a hub name.")],
     count: Annotated[int, typer.Option(min=1, help="How many.")] = 2,
     cpus: Annotated[float, typer.Option(min=0, help="Processors that Ray sets aside for each.")] = 1.0,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs, or shares of one, for each.")] = 0.0,
     device: Device = None,
-    host: Annotated[str, typer.Option(help="Where the application listens.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
-    keys: Annotated[Path | None, typer.Option(help="API keys and what they may ask, as for `serve`.")] = None,
-    anyone: Annotated[bool, typer.Option("--open", help="Listen beyond this machine without keys.")] = False,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    keys: Keys = None,
+    anyone: Anyone = False,
     max_rows: Annotated[int, typer.Option(min=1, help="Requests in the hands of each.")] = 64,
-    queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; beyond it the answer is 429.")] = 1024,
-    timeout_s: Annotated[float, typer.Option(min=0.1, help="For an answer, a body, or a client that reads.")] = 60.0,
-    max_body_bytes: Annotated[int, typer.Option(min=1, help="Of a request.")] = 1 << 20,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    queue: Queue = 1024,
+    timeout_s: Timeout = 60.0,
+    max_body_bytes: Body = 1 << 20,
+    log_level: LogLevel = "info",
 ) -> None:
     """Answer for the prompts of a folder by processes on Ray.
 
@@ -136,20 +130,14 @@ def replicas(
     """
     from promptuary.errors import SettingError
 
+    guard = _guard(store, host, keys, anyone=anyone, log_level=log_level)
     try:
         import ray  # noqa: F401
-
-        from promptuary.serve import elsewhere, logs, process
-        from promptuary.serve import keys as guards
     except ImportError as error:
-        raise SettingError(
-            f"{error.name} is not installed. Write: pip install 'promptuary[serve]' 'ray[serve]'."
-        ) from error
-    guard = guards.Guard(None if keys is None else guards.read_keys(keys), None)
-    process.check_open(host, guard, allowed=anyone)
-    logs.start(log_level)
+        raise SettingError("ray is not installed. Write: pip install 'ray[serve]'.") from error
 
     from promptuary.backbones.load import load
+    from promptuary.serve import elsewhere
     from promptuary.serve.gate import Bounds
     from promptuary.serve.limits import Limits
 
@@ -177,3 +165,27 @@ def key(
 
     print(new_key(keys, name, task or [], rows_per_minute=rows_per_minute, at_once=at_once))
     err.print(f"{name} may ask {', '.join(task or ['all tasks'])}. Its hash is in {keys}, the key itself nowhere.")
+
+
+def _guard(
+    store: Path, host: str, keys: Path | None, admin: Path | None = None, *, anyone: bool, log_level: str
+) -> "Guard":
+    """Who may ask; and what cannot work is told before a model is loaded."""
+    from promptuary.errors import SettingError
+
+    if not store.is_dir():
+        raise SettingError(
+            f"{store}: there is no such folder. Expected one that holds such folders as `tune --out` writes; "
+            f"to begin with none, write: mkdir {store}"
+        )
+    try:
+        from promptuary.serve import keys as guards
+        from promptuary.serve import logs, process
+    except ImportError as error:
+        raise SettingError(f"{error.name} is not installed. Write: pip install 'promptuary[serve]'.") from error
+    guard = guards.Guard(
+        None if keys is None else guards.read_keys(keys), None if admin is None else guards.read_admin(admin)
+    )
+    process.check_open(host, guard, allowed=anyone)
+    logs.start(log_level)
+    return guard

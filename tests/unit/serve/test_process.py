@@ -26,6 +26,11 @@ from tests.serving import ADMIN, Told, stocked, until
 
 
 def test_what_cannot_work_is_told_before_the_model_is_loaded(tmp_path: Path) -> None:
+    for command in (("serve",), ("gateway", "--upstream", "http://localhost:9"), ("replicas",)):
+        said = refused(*command, tmp_path / "stroe", "--backbone", "no-such-model")
+        assert "there is no such folder" in said
+        assert not (tmp_path / "stroe").exists()
+    (tmp_path / "store").mkdir()
     base = ("serve", tmp_path / "store", "--backbone", "no-such-model")
     assert "--open" in refused(*base, "--host", "0.0.0.0")
     assert "keys.json" in refused(*base, "--keys", tmp_path / "keys.json")
