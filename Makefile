@@ -41,7 +41,7 @@ mutants: .venv/.dev  ## do the tests notice a broken core?
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
 
 .venv/.demo: .venv/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,serve,study]'
 	touch $@
 
 .venv/.dev: .venv/bin/python pyproject.toml constraints.txt

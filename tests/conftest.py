@@ -1,4 +1,4 @@
-"""What holds for every test: one thread, known seeds, a quiet transformers."""
+"""What holds for every test: one thread, known seeds, a quiet transformers; and what the default tier holds."""
 
 import os
 
@@ -6,8 +6,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import random
+import zlib
+from collections import defaultdict
 from collections.abc import Iterator
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -28,6 +31,31 @@ transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
 
+CASES, SHARE = 3, 4  # of a test with more cases than so many, one in four is in the default tier
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="all cases of all tests, all held to their tensors' axes")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put most cases of wide tests (a law on every family with every method) into the slow tier, the same each time."""
+    if config.getoption("--thorough"):
+        return
+    cases = defaultdict(list)
+    for item in items:
+        if not item.get_closest_marker("slow"):
+            cases[item.nodeid.partition("[")[0]].append(item)
+    for wide in cases.values():
+        for item in sorted(wide, key=_drawn)[max(CASES, -(-len(wide) // SHARE)) :]:
+            item.add_marker(pytest.mark.slow)
+
+
+def _drawn(item: pytest.Item) -> int:
+    return zlib.crc32(item.nodeid.encode())
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
@@ -37,6 +65,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def _known_seeds() -> Iterator[None]:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - the global generator is the one to pin
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # `torch.manual_seed` keeps a stack for each device that is not there
     yield
     torch.set_grad_enabled(True)
+
+
+@pytest.fixture(autouse=True)
+def _shapes(request: pytest.FixtureRequest) -> None:
+    """Hold one test in four to its tensors' axes (`tests/shapes.py`): that makes small models half as slow again."""
+    held = request.config.getoption("--thorough") or _drawn(request.node) % SHARE == 0
+    jaxtyping.config.update("jaxtyping_disable", not held)

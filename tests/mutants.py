@@ -647,7 +647,10 @@ MUTANTS = (
     Mutant("mixing.py", "stacked([draft.call for draft in drafts])", "drafts[0].call", SERVED),
     Mutant("serve/desk.py", "0 if self._backbone.evens else", "0 if True else", SERVED),
     Mutant("serve/desk.py", "if not text.job.gone]", "]", SERVED),
-    Mutant("serve/desk.py", "[text.ids[-1] for text in sheet.texts]", "[text.ids[0] for text in sheet.texts]", SERVED),
+    Mutant("serve/desk.py", "[text.ids[-1] for text in part.texts]", "[text.ids[0] for text in part.texts]", SERVED),
+    Mutant(
+        "serve/apart.py", "(items[: len(items) // 2], items[len(items) // 2 :])", "(items[: len(items) // 2],)", SERVED
+    ),
     Mutant("serve/worker.py", "return [said[id(job.asked)] for job in jobs]", "return list(said.values())", SERVED),
     Mutant("serve/engine.py", "batch.mask & (batch.ids >= 0)", "batch.mask | True", SERVED),
     Mutant("serve/queues.py", "rows > 1 and rows * longest", "rows > 1 and longest", QUEUED),
@@ -750,7 +753,7 @@ MUTANTS = (
 def passes(source: Path, tests: Sequence[str]) -> bool:
     """Whether the tests pass against the package in `source`."""
     environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--thorough", *tests]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1, 2):  # 2: the mutant broke the import of a test
         raise RuntimeError(done.stdout + done.stderr)

@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 
+import jaxtyping
 import pytest
 import torch
 from jaxtyping import Float, TypeCheckError, jaxtyped
@@ -12,6 +13,12 @@ import promptuary
 from promptuary.backbones.padding import at
 from promptuary.values import Prompt
 from tests.shapes import checked
+
+
+@pytest.fixture(autouse=True)
+def _held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", False)
+
 
 MODULES = [m.name for m in pkgutil.walk_packages(promptuary.__path__, "promptuary.") if "__main__" not in m.name]
 

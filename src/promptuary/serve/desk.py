@@ -8,12 +8,14 @@ what its encoder said.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.draft import Draft
 from promptuary.backbones.generation import ends
 from promptuary.backbones.picking import Pen, pen, picked
 from promptuary.mixing import begin, beside
+from promptuary.serve.apart import apart
 from promptuary.serve.jobs import Ended, Piece, Post, Writing
 from promptuary.serve.spelling import Spelling
 from promptuary.sharing import alike, batched, shares
@@ -58,6 +60,8 @@ class _Sheet:
     texts: Sequence[_Text]
 
     def kept(self, rows: Sequence[int]) -> "_Sheet":
+        if len(rows) == len(self.texts):
+            return self
         return replace(self, draft=self.draft.kept(rows), texts=[self.texts[n] for n in rows])
 
 
@@ -84,7 +88,10 @@ class Desk:
     def join(self, jobs: Sequence[Writing]) -> None:
         """Read the rows of new texts, those of one precision in one pass, and write the first token of each."""
         for precision in sorted({job.asked.tuned.precision for job in jobs}):
-            self._read(precision, [job for job in jobs if job.asked.tuned.precision == precision])
+            own = [job for job in jobs if job.asked.tuned.precision == precision]
+            for _, sheets in apart(own, partial(self._begun, precision), self._post.tell):
+                for sheet in sheets:
+                    self._write(sheet)
         self._gather()
 
     def step(self) -> int:
@@ -107,27 +114,15 @@ class Desk:
             self._post.tell(text.job, error)
         self._sheets = []
 
-    def _read(self, precision: str, jobs: Sequence[Writing]) -> None:
-        try:
-            with arithmetic(self._backbone.device, precision):
-                begun = self._begun(precision, jobs)
-        except Exception as error:
-            if len(jobs) == 1:
-                self._post.tell(jobs[0], error)
-                return
-            for half in (jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]):  # only the one that is to blame fails
-                self._read(precision, half)
-        else:
-            for sheet in begun:
-                self._write(sheet)
-
     def _begun(self, precision: str, jobs: Sequence[Writing]) -> list[_Sheet]:
         of = {id(job.asked): job for job in jobs}
         groups = batched(alike([job.asked for job in jobs]))
         own = [[of[id(asked)] for asked in group] for group, _ in groups]
         device, tokenizer, model = self._backbone.device, self._backbone.tokenizer, self._backbone.model
         sheets = []
-        for numbers, draft in begin(shares(groups)):
+        with arithmetic(device, precision):
+            begun = begin(shares(groups))
+        for numbers, draft in begun:
             texts = [
                 _Text(job, pen(job.how, device), ends(job.how, model), Spelling(tokenizer, job.stop), [])
                 for n in numbers
@@ -137,18 +132,17 @@ class Desk:
         return sheets
 
     def _advance(self, sheet: _Sheet) -> None:
-        try:
-            with arithmetic(self._backbone.device, sheet.precision):
-                draft = self._backbone.advance(sheet.draft, [text.ids[-1] for text in sheet.texts])
-        except Exception as error:
-            if len(sheet.texts) == 1:
-                self._post.tell(sheet.texts[0].job, error)
-                return
-            rows = range(len(sheet.texts))
-            for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
-                self._advance(sheet.kept(half))
-        else:
-            self._write(replace(sheet, draft=draft))
+        def advanced(rows: Sequence[int]) -> _Sheet:
+            part = sheet.kept(rows)
+            with arithmetic(self._backbone.device, part.precision):
+                draft = self._backbone.advance(part.draft, [text.ids[-1] for text in part.texts])
+            return replace(part, draft=draft)
+
+        def fail(row: int, error: Exception) -> None:
+            self._post.tell(sheet.texts[row].job, error)
+
+        for _, part in apart(range(len(sheet.texts)), advanced, fail):
+            self._write(part)
 
     def _write(self, sheet: _Sheet) -> None:
         """Pick and tell the next token of each row; rows that are not at their end stay."""
@@ -170,7 +164,7 @@ class Desk:
     def _lay(self, sheet: _Sheet, rows: Sequence[int]) -> None:
         """Keep these rows of a sheet."""
         if rows:
-            self._sheets.append(sheet if len(rows) == len(sheet.texts) else sheet.kept(rows))
+            self._sheets.append(sheet.kept(rows))
 
     def _gather(self) -> None:
         """Lay rows beside one another that can stand in one draft."""

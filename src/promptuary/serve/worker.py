@@ -13,6 +13,7 @@ import torch
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.generation import ends
 from promptuary.mixing import generate
+from promptuary.serve.apart import apart
 from promptuary.serve.desk import Desk
 from promptuary.serve.jobs import Job, Piece, Post, Writing
 from promptuary.serve.limits import Limits, Load
@@ -63,46 +64,38 @@ class Worker:
 
     @torch.no_grad()
     def _loop(self) -> None:
-        while (todo := self.queues.next(Room(len(self._desk), self._desk.longest))) is not None:
-            self._running = len(self._desk) + len(todo.rows) + len(todo.beams) + len(todo.texts)
+        while (turn := self.queues.next(Room(len(self._desk), self._desk.longest))) is not None:
+            self._running = len(self._desk) + len(turn.rows) + len(turn.beams) + len(turn.texts)
             try:
-                self._do(todo)
+                self._do(turn)
             except Exception as error:  # no memory, or a mistake of ours: all who may be concerned are told
                 LOG.exception("The engine gives up what it was doing")
-                for job in (*todo.rows, *todo.beams, *todo.texts):
+                for job in (*turn.rows, *turn.beams, *turn.texts):
                     self._post.tell(job, error)
                 self._desk.clear(error)
             self._running = len(self._desk)
             self._post.send()
 
-    def _do(self, todo: Round) -> None:
-        if todo.rows:
-            tokens = [job.asked.columns for job in todo.rows]
+    def _do(self, turn: Round) -> None:
+        if turn.rows:
+            tokens = [job.asked.columns for job in turn.rows]
             with self._counted(len(tokens), sum(tokens), padding=len(tokens) * max(tokens) - sum(tokens)):
-                self._each(todo.rows, self._read)
-        if todo.beams:
-            with self._counted(len(todo.beams), sum(job.tokens for job in todo.beams)):
-                self._each(todo.beams, self._search)
+                self._each(turn.rows, self._read)
+        if turn.beams:
+            with self._counted(len(turn.beams), sum(job.tokens for job in turn.beams)):
+                self._each(turn.beams, self._search)
         self._desk.leave()
-        if todo.texts:
-            with self._counted(len(todo.texts), sum(job.asked.columns for job in todo.texts)):
-                self._desk.join(todo.texts)
+        if turn.texts:
+            with self._counted(len(turn.texts), sum(job.asked.columns for job in turn.texts)):
+                self._desk.join(turn.texts)
         if len(self._desk):
             with self._counted(len(self._desk), len(self._desk)):
                 self._desk.step()
 
     def _each(self, jobs: Sequence[Any], work: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
         """Tell each request what the work on all says to it; where that fails, only the one that is to blame fails."""
-        try:
-            said = work(jobs)
-        except Exception as error:
-            if len(jobs) == 1:
-                self._post.tell(jobs[0], error)
-                return
-            for half in (jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]):
-                self._each(half, work)
-        else:
-            for job, what in zip(jobs, said, strict=True):
+        for part, said in apart(jobs, work, self._post.tell):
+            for job, what in zip(part, said, strict=True):
                 self._post.tell(job, what)
 
     def _read(self, jobs: Sequence[Job]) -> list[Any]:
