@@ -14,10 +14,11 @@ from promptuary.data.task import Task
 from promptuary.errors import DataError
 
 FEWEST = 40  # rows, below which no estimate is worth its name
-SMALL = 10_000  # rows, up to which the larger shares select and estimate
 TINY = 10  # rows of a class, below which its score is an anecdote
 MOST = 20_000  # rows that teach: more are not seen within minutes
 FOLDS = 20  # into which rows are dealt; a part is some of them
+SHARES = ((1_000, 4, 4), (10_000, 2, 4))  # up to so many rows, so many folds select and estimate
+LEAST = (1, 2)  # of more rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +49,8 @@ def copies(rows: Sequence[Row], task: Task) -> list[int]:
 
 
 def divide(rows: Sequence[Row], task: Task, seed: int = 0) -> Divided:
-    """Stratified by class, copies together: up to 10,000 rows 70 % teach, 10 % select and 20 % estimate; of more rows
-    5 % select and 10 % estimate.
+    """Stratified by class, copies together: of up to 1,000 rows 60 % teach, 20 % select and 20 % estimate, of up to
+    10,000 rows 70, 10 and 20 %, of more 85, 5 and 10 %.
 
     Raises:
         DataError: for too few rows, and for a class that has none to teach.
@@ -60,7 +61,7 @@ def divide(rows: Sequence[Row], task: Task, seed: int = 0) -> Divided:
             f"{FEWEST} or more; with fewer, tune one method (`promptuary tune`)."
         )
     labels, groups = [task.index(row) for row in rows], copies(rows, task)
-    select, estimate = (2, 4) if len(rows) <= SMALL else (1, 2)
+    select, estimate = next((shares for most, *shares in SHARES if len(rows) <= most), LEAST)
     if max(groups) + 1 < FOLDS:
         raise DataError(f"The {len(rows)} rows have only {max(groups) + 1} different texts. Expected {FOLDS} or more.")
     common = Counter(labels).most_common(1)[0][1]

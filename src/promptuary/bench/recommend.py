@@ -35,7 +35,7 @@ from promptuary.methods import METHODS
 from promptuary.train import state
 
 NOTES, RESULT, PROMPT, DOUBTFUL = "search.json", "result.json", "prompt", "doubtful.jsonl"
-EPOCHS = 20  # more than that is not worth anybody's time
+EPOCHS, STEPS = 20, 200  # of the last runs: more epochs, if they have so many steps, are not worth anybody's time
 PILOT, SAMPLE = 8, 32  # steps and rows by which the pace is measured
 HELD = 0.03  # share of the budget that is kept for what nobody foresaw
 SHARE = 0.1  # of the budget, that measuring the pace may take; and bag of words beyond its default
@@ -128,7 +128,7 @@ class _Search:
                 self.run(Candidate("bag-of-words", (("c", c),)), 0)
 
     def halve(self) -> None:
-        """Three rounds, as long as the time lets."""
+        """Three rounds, as long as the time lets; what few rows leave of it is for whoever has not run as long."""
         if "steps" not in self.notes:
             pace = self.pilot()
             chosen, steps = entrants(candidates(self.question.methods), self.left, pace, self.epoch)
@@ -141,21 +141,27 @@ class _Search:
         winners = promoted(second)[:1] or best[:1]
         final = list(dict.fromkeys([*winners, control]))
         paces = [self.paces.get(c.method, pace) for c in final]
-        longest = last_steps(0.9 * self.left, paces, self.epoch, EPOCHS * self.epoch)
+        longest = last_steps(0.9 * self.left, paces, self.epoch, max(EPOCHS * self.epoch, STEPS))
         if longest > THIRD * steps and "last" not in self.notes:
             self.notes["last"] = longest
-        for candidate in final if "last" in self.notes else ():
-            self.run(candidate, int(self.notes["last"]))
+        if "last" not in self.notes:
+            return
+        last = int(self.notes["last"])
+        for candidate in final:
+            self.run(candidate, last)
+        self.round([c for c in field if c not in final], last, pace, one=False)
 
-    def round(self, enter: Sequence[Candidate], steps: int, pace: Pace) -> dict[Candidate, tuple[float, float]]:
-        """Run candidates for so many steps, those that fit into the time; their scores and losses."""
+    def round(
+        self, enter: Sequence[Candidate], steps: int, pace: Pace, *, one: bool = True
+    ) -> dict[Candidate, tuple[float, float]]:
+        """Run candidates for so many steps, those that fit into the time, with `one` the first of them even so; their
+        scores and losses.
+        """
         scores: dict[Candidate, tuple[float, float]] = {}
         for candidate in enter:
             expected = self.paces.get(candidate.method, pace).run(steps, self.epoch)
-            alone = not scores and candidate is enter[0]
-            entry = (
-                self.run(candidate, steps) if alone or expected < self.left or self.known(candidate, steps) else None
-            )
+            sure = one and candidate is enter[0]
+            entry = self.run(candidate, steps) if sure or expected < self.left or self.known(candidate, steps) else None
             if entry is not None and entry.score is not None:
                 scores[candidate] = entry.score, (entry.record or {})["scores"]["loss"]
         return scores
