@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+import transformers.modeling_utils  # before jaxtyping imports it: it would compile all of it anew each time
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(

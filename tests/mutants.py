@@ -293,7 +293,7 @@ MUTANTS = (
     ),
     Mutant(
         "backbones/identity.py",
-        "made.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)",
+        "made.update(part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)",
         "pass",
         TRAINED,
     ),
@@ -348,6 +348,7 @@ MUTANTS = (
     Mutant("readouts/language_model.py", "int(_texts(batch).mask.sum())", "len(batch.ids)", AVERAGED),
     Mutant("readouts/readout.py", "return known(labels_of(batch))", "return len(labels_of(batch))", AVERAGED),
     Mutant("train/state.py", "torch.default_generator.manual_seed(seed)", "torch.manual_seed(seed)", FITTED),
+    Mutant("train/fit.py", 'if model.backbone.int8 == "dynamic":', "if False:", FITTED),
     Mutant("train/fit.py", "(1 / SAVING - 1)", "0", ("tests/unit/train/test_resume.py",)),
     Mutant("train/alarms.py", "if heard.all() or not heard.any():", "if heard.any():", FITTED),
     Mutant("tuned.py", "measure=measure, precision=self.precision)", "measure=measure)", TUNED),

@@ -15,12 +15,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from promptuary.backbones import activation, cpu_linear, identity
+from promptuary.backbones import activation, cpu_linear, identity, int8
 from promptuary.backbones.attachment import Attachment, Reached
 from promptuary.backbones.draft import Draft
 from promptuary.backbones.generation import Generation
 from promptuary.backbones.head import head_of
-from promptuary.errors import BackboneError
+from promptuary.errors import BackboneError, SettingError
 from promptuary.values import Call, KeyValue, Layout, Output, Part, Shape, Targets
 
 
@@ -41,6 +41,7 @@ class Backbone(ABC):
         self.model, self.name, self.has_head = model, name, head
         self._tokenizer: Any = None
         self._fingerprints: dict[torch.dtype, str] = {}
+        self.int8: str | None = None
         model.requires_grad_(False)
         model.train(False)
         cpu_linear.prepare(model)
@@ -176,6 +177,34 @@ class Backbone(ABC):
             self.model.activation_checkpointing_enable({"use_reentrant": False})
         else:
             self.model.activation_checkpointing_disable()  # type: ignore[no-untyped-call]
+
+    def to_int8(self, how: str) -> float:
+        """Round the linear layers to eight bits, in place (`int8.py`).
+
+        The fingerprint stays: a prompt that was tuned on the model is used on the rounded one, with what that costs in
+        accuracy.
+
+        Arguments:
+            how: `weights`, or `dynamic`: what goes into the layers too.
+
+        Returns:
+            the gap of the last states on a trial text, as a share of their size (root mean squares).
+
+        Raises:
+            SettingError: for an unknown word, a model that is rounded already, and where torchao is missing.
+            BackboneError: where nothing can be rounded, or the rounded model says no finite numbers.
+        """
+        if self.int8 is not None:
+            raise SettingError(f"{self.name!r} is rounded already (int8={self.int8!r}). Load it again.")
+        self.fingerprint()  # of the weights as they are
+        with torch.no_grad():
+            before = self._trial().float()
+            int8.into([tower for tower, _ in self.towers(self.model)], how, self.name)
+            self.int8, after = how, self._trial().float()
+        gap = float((after - before).pow(2).mean().sqrt() / before.pow(2).mean().sqrt())
+        if not gap < 1:
+            raise BackboneError(f"{self.name!r} is another model in eight bits (a gap of {gap:.2g}). Leave int8 out.")
+        return gap
 
     def digest(self) -> str:
         """A hash over every byte of every weight: equal before and after means nothing was touched."""

@@ -4,6 +4,8 @@ import hashlib
 import json
 
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import PreTrainedModel
 
 from promptuary.values import Shape
@@ -14,8 +16,17 @@ def digest(model: PreTrainedModel) -> str:
     made = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(model.state_dict().items()):
         made.update(name.encode())
-        made.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        for part in parts_of(tensor.detach()):
+            made.update(part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return made.hexdigest()
+
+
+def parts_of(tensor: Tensor) -> list[Tensor]:
+    """The plain tensors of which one consists: itself; of a rounded one (`int8.py`) its integers and scales."""
+    if not is_traceable_wrapper_subclass(tensor):
+        return [tensor]
+    names, _ = tensor.__tensor_flatten__()
+    return [part for name in names for part in parts_of(getattr(tensor, name))]
 
 
 def fingerprint(model: PreTrainedModel, shape: Shape) -> str:

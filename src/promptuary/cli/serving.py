@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from promptuary.cli.terminal import Device, app, err, told
+from promptuary.cli.terminal import Device, Int8, app, err, rounded, told
 
 if TYPE_CHECKING:
     from promptuary.serve.keys import Guard
@@ -29,6 +29,7 @@ def serve(
     store: Store,
     backbone: Annotated[str, typer.Option(help="The model they were tuned on: a short name, a folder, a hub name.")],
     device: Device = None,
+    int8: Int8 = None,
     host: Host = "127.0.0.1",
     port: Port = 8000,
     keys: Keys = None,
@@ -59,8 +60,10 @@ def serve(
     from promptuary.serve.gate import Bounds
     from promptuary.serve.limits import Limits
 
+    loaded = load(backbone, device=device or "auto")
+    rounded(loaded, int8)
     process.serve(
-        load(backbone, device=device or "auto"), store, imports=imports, host=host, port=port, guard=guard,
+        loaded, store, imports=imports, host=host, port=port, guard=guard,
         anyone=anyone, limits=Limits(rows=max_rows, tokens=max_tokens, wait_s=wait_ms / 1000, queue=queue),
         bounds=Bounds(body_bytes=max_body_bytes, timeout_s=timeout_s),
     )  # fmt: skip

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from promptuary.backbones.backbone import Backbone as LoadedBackbone
     from promptuary.tuned import Tuned
 
 P = ParamSpec("P")
@@ -37,6 +38,12 @@ Backbone = Annotated[
     str | None, typer.Option(help="A short name, a folder, or a name on the hub (default: the one it was tuned on).")
 ]
 Device = Annotated[str | None, typer.Option(help="Where the frozen model runs: cpu, cuda, cuda:1 (default auto).")]
+Int8 = Annotated[
+    str | None,
+    typer.Option(
+        "--int8", help="Round the frozen model's linear layers to eight bits: weights, or dynamic (inputs too)."
+    ),
+]
 Folder = Annotated[Path, typer.Argument(help="The folder that `tune --out` wrote.")]
 Shown = Annotated[Path, typer.Argument(help="The folder that `tune --out` or `pretrain --out` wrote.")]
 
@@ -85,6 +92,13 @@ def opened(folder: Path, backbone: str | None, device: str | None) -> "Tuned":
     from promptuary.tuned import open_prompt
 
     return open_prompt(folder, backbone=backbone, device=device or "auto")
+
+
+def rounded(backbone: "LoadedBackbone", how: str | None) -> None:
+    """Round the model, where that is asked for, and tell by how much it says something else."""
+    if how is not None:
+        gap = backbone.to_int8(how)
+        err.print(f"{backbone.name} in eight bits ({how}): its last states on a trial text are {gap:.1%} off.")
 
 
 def _version(asked: bool) -> None:

@@ -8,7 +8,21 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from promptuary.cli.terminal import AsJson, Backbone, Data, Device, Folder, Shown, app, err, opened, out, told
+from promptuary.cli.terminal import (
+    AsJson,
+    Backbone,
+    Data,
+    Device,
+    Folder,
+    Int8,
+    Shown,
+    app,
+    err,
+    opened,
+    out,
+    rounded,
+    told,
+)
 
 
 @app.command()
@@ -30,28 +44,41 @@ def evaluate(
     rule: Annotated[
         str, typer.Option(help="How an ensemble's answers are combined: vote (majority), mean (log-probability).")
     ] = "vote",
+    int8: Int8 = None,
     batch: Annotated[int, typer.Option(min=1, help="Rows a pass.")] = 64,
     as_json: AsJson = False,
 ) -> None:
-    """Score a prompt on labelled rows, or several as an ensemble."""
+    """Score a prompt on labelled rows, or several as an ensemble.
+
+    With --int8 the prompt is scored on the model as it is, too: the difference is what rounding costs.
+    """
     from promptuary.data.source import rows
     from promptuary.errors import SettingError
 
-    given = rows(data)  # a file that is not there is told before a model is loaded
+    given = list(rows(data))  # a file that is not there is told before a model is loaded
     if ensemble:
-        if decode is not None:
-            raise SettingError(f"--decode {decode} is of one prompt. Leave it out, or evaluate the prompts one by one.")
+        for name, value in (("decode", decode), ("int8", int8)):
+            if value is not None:
+                raise SettingError(
+                    f"--{name} {value} is of one prompt. Leave it out, or evaluate the prompts one by one."
+                )
         _print_ensemble([folder, *ensemble], data, rule, backbone, device, as_json)
         return
     tuned = opened(folder, backbone, device)
-    scores = tuned.evaluate(given, batch=batch) if decode is None else tuned.decode(given, mode=decode, batch=batch)
+    score = partial(tuned.evaluate, batch=batch) if decode is None else partial(tuned.decode, mode=decode, batch=batch)
+    found = {"as it is": score(given)}
+    if int8 is not None:
+        rounded(tuned.backbone, int8)
+        found[f"int8 {int8}"] = score(given)
+    *before, last = found.values()
     if as_json:
-        print(json.dumps(scores))
+        print(json.dumps({**last, **({"as_it_is": before[0]} if before else {})}))
         return
     table = Table(title=f"{folder} on {data}")
-    for name in scores:
+    for name in [*([""] if before else []), *last]:
         table.add_column(name, justify="right")
-    table.add_row(*map(_number, scores.values()))
+    for title, own in found.items():
+        table.add_row(*([title] if before else []), *map(_number, own.values()))
     out.print(table)
 
 
@@ -92,6 +119,7 @@ def predict(
     backbone: Backbone = None,
     device: Device = None,
     by: Annotated[str | None, typer.Option(help="The column that names each row's prompt, a folder in FOLDER.")] = None,
+    int8: Int8 = None,
     batch: Annotated[int, typer.Option(min=1, help="Rows a pass.")] = 64,
     tokens: Annotated[int, typer.Option(min=1, help="With --by, instead of --batch: tokens a pass.")] = 1024,
 ) -> None:
@@ -104,11 +132,14 @@ def predict(
 
     given = rows(input)
     if by is None:
-        said = partial(opened(folder, backbone, device).outputs, batch=batch)
+        tuned = opened(folder, backbone, device)
+        rounded(tuned.backbone, int8)
+        said = partial(tuned.outputs, batch=batch)
     else:
         from promptuary.bank import open_bank, prompts_in
 
         bank = open_bank(prompts_in(folder), backbone=backbone, device=device or "auto")
+        rounded(bank.backbone, int8)
         said = partial(bank.outputs, by=by, tokens=tokens)
 
     from promptuary.predicting import write_predictions

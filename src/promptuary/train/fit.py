@@ -113,6 +113,11 @@ def fit(
     """
     if save_every < 1:
         raise SettingError(f"save_every={save_every}: expected a number of steps, 1 or more.")
+    if model.backbone.int8 == "dynamic":
+        raise SettingError(
+            f"{model.backbone.name!r} is rounded on the way (int8='dynamic'), which has no gradient. Tune on the model "
+            "as it is, then use the prompt on the rounded one; or round its weights alone (int8='weights')."
+        )
     plan = schedule.plan(recipe, len(train))
     stepper = Stepper(model, readout, recipe, plan.total, rates)
     before = model.backbone.digest() if audit else ""

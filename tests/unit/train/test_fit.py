@@ -56,6 +56,13 @@ def test_a_prompt_alone_learns_through_a_fixed_head() -> None:
     assert torch.equal(readout.head.weight, before)
 
 
+def test_a_model_without_a_gradient_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, readout = parts("bert", "p-tuning-v2")
+    monkeypatch.setattr(model.backbone, "int8", "dynamic")
+    with pytest.raises(SettingError, match="has no gradient"):
+        fit(model, readout, Toy(), HELD_OUT, recipe())
+
+
 def test_adafactor_learns() -> None:
     result = fit(*parts(), Toy(), HELD_OUT, recipe(optimizer="adafactor", clip=0.0, rate=0.3, decay=1e-5, epochs=6))
     assert result.scores["accuracy"] > 0.9
