@@ -376,7 +376,10 @@ def load_on(port: int, asked: Sequence[Question], clients: int, seconds: float) 
         "padding": did["batch_padding"] / max(1.0, did["batch_tokens"] + did["batch_padding"]),
         "busy": did["batch_seconds"] / took, "cpu_ms_per_row": 1000 * cpu / max(1, seen.rows),
         "load_average": load_average,
-        "memory_bytes": {"first": statistics.mean(first), "last": statistics.mean(last), "window_s": minute},
+        "memory_bytes": {
+            "first": statistics.mean(first), "last": statistics.mean(last), "window_s": minute,
+            "every_10_s": [size for _, size in memory[::10]],
+        },
     }  # fmt: skip
 
 

@@ -61,6 +61,7 @@ SCORED = ("tests/unit/test_metrics.py",)
 WORDED = ("tests/unit/tasks/test_wordings.py",)
 NAMED = ("tests/unit/tasks/test_tasks.py", *WORDED)
 SERVED = ("tests/laws/test_serving.py",)
+GIVEN_BACK = ("tests/unit/serve/test_memory.py",)
 QUEUED = ("tests/unit/test_queues.py", "tests/unit/test_waiting.py")
 SPELLED = ("tests/unit/test_spelling.py",)
 STORED = ("tests/unit/test_store.py",)
@@ -652,6 +653,7 @@ MUTANTS = (
     Mutant(
         "serve/apart.py", "(items[: len(items) // 2], items[len(items) // 2 :])", "(items[: len(items) // 2],)", SERVED
     ),
+    Mutant("serve/memory.py", "self._due = self._clock() + EVERY_S\n\n\n@cache", "pass\n\n\n@cache", GIVEN_BACK),
     Mutant("serve/worker.py", "return [said[id(job.asked)] for job in jobs]", "return list(said.values())", SERVED),
     Mutant("serve/engine.py", "batch.mask & (batch.ids >= 0)", "batch.mask | True", SERVED),
     Mutant("serve/queues.py", "rows > 1 and rows * longest", "rows > 1 and longest", QUEUED),

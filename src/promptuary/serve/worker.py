@@ -17,6 +17,7 @@ from promptuary.serve.apart import apart
 from promptuary.serve.desk import Desk
 from promptuary.serve.jobs import Job, Piece, Post, Writing
 from promptuary.serve.limits import Limits, Load
+from promptuary.serve.memory import Keeper
 from promptuary.serve.queues import Queues, Room, Round
 from promptuary.serve.spelling import spelled
 from promptuary.sharing import alike, batched, read, shares
@@ -35,7 +36,7 @@ class Worker:
     def __init__(self, backbone: Backbone, limits: Limits, post: Post) -> None:
         self._backbone, self._post = backbone, post
         self._desk = Desk(backbone, post)
-        self._done, self._running = Load(), 0
+        self._done, self._running, self._memory = Load(), 0, Keeper()
         self.queues = Queues(limits, lambda: self._done)
         self._thread = threading.Thread(target=self._work, name="promptuary-worker", daemon=True)
 
@@ -75,6 +76,7 @@ class Worker:
                 self._desk.clear(error)
             self._running = len(self._desk)
             self._post.send()
+            self._memory.give_back()
 
     def _do(self, turn: Round) -> None:
         if turn.rows:
