@@ -34,6 +34,7 @@ class Backbone(ABC):
     """
 
     shape: Shape
+    int8: str | None = None  # how its linear layers were rounded, if at all
 
     def __init__(self, model: PreTrainedModel, name: str, *, head: bool) -> None:
         from promptuary.backbones import trials  # which run backbones
@@ -41,7 +42,6 @@ class Backbone(ABC):
         self.model, self.name, self.has_head = model, name, head
         self._tokenizer: Any = None
         self._fingerprints: dict[torch.dtype, str] = {}
-        self.int8: str | None = None
         model.requires_grad_(False)
         model.train(False)
         cpu_linear.prepare(model)
