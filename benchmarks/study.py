@@ -395,19 +395,8 @@ def _wait() -> None:
 
 def origin(used: Sequence[Line]) -> str:
     """By what the numbers were made: commit, versions, hardware, threads, precision; all of them, where they differ."""
-
-    def all_of(values: Iterable[Any]) -> str:
-        return ", ".join(sorted({str(v) for v in values if v is not None})) or "unknown"
-
-    names = sorted({name for line in used for name in line["versions"]})
-    versions = "; ".join(f"{n} {all_of(line['versions'].get(n) for line in used)}" for n in names)
-    hardware = all_of(
-        f"{h['accelerator'] or h['machine']} with {h['processors']} processors and {h['threads']} threads"
-        for h in (line["hardware"] for line in used)
-    )
-    commits = all_of(c and c[:12] + "+" * c.endswith("+") for c in (line["commit"] for line in used))
-    precision = all_of(line.get("precision") for line in used)
-    return f"Commit {commits}; {versions}; {hardware}; precision {precision}"
+    precisions = ", ".join(sorted({line["precision"] for line in used if "precision" in line})) or "unknown"
+    return f"{record.origin(used)}; precision {precisions}"
 
 
 def markdown(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:

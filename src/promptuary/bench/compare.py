@@ -8,9 +8,8 @@ or more, else a test over the rows of one task; p values are corrected by Holm f
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
-from typing import Any
 
 import numpy as np
 
@@ -30,6 +29,7 @@ from promptuary.bench.doubts import alarms
 from promptuary.bench.records import Record, Right, majority, own_report, right, unfolded, unpacked
 from promptuary.bench.statistics import Interval
 from promptuary.ensembles import vote
+from promptuary.train.record import origin
 
 
 def compare(records: Sequence[Record], *, name: str, planned: int, against: str, protocol: str = "") -> Comparison:
@@ -192,20 +192,3 @@ def _together(records: Sequence[Record]) -> Together | None:
     single = [float(score) for score in right(known).mean(1)]
     together = float(np.mean(np.array(voted) == true))
     return Together(known[0]["task"], known[0]["method"], len(known), together, mean(single), max(single))
-
-
-def origin(records: Iterable[Record]) -> str:
-    """By what the numbers were made: commit, versions, hardware; all of them, where they differ."""
-    known = list(records)
-
-    def all_of(values: Iterable[Any]) -> str:
-        return ", ".join(sorted({str(v) for v in values if v is not None})) or "unknown"
-
-    names = sorted({name for r in known for name in r["versions"]})
-    versions = "; ".join(f"{n} {all_of(r['versions'].get(n) for r in known)}" for n in names)
-    hardware = all_of(
-        f"{h['accelerator'] or h['machine']} with {h['processors']} processors and {h['threads']} threads"
-        for h in (r["hardware"] for r in known)
-    )
-    commits = all_of(c and c[:12] + "+" * c.endswith("+") for c in (r["commit"] for r in known))
-    return f"Commit {commits}; {versions}; {hardware}"

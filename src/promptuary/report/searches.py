@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from promptuary.bench import advice, compare, statistics
+from promptuary.bench import advice, statistics
 from promptuary.bench.advice import Advice, advise, spoken
 from promptuary.bench.recommend import DOUBTFUL, PROMPT, RESULT, STUDY
 from promptuary.bench.records import unpacked
@@ -20,6 +20,7 @@ from promptuary.report.figures import Figure, grid
 from promptuary.report.page import Part, sentences
 from promptuary.report.series import Confused, Point, Series
 from promptuary.report.trace import settings
+from promptuary.train.record import origin
 
 SHOWN = 20  # doubtful rows
 
@@ -147,7 +148,7 @@ def _protocol(search: Search) -> str:
         f"rows that select; the {r['rows']['estimate']:,} rows that estimate were opened once, for the table above. "
         f"The time was {r['budget_s']:.0f} s, of which {r['spent_s']:.0f} s were spent."
     )
-    return shares + paragraph(f"{compare.origin([r])}.")
+    return shares + paragraph(f"{origin([r])}.")
 
 
 def _trials(search: Search) -> str:

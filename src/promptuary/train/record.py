@@ -18,7 +18,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -154,6 +154,27 @@ def surroundings() -> dict[str, Any]:
         },
         "commit": _commit(),
     }
+
+
+def origin(records: Iterable[Mapping[str, Any]]) -> str:
+    """By what numbers were made, in words: commit, versions, hardware; all of them, where they differ.
+
+    Arguments:
+        records: each with what `surroundings` says.
+    """
+    known = list(records)
+
+    def all_of(values: Iterable[Any]) -> str:
+        return ", ".join(sorted({str(v) for v in values if v is not None})) or "unknown"
+
+    names = sorted({name for r in known for name in r["versions"]})
+    versions = "; ".join(f"{n} {all_of(r['versions'].get(n) for r in known)}" for n in names)
+    hardware = all_of(
+        f"{h['accelerator'] or h['machine']} with {h['processors']} processors and {h['threads']} threads"
+        for h in (r["hardware"] for r in known)
+    )
+    commits = all_of(c and c[:12] + "+" * c.endswith("+") for c in (r["commit"] for r in known))
+    return f"Commit {commits}; {versions}; {hardware}"
 
 
 def _version(package: str) -> str | None:
