@@ -4,9 +4,9 @@
 A survivor is a missing law.
 """
 
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -15,8 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path("src/promptuary")
+HANGS_S = 1200
+WARM = multiprocessing.get_context("forkserver")  # what is slow to import is there before each mutant's process begins
+WARM.set_forkserver_preload(["accelerate", "datasets", "hypothesis", "sklearn.metrics", "transformers.modeling_utils"])
 
 PLACED = ("tests/unit/test_placements.py", "tests/oracles/test_arranged_lists.py", "tests/laws/test_real_tokens.py")
 INJECTED = ("tests/unit/test_injections.py", "tests/oracles/test_naive_attention.py", "tests/laws/test_keys_values.py")
@@ -753,14 +758,30 @@ MUTANTS = (
 )
 
 
+def _test(source: str, tests: Sequence[str], told: str) -> None:
+    """Run the tests against the package in `source`, in a process of their own; what they say goes into `told`."""
+    with open(told, "wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(ROOT)
+    os.environ["PYTHONPATH"] = source
+    sys.path.insert(0, source)
+    early = ("-W", "ignore::pytest.PytestAssertRewriteWarning")  # plugins that are warm already
+    sys.exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *early, "--thorough", *tests]))
+
+
 def passes(source: Path, tests: Sequence[str]) -> bool:
-    """Whether the tests pass against the package in `source`."""
-    environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--thorough", *tests]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode not in (0, 1, 2):  # 2: the mutant broke the import of a test
-        raise RuntimeError(done.stdout + done.stderr)
-    return done.returncode == 0
+    """Whether the tests pass against the package in `source`; those that do not end do not pass."""
+    with tempfile.NamedTemporaryFile() as told:
+        run = WARM.Process(target=_test, args=(str(source), tests, told.name))
+        run.start()
+        run.join(HANGS_S)
+        if run.exitcode is None:
+            run.kill()
+            return False
+        if run.exitcode not in (0, 1, 2):  # 2: the mutant broke the import of a test
+            raise RuntimeError(f"{source}: code {run.exitcode}\n{Path(told.name).read_text(encoding='utf-8')}")
+        return run.exitcode == 0
 
 
 def survives(mutant: Mutant) -> bool:
@@ -778,9 +799,10 @@ def main(pattern: str = "") -> int:
     stale = [m for m in chosen if (ROOT / PACKAGE / m.file).read_text(encoding="utf-8").count(m.old) != 1]
     for m in stale:
         print(f"stale     {m.file}: {m.old!r} is not there exactly once")
-    begun = time.monotonic()
     if stale:
         return 1
+    begun = time.monotonic()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if not passes(ROOT / "src", sorted({t for m in chosen for t in m.tests})):
         print("The tests fail without any mutant; mend that first.")
         return 1
