@@ -758,9 +758,9 @@ MUTANTS = (
 )
 
 
-def _test(source: str, tests: Sequence[str], told: str) -> None:
+def _test(source: str, tests: Sequence[str], told: Path) -> None:
     """Run the tests against the package in `source`, in a process of their own; what they say goes into `told`."""
-    with open(told, "wb") as file:
+    with told.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.chdir(ROOT)
@@ -773,7 +773,7 @@ def _test(source: str, tests: Sequence[str], told: str) -> None:
 def passes(source: Path, tests: Sequence[str]) -> bool:
     """Whether the tests pass against the package in `source`; those that do not end do not pass."""
     with tempfile.NamedTemporaryFile() as told:
-        run = WARM.Process(target=_test, args=(str(source), tests, told.name))
+        run = WARM.Process(target=_test, args=(str(source), tests, Path(told.name)))
         run.start()
         run.join(HANGS_S)
         if run.exitcode is None:
