@@ -27,7 +27,7 @@ from tests.laws.checks import REFUSED, STATIC, trainable
 from tests.laws.test_mixed import FEW, KINDS, STEPS, TEXTS, Told, continued, share, taken, tuned
 from tests.strategies import SIDES, Side, ragged, text
 
-EXACT = 1e-5  # of the largest number
+EXACT = 2e-5  # of the largest number; rows of T5 alone and in a batch differ by 1.2e-5 without any compiling
 IN_ROW = ("prompt-tuning", "p-tuning", "deep-prompt-tuning")  # before the input of a causal model
 PREFIXES = ("prefix-tuning", "p-tuning-v2")
 assert {*IN_ROW, *PREFIXES, "frozen"} == set(STATIC)
