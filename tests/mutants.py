@@ -83,6 +83,8 @@ RIVALS = ("tests/unit/bench/test_baselines.py",)
 RECOMMENDED = ("tests/unit/bench/test_recommend.py",)
 CROSSED = ("tests/unit/interop/test_vllm.py",)
 UPSTREAM = ("tests/unit/serve/test_upstream.py",)
+TOGETHER_TAUGHT = ("tests/laws/test_multitask.py",)
+SEVERAL = ("tests/unit/test_multitask.py",)
 READOUTS = ("tests/unit/test_readouts.py", *CHOSEN)
 
 
@@ -359,7 +361,7 @@ MUTANTS = (
     Mutant("train/alarms.py", "if heard.all() or not heard.any():", "if heard.any():", FITTED),
     Mutant("tuned.py", "measure=measure, precision=self.precision)", "measure=measure)", TUNED),
     Mutant("tuned.py", "with torch.no_grad(), arithmetic(self.backbone.device, self.precision):", "if True:", TUNED),
-    Mutant("tuning.py", "with arithmetic(backbone.device, recipe.precision):", "if True:", TUNED),
+    Mutant("prepared.py", "with arithmetic(backbone.device, recipe.precision):", "if True:", TUNED),
     Mutant("data/example.py", '        made.update(b"set")', "        pass", TUNED),
     Mutant("places.py", "        if not overwrite:\n            raise\n", "        raise\n", TUNED),
     # tables of a vocabulary, and what is trained before any prompt
@@ -379,7 +381,7 @@ MUTANTS = (
     Mutant("pretrained.py", 'if not name.endswith("touched")]', "]", PRETRAINED),
     Mutant("pretrained.py", 'wanted.remove("inner.fill")', "wanted = wanted[:1]", PRETRAINED),
     Mutant("tuned.py", "if name not in STARTS}", "}", PRETRAINED),
-    Mutant("tuning.py", "if setting not in STARTS or value is None:", "if True:", PRETRAINED),
+    Mutant("prepared.py", "if setting not in STARTS or value is None:", "if True:", PRETRAINED),
     Mutant("backbones/idle.py", "soft.keep.sum(1)", "torch.ones_like(soft.keep).sum(1)", PRETRAINED),
     # what is read
     Mutant("readouts/readout.py", 'frozenset({"encoder"} if shape.encodes else {"decoder"})', "shape.parts", READ),
@@ -512,7 +514,7 @@ MUTANTS = (
         "backbones/encoder_decoder.py", "columns = read(call) if targets is None else None", "columns = read(call)", FEW
     ),
     Mutant("readouts/classifier.py", '"last": last_column', '"last": first_column', FEW),
-    Mutant("mixing.py", "_stack(known) if len(known) == len(each) else None", "_stack(known) if known else None", FEW),
+    Mutant("stacking.py", "stack(known) if len(known) == len(each) else None", "stack(known) if known else None", FEW),
     # frozen linear layers on a CPU
     Mutant("backbones/cpu_linear.py", "ctx.weight.t(), None), None", "ctx.weight, None), None", MULTIPLIED),
     Mutant(
@@ -547,9 +549,9 @@ MUTANTS = (
     ),
     Mutant("mixing.py", "out.targets[rows, :choices, :steps]", "out.targets[rows]", MIXED),
     Mutant("mixing.py", "out.hidden[rows, : share.x.ids.shape[1]]", "out.hidden[rows]", MIXED),
-    Mutant("mixing.py", ", fed=max(t.ids.shape[1] * (t.ids.shape[2] - 1) for t in given))", ")", MIXED),
+    Mutant("stacking.py", ", fed=max(t.ids.shape[1] * (t.ids.shape[2] - 1) for t in given))", ")", MIXED),
     Mutant(
-        "mixing.py",
+        "stacking.py",
         "max(t.ids.shape[1] * (t.ids.shape[2] - 1) for t in given)",
         "min(t.ids.shape[1] * (t.ids.shape[2] - 1) for t in given)",
         MIXED,
@@ -560,8 +562,8 @@ MUTANTS = (
     ),
     Mutant(
         "mixing.py",
-        "keeps[known] = stack([kv.keep for kv in own])",
-        "keeps[known] = stack([kv.keep | True for kv in own])",
+        "keeps[known] = below([kv.keep for kv in own])",
+        "keeps[known] = below([kv.keep | True for kv in own])",
         MIXED,
     ),
     Mutant(
@@ -571,7 +573,7 @@ MUTANTS = (
         MIXED,
     ),
     Mutant("mixing.py", "some.keep.new_zeros(rows, length))", "some.keep.new_ones(rows, length))", MIXED),
-    Mutant("mixing.py", "for size in reversed(missing)", "for size in missing", MIXED),
+    Mutant("stacking.py", "for size in reversed(missing)", "for size in missing", MIXED),
     Mutant("backbones/packing.py", "if targets.fed is None else targets.fed)", "if True else 0)", MIXED),
     Mutant(
         "backbones/packing.py", "None if layout.placed is None else at(F.pad", "None if True else at(F.pad", DECIDED
@@ -624,7 +626,7 @@ MUTANTS = (
     Mutant("data/mixture.py", "size ** (1 / temperature)", "size**temperature", BLENDED),
     Mutant("data/mixture.py", "draw.sample(range(rows), rows)", "draw.choices(range(rows), k=rows)", BLENDED),
     Mutant("data/mixture.py", "{self.seed}/{number}", "{self.seed}", BLENDED),
-    Mutant("data/mixture.py", "self.pad, task=task)", "self.pad)", BLENDED),
+    Mutant("data/mixture.py", "task=task, width=width)", "width=width)", BLENDED),
     Mutant("ensembles.py", "(votes[c], means[c], -c)", "(votes[c], -c, means[c])", TOGETHER),
     Mutant("ensembles.py", "(votes[c], means[c], -c)", "(votes[c], means[c], c)", TOGETHER),
     Mutant("ensembles.py", "(own[c], -c)", "(own[c], c)", TOGETHER),
@@ -716,6 +718,18 @@ MUTANTS = (
     Mutant("tasks/named.py", "value == -1", "value == -2", WORDED),
     Mutant("data/task.py", "    if classes:\n        return blank\n", "", NAMED),
     Mutant("kinds/kind.py", "{**found, **wording.score(", "{**wording.score(", NAMED),
+    # several tasks, one prompt
+    Mutant("readouts/by_task.py", "loss(own, part) * len(part.ids)", "loss(own, part)", TOGETHER_TAUGHT),
+    Mutant("readouts/by_task.py", "self.readouts[int(batch.task[0])]", "self.readouts[0]", TOGETHER_TAUGHT),
+    Mutant("readouts/by_task.py", "Output(out.hidden[rows], texts", "Output(out.hidden, texts", TOGETHER_TAUGHT),
+    Mutant("choices.py", "self.bias[task : task + 1].detach()", "self.bias[:1].detach()", TOGETHER_TAUGHT),
+    Mutant("choices.py", "self.bias[x.task] if", "self.bias[x.task * 0] if", TOGETHER_TAUGHT),
+    Mutant("multitask/tuning.py", "alone, read = _alone(model, number)", "alone, read = model", SEVERAL),
+    Mutant("multitask/tuning.py", 'settings["tasks"] = plan.conditioned', "pass", SEVERAL),
+    Mutant("multitask/tuning.py", "temperature=plan.temperature, seed=seed", "seed=seed", SEVERAL),
+    Mutant("multitask/tuning.py", '        "temperature": plan.temperature,\n', "", SEVERAL),
+    Mutant("multitask/tuning.py", "places.check(folder / name, overwrite, run=folder)", "pass", SEVERAL),
+    Mutant("train/alarms.py", "tasks.setdefault(int(batch.task[0]), [])", "tasks.setdefault(0, [])", ALARMED),
     # reports
     Mutant("report/tables.py", "cell.value == best", "cell.value != best", REPORTED),
     Mutant("report/tables.py", "{escape(middle(cell.line))}", "{middle(cell.line)[:3]}", REPORTED),

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from promptuary.ensembles import Ensemble
     from promptuary.methods import METHODS
     from promptuary.model import SoftPrompted
+    from promptuary.multitask.plan import Multitask
+    from promptuary.multitask.tuning import MultitaskOutcome, tune_tasks
     from promptuary.pretraining import Pretraining, pretrain
     from promptuary.serve.engine import Engine, Limits
     from promptuary.specs import Run
@@ -28,6 +30,8 @@ _HOMES = {
     "Engine": "promptuary.serve.engine",
     "Ensemble": "promptuary.ensembles",
     "Limits": "promptuary.serve.engine",
+    "Multitask": "promptuary.multitask.plan",
+    "MultitaskOutcome": "promptuary.multitask.tuning",
     "Outcome": "promptuary.tuning",
     "Pretraining": "promptuary.pretraining",
     "Run": "promptuary.specs",
@@ -40,6 +44,7 @@ _HOMES = {
     "open_prompt": "promptuary.tuned",
     "pretrain": "promptuary.pretraining",
     "tune": "promptuary.tuning",
+    "tune_tasks": "promptuary.multitask.tuning",
     "wrap": "promptuary.backbones.load",
 }
 
@@ -50,6 +55,8 @@ __all__ = [
     "Engine",
     "Ensemble",
     "Limits",
+    "Multitask",
+    "MultitaskOutcome",
     "Outcome",
     "Pretraining",
     "Run",
@@ -62,6 +69,7 @@ __all__ = [
     "open_prompt",
     "pretrain",
     "tune",
+    "tune_tasks",
     "wrap",
 ]
 

@@ -221,6 +221,11 @@ class Choice(nn.Module):
         """Whether it learns; one that does not is drawn uniformly while training."""
         return self.bias.requires_grad
 
+    def settle(self, task: int) -> None:
+        """Forget what was learnt for the other tasks: from now on it decides for this one."""
+        if len(self.bias) > 1:
+            self.bias = nn.Parameter(self.bias[task : task + 1].detach().clone(), requires_grad=self.trained)
+
     def _logits(self, x: Instance) -> Float[Tensor, "batch options"]:
         batch = len(x.ids)
         logits = self.bias[x.task] if len(self.bias) > 1 else self.bias.expand(batch, -1)

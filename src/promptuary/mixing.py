@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,6 +22,7 @@ from promptuary.backbones.generation import Generation
 from promptuary.backbones.padding import expanded
 from promptuary.errors import SettingError
 from promptuary.model import SoftPrompted
+from promptuary.stacking import columns, stack, targets
 from promptuary.values import Call, Entry, Instance, KeyValue, Layout, Output, Prompt, Targets
 
 
@@ -55,7 +56,7 @@ def run(shares: Sequence[Share]) -> list[Output]:
     said: dict[int, Output] = {}
     for numbers, call, backbone in _passes(shares):
         own = [shares[n] for n in numbers]
-        out = backbone.run(call, _targets(own))
+        out = backbone.run(call, targets([share.targets for share in own], [share.rows for share in own]))
         first = 0
         for n, share in zip(numbers, own, strict=True):
             rows, first = slice(first, first + share.rows), first + share.rows
@@ -111,7 +112,7 @@ def beside(drafts: Sequence[Draft]) -> Draft:
         torch.cat([mask for _, mask in both]),
         torch.cat([draft.next for draft in drafts]),
         stacked([draft.call for draft in drafts]),
-        Source(_layers([s.layers for s in sources]), _stack([s.mask for s in sources])) if sources else None,
+        Source(_layers([s.layers for s in sources]), stack([s.mask for s in sources])) if sources else None,
     )
 
 
@@ -133,7 +134,7 @@ def stacked(calls: Sequence[Call]) -> Call:
         _entry([call.entry for call in calls if call.entry is not None]),
         first.until,
         _prompts([call.blind for call in calls], calls) if any(call.blind is not None for call in calls) else None,
-        _columns([call.columns for call in calls]),
+        columns([call.columns for call in calls]),
     )
 
 
@@ -161,33 +162,21 @@ def _part(out: Output, rows: slice, share: Share) -> Output:
     return Output(hidden, out.targets[rows, :choices, :steps], out.logits)
 
 
-def _targets(shares: Sequence[Share]) -> Targets | None:
-    """The texts of all rows; rows without any have masked ones."""
-    given = [share.targets for share in shares if share.targets is not None]
-    if not given or len(shares) == 1:
-        return given[0] if given else None
-    empty = [given[0].ids.new_zeros(share.rows, 0, 0) for share in shares]
-    ids = [e if s.targets is None else s.targets.ids for s, e in zip(shares, empty, strict=True)]
-    mask = [e.bool() if s.targets is None else s.targets.mask for s, e in zip(shares, empty, strict=True)]
-    # Many short texts in one share and a long one in another: no row has as many tokens as the padding has room for.
-    return Targets(_stack(ids), _stack(mask), fed=max(t.ids.shape[1] * (t.ids.shape[2] - 1) for t in given))
-
-
 def _layers(several: Sequence[Sequence[Layer]]) -> tuple[Layer, ...]:
     """Keys and values of each layer, rows below one another."""
     pairs = (tuple(zip(*own, strict=True)) for own in zip(*several, strict=True))
-    return tuple((_stack(keys), _stack(values)) for keys, values in pairs)
+    return tuple((stack(keys), stack(values)) for keys, values in pairs)
 
 
 def _layout(layouts: Sequence[Layout]) -> Layout:
     length = max(layout.mask.shape[1] for layout in layouts)
     return Layout(
-        embeds=_stack([layout.embeds for layout in layouts]),
-        mask=_stack([layout.mask for layout in layouts]),
-        types=_stack([layout.types for layout in layouts]),
-        tokens=_stack([layout.tokens for layout in layouts]),
-        prompts=_stack([layout.prompts for layout in layouts]),
-        placed=_stack([_shares(layout, length) for layout in layouts])
+        embeds=stack([layout.embeds for layout in layouts]),
+        mask=stack([layout.mask for layout in layouts]),
+        types=stack([layout.types for layout in layouts]),
+        tokens=stack([layout.tokens for layout in layouts]),
+        prompts=stack([layout.prompts for layout in layouts]),
+        placed=stack([_shares(layout, length) for layout in layouts])
         if any(layout.placed is not None for layout in layouts)
         else None,
     )
@@ -215,11 +204,11 @@ def _keys_values(calls: Sequence[Call]) -> dict[int, KeyValue]:
         own = [call.keys_values.get(index, _none(some)) for call in calls]
         known = tuple(id(kv.keep) if index in c.keys_values else None for kv, c in zip(own, calls, strict=True))
         if known not in keeps:
-            keeps[known] = stack([kv.keep for kv in own])
-        return KeyValue(stack([kv.key for kv in own]), stack([kv.value for kv in own]), keeps[known])
+            keeps[known] = below([kv.keep for kv in own])
+        return KeyValue(below([kv.key for kv in own]), below([kv.value for kv in own]), keeps[known])
 
-    def stack(parts: Sequence[Tensor]) -> Tensor:
-        return _stack([expanded(part, c.layout.mask.shape[0]) for part, c in zip(parts, calls, strict=True)])
+    def below(parts: Sequence[Tensor]) -> Tensor:
+        return stack([expanded(part, c.layout.mask.shape[0]) for part, c in zip(parts, calls, strict=True)])
 
     return {index: layer(index) for index in sorted({index for call in calls for index in call.keys_values})}
 
@@ -238,26 +227,10 @@ def _prompts(each: Sequence[Prompt | None], calls: Sequence[Call]) -> Prompt:
         return Prompt(some.values.new_zeros(rows, length, some.values.shape[2]), some.keep.new_zeros(rows, length))
 
     own = [none(c.layout.mask.shape[0]) if p is None else p for p, c in zip(each, calls, strict=True)]
-    return Prompt(_stack([p.values for p in own]), _stack([p.keep for p in own]))
+    return Prompt(stack([p.values for p in own]), stack([p.keep for p in own]))
 
 
 def _entry(entries: Sequence[Entry]) -> Entry | None:
     if not entries:
         return None
-    return Entry(entries[0].layer, _stack([e.states for e in entries]), _stack([e.mask for e in entries]))
-
-
-def _columns(each: Sequence[Int[Tensor, "_ _"] | None]) -> Int[Tensor, "rows read"] | None:
-    """What is read of all rows; of a row with fewer columns than another, its first token too."""
-    known = [columns for columns in each if columns is not None]
-    return _stack(known) if len(known) == len(each) else None
-
-
-def _stack(parts: Sequence[Shaped[Tensor, "_ *own"]]) -> Shaped[Tensor, "rows *shape"]:
-    """Rows below one another, every other axis padded behind with zeros to the longest."""
-    sizes = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
-    padded = []
-    for part in parts:
-        missing = [size - own for size, own in zip(sizes, part.shape[1:], strict=True)]
-        padded.append(F.pad(part, [n for size in reversed(missing) for n in (0, size)]) if any(missing) else part)
-    return torch.cat(padded)
+    return Entry(entries[0].layer, stack([e.states for e in entries]), stack([e.mask for e in entries]))

@@ -1,6 +1,6 @@
 """The folder of a run: what may be begun in it, how a run there starts anew, what is removed then."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from promptuary import checkpoint, pretrained
@@ -23,8 +23,11 @@ def content(folder: Path) -> str:
     return checkpoint.read_manifest(folder).hashes[checkpoint.PROMPT]
 
 
-def check(folder: Path, overwrite: bool) -> None:
+def check(folder: Path, overwrite: bool, *, run: Path | None = None) -> None:
     """Refuse, before any long work, a place where a run can neither begin nor go on.
+
+    Arguments:
+        run: the folder of the run whose result goes here, where that is another one.
 
     Raises:
         SettingError: for a folder that is a file, or lies below one.
@@ -35,7 +38,7 @@ def check(folder: Path, overwrite: bool) -> None:
         raise SettingError(
             f"out={str(folder)!r}: {above} is a file. Expected a folder, or a name that is free (--out)."
         )
-    if any((folder / name).exists() for name in ENDS) and not (folder / state.NAME).exists() and not overwrite:
+    if any((folder / name).exists() for name in ENDS) and not ((run or folder) / state.NAME).exists() and not overwrite:
         raise CheckpointError(
             f"{folder} holds a prompt without the state of its run ({state.NAME}), so nothing tells whether this is "
             "the same run. Choose another folder, or start anew (overwrite=True, --overwrite)."
@@ -57,25 +60,29 @@ def emptied(folder: Path, overwrite: bool) -> None:
     clear(folder)
 
 
-def fitted(folder: Path, overwrite: bool, fit: Callable[[], Result]) -> Result:
+def fitted(folder: Path, overwrite: bool, fit: Callable[[], Result], *, results: Sequence[Path] = ()) -> Result:
     """What `fit` arrives at in this folder, going on from the state there; another run's is erased with `overwrite`.
+
+    Arguments:
+        results: other folders that hold what the run leaves when it ends.
 
     Raises:
         CheckpointError: for the state of another run, or a damaged one, that may not be overwritten.
     """
     if overwrite and not (folder / state.NAME).exists():
-        clear(folder)
+        clear(folder, *results)
     try:
         return fit()
     except CheckpointError:  # the folder's run is another or damaged; what else can be wrong was looked at before
         if not overwrite:
             raise
-        clear(folder)
+        clear(folder, *results)
         return fit()
 
 
-def clear(folder: Path) -> None:
+def clear(*folders: Path) -> None:
     """Remove what an earlier run left, and nothing else."""
     left = (*ENDS, checkpoint.PROMPT, checkpoint.TRAINING, pretrained.TENSORS, state.NAME, record.NAME)
-    for name in left:
-        (folder / name).unlink(missing_ok=True)
+    for folder in folders:
+        for name in left:
+            (folder / name).unlink(missing_ok=True)

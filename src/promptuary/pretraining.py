@@ -112,8 +112,8 @@ def pretrain(
         }  # fmt: skip
         return fit(
             model, readout, train, validation, recipe,
-            seed=seed, folder=folder, settings=identity, metric=run.metric, names=material.task.labels,
-            progress=progress, save_every=run.save_every, rates=run.rates,
+            seed=seed, folder=folder, settings=identity, metric=run.metric, progress=progress,
+            names={material.task.name: material.task.labels}, save_every=run.save_every, rates=run.rates,
             measure=reading.measure(model, readout, wording, material.validation, held),
         )  # fmt: skip
 

@@ -16,6 +16,8 @@ epochs = 20
 
 [rates]           # learning rates of single parts, by their place or name
 choice = 0.003
+
+With tables `[tasks.NAME]` it describes one prompt that several tasks share (`promptuary.multitask`).
 """
 
 import tomllib
@@ -244,21 +246,39 @@ def read_run(path: Path, overrides: Mapping[str, Any] | None = None) -> Run:
     Raises:
         SettingError: when the file is missing or is not TOML, and as `Run`.
     """
+    found = document(path)
+    if "tasks" in found:
+        raise SettingError(f"{path} describes several tasks. Expected one run: leave out the tables [tasks.NAME].")
+    return Run(**merged(stated(found), overrides or {}))
+
+
+def document(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file that describes a run, or one prompt for several tasks (`promptuary.multitask`).
+
+    Raises:
+        SettingError: when the file is missing or is not TOML, and for a table that neither has.
+    """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingError(f"{path}: {error.strerror}. Expected a TOML file that describes a run.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingError(f"{path} is not TOML: {error}.") from error
-    tables = {"run", "method", "recipe", "rates"}
-    for name, table in document.items():
+    tables = {"run", "method", "recipe", "rates", "tasks", "mixture"}
+    for name, table in found.items():
         if name not in tables:
             raise SettingError(f"{path}: no table [{name}]. {nearest(name, tables)}")
         if not isinstance(table, dict):
             raise SettingError(f"{path}: {name} is {table!r}. Expected a table [{name}] with settings below it.")
+    if "mixture" in found and "tasks" not in found:
+        raise SettingError(f"{path}: [mixture] mixes the tasks of tables [tasks.NAME], and there is none.")
+    return found
+
+
+def stated(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a `Run` that the tables state."""
     below = {"settings": document.get("method"), **{name: document.get(name) for name in ("recipe", "rates")}}
-    values = merged(document.get("run", {}), {name: table for name, table in below.items() if table})
-    return Run(**merged(values, overrides or {}))
+    return merged(document.get("run", {}), {name: table for name, table in below.items() if table})
 
 
 def merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

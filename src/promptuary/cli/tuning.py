@@ -10,6 +10,10 @@ from rich.table import Table
 from promptuary.cli.terminal import COUNTED, AsJson, Device, app, err, given, out, told
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from promptuary.material import Material
+    from promptuary.multitask.plan import Multitask
     from promptuary.specs import Run
     from promptuary.tuning import Outcome
 
@@ -94,9 +98,11 @@ def tune(
 ) -> None:
     """Tune a soft prompt on rows with their answers.
 
-    The same command again goes on where an interrupted one stopped.
+    The same command again goes on where an interrupted one stopped. A file with tables [tasks.NAME] tunes one prompt
+    that several tasks share.
     """
     from promptuary.material import gather
+    from promptuary.multitask.plan import read_tasks
     from promptuary.specs import Run, parse_settings, read_run
 
     own, fields, rates = parse_settings(settings or [])
@@ -109,11 +115,13 @@ def tune(
         recipe=fields | given(epochs=epochs, rate=rate, batch=batch, precision=precision) or None,
         rates=rates or None,
     )  # fmt: skip
+    plan = None if config is None else read_tasks(config, overrides)
+    if plan is not None:
+        _tune_tasks(plan, overwrite, as_json)
+        return
     run = Run(**overrides) if config is None else read_run(config, overrides)
     material = gather(run)  # what is wrong with the run or its rows is told before torch is imported
-    if not as_json:
-        rows = f"{len(material.train):,} rows for training and {len(material.validation):,} for validation"
-        err.print(f"{rows}; loading {run.backbone} ...")
+    _told_rows([material], run.backbone, as_json)
 
     from promptuary import tuning
 
@@ -122,6 +130,44 @@ def tune(
         print(json.dumps([r.summary() for r in results] if len(results) > 1 else results[0].summary()))
         return
     _print_results(results, run)
+
+
+def _told_rows(materials: "Collection[Material]", backbone: str, as_json: bool) -> None:
+    if not as_json:
+        train, held = (sum(map(len, rows)) for rows in zip(*((m.train, m.validation) for m in materials), strict=True))
+        err.print(f"{train:,} rows for training and {held:,} for validation; loading {backbone} ...")
+
+
+def _tune_tasks(plan: "Multitask", overwrite: bool, as_json: bool) -> None:
+    from promptuary.multitask.plan import gather_tasks
+
+    materials = gather_tasks(plan)
+    _told_rows(materials.values(), next(iter(plan.runs.values())).backbone, as_json)
+
+    from promptuary.multitask.tuning import tune_tasks
+
+    console = None if as_json else err
+    results = tune_tasks(plan, materials=materials, overwrite=overwrite, console=console)
+    if as_json:
+        print(json.dumps([r.summary() for r in results] if len(results) > 1 else results[0].summary()))
+        return
+    run = next(iter(plan.runs.values()))
+    table = Table(title=f"{run.method} on {run.backbone}, shared by {len(plan.runs)} tasks")
+    for column in ("seed", "task", "metric", "validation", *COUNTED, "on disk"):
+        table.add_column(column, justify="left" if column in ("task", "metric") else "right", overflow="fold")
+    for r in results:
+        for name, outcome in r.tasks.items():
+            s = outcome.summary()
+            sizes = (f"{number:,}" for number in s["counts"].values())
+            score = f"{s['score']:.4f}"
+            table.add_row(str(r.seed), name, plan.runs[name].metric, score, *sizes, f"{s['bytes'] / 1024:.1f} KiB")
+    out.print(table)
+    for r in results:
+        out.print(f"seed {r.seed}: mean {r.result.score:.4f} at step {r.result.best_step} in {r.result.seconds:.1f} s")
+    first = results[0]
+    out.print(f"\nSaved in {plan.shared['out']}, a prompt for each task. Next:")
+    out.print(f"  promptuary evaluate {first.folder / next(iter(first.tasks))} --data FILE")
+    out.print(f"  promptuary serve {first.folder} --backbone {run.backbone}")
 
 
 def _print_results(results: "list[Outcome]", run: "Run") -> None:

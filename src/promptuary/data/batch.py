@@ -28,6 +28,8 @@ class Batch:
         tags: for tagging, the class of each token where `words` is not -1, else -1.
         spans: for extractive question answering, columns of the answer's first and last token, or -1.
         context: for extractive question answering, true where a token may be part of an answer.
+        parts: of rows of several tasks (`collate.together`), those of each task in order, as long as the whole; what a
+            read-out needs to know stands in these. Empty where all rows are of one task.
     """
 
     ids: Int[Tensor, "batch tokens"]
@@ -43,6 +45,7 @@ class Batch:
     spans: Int[Tensor, "batch 2"] | None = None
     context: Bool[Tensor, "batch tokens"] | None = None
     fields: Int[Tensor, "batch tokens"] | None = None
+    parts: "tuple[Batch, ...]" = ()
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
@@ -51,4 +54,5 @@ class Batch:
         }
         if self.targets is not None:
             moved["targets"] = Targets(self.targets.ids.to(device), self.targets.mask.to(device))
+        moved["parts"] = tuple(part.to(device) for part in self.parts)
         return Batch(**moved)

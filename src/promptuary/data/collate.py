@@ -22,29 +22,43 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-def collate(examples: Sequence[Example], rows: Sequence[int], pad: int, *, task: int = 0) -> Batch:
+def collate(examples: Sequence[Example], rows: Sequence[int], pad: int, *, task: int = 0, width: int = 0) -> Batch:
     """Examples as one batch, padded on the right.
 
     Arguments:
         rows: the number of each example in its data set.
         pad: the tokenizer's padding id (any id will do: the mask alone says what is real).
-        task: index of the task all rows belong to.
+        task: index of the task all rows belong to. width: tokens of a padded row, if the longest has fewer.
     """
-    ids = [e.ids for e in examples]
+    ids, width = [e.ids for e in examples], max(width, *(len(e.ids) for e in examples))
     return Batch(
-        ids=_padded(ids, pad),
-        mask=_padded([[1] * len(row) for row in ids], 0).bool(),
-        types=_padded([e.types for e in examples], 0),
+        ids=_padded(ids, pad, width),
+        mask=_padded([[1] * len(row) for row in ids], 0, width).bool(),
+        types=_padded([e.types for e in examples], 0, width),
         task=torch.full((len(examples),), task),
         rows=torch.tensor(list(rows)),
         labels=_all([e.label for e in examples], torch.tensor),
         targets=_all([e.target for e in examples], lambda texts: _targets(texts, pad)),
         blanks=_all([e.blanks for e in examples], torch.tensor),
-        words=_all([e.words for e in examples], lambda rows: _padded(rows, -1)),
-        tags=_all([e.tags for e in examples], lambda rows: _padded(rows, -1)),
+        words=_all([e.words for e in examples], lambda rows: _padded(rows, -1, width)),
+        tags=_all([e.tags for e in examples], lambda rows: _padded(rows, -1, width)),
         spans=_all([e.span for e in examples], torch.tensor),
-        context=_all([e.context for e in examples], _covered),
-        fields=_all([e.fields for e in examples], lambda rows: _padded(rows, 0)),
+        context=_all([e.context for e in examples], lambda rows: _covered(rows, width)),
+        fields=_all([e.fields for e in examples], lambda rows: _padded(rows, 0, width)),
+    )
+
+
+def together(parts: Sequence[Batch]) -> Batch:
+    """Batches of one width, of one task each, as a batch of all their rows, in order; they are its `parts`."""
+    fields = [part.fields for part in parts if part.fields is not None]
+    return Batch(
+        ids=torch.cat([part.ids for part in parts]),
+        mask=torch.cat([part.mask for part in parts]),
+        types=torch.cat([part.types for part in parts]),
+        task=torch.cat([part.task for part in parts]),
+        rows=torch.cat([part.rows for part in parts]),
+        fields=torch.cat(fields) if fields else None,
+        parts=tuple(parts),
     )
 
 
@@ -111,9 +125,8 @@ def _split(rows: Sequence[int], size: int) -> list[list[int]]:
     return [list(rows[i : i + size]) for i in range(0, len(rows), size)]
 
 
-def _padded(rows: Sequence[Sequence[int]], fill: int) -> Int[Tensor, "batch tokens"]:
-    longest = max(len(row) for row in rows)
-    return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows])
+def _padded(rows: Sequence[Sequence[int]], fill: int, width: int) -> Int[Tensor, "batch tokens"]:
+    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows])
 
 
 def _all(values: Sequence[T | None], make: Callable[[list[T]], U]) -> U | None:
@@ -123,9 +136,10 @@ def _all(values: Sequence[T | None], make: Callable[[list[T]], U]) -> U | None:
 
 
 def _targets(texts: Sequence[Sequence[int]], pad: int) -> Targets:
-    ids = _padded(texts, pad)[:, None]  # [batch, 1, steps]
-    return Targets(ids, _padded([[1] * len(text) for text in texts], 0).bool()[:, None])
+    steps = max(len(text) for text in texts)
+    ids = _padded(texts, pad, steps)[:, None]  # [batch, 1, steps]
+    return Targets(ids, _padded([[1] * len(text) for text in texts], 0, steps).bool()[:, None])
 
 
-def _covered(contexts: Sequence[Sequence[tuple[int, int] | None]]) -> Bool[Tensor, "batch tokens"]:
-    return _padded([[int(part is not None) for part in row] for row in contexts], 0).bool()
+def _covered(contexts: Sequence[Sequence[tuple[int, int] | None]], width: int) -> Bool[Tensor, "batch tokens"]:
+    return _padded([[int(part is not None) for part in row] for row in contexts], 0, width).bool()

@@ -1,12 +1,13 @@
-"""Rows of several tasks in one batch, for training many prompts, or one, on all of them (`mixing.run`)."""
+"""Rows of several tasks: in mixed batches for training on all of them, and one task after the other for scoring."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 
 from promptuary.data.batch import Batch
-from promptuary.data.collate import batches, collate
+from promptuary.data.collate import batches, collate, together
 from promptuary.data.example import Example
+from promptuary.data.loader import Loader
 from promptuary.errors import DataError, SettingError
 
 
@@ -58,8 +59,8 @@ class Mixture:
     def __len__(self) -> int:
         return -(-sum(map(len, self.examples.values())) // self.size)
 
-    def epoch(self, number: int) -> Iterator[dict[str, Batch]]:
-        """The batches of an epoch, from 0: for each task that is in it, its rows; `Batch.task` is the task's number."""
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of an epoch, from 0. `Batch.task` is a task's number; `parts` are its rows, task by task."""
         draw = random.Random(f"mixture/{self.seed}/{number}")
         orders = {name: _order(len(own), draw) for name, own in self.examples.items()}
         total = sum(map(len, self.examples.values()))
@@ -69,13 +70,30 @@ class Mixture:
         for numbers in batches(lengths, self.size, seed=self.seed, epoch=number):
             yield self._batch([drawn[n] for n in numbers])
 
-    def _batch(self, drawn: Sequence[tuple[str, int]]) -> dict[str, Batch]:
+    def _batch(self, drawn: Sequence[tuple[str, int]]) -> Batch:
         rows = {name: [row for own, row in drawn if own == name] for name in self.examples}
-        return {
-            name: collate([self.examples[name][row] for row in own], own, self.pad, task=task)
-            for task, (name, own) in enumerate(rows.items())
-            if own
-        }
+        width = max(len(self.examples[name][row].ids) for name, row in drawn)
+        return together(
+            [
+                collate([self.examples[name][row] for row in own], own, self.pad, task=task, width=width)
+                for task, (name, own) in enumerate(rows.items())
+                if own
+            ]
+        )
+
+
+class InTurn:
+    """The loaders of several tasks, one after the other: each batch is of one task, whose number `Batch.task` says."""
+
+    def __init__(self, loaders: Sequence[Loader]) -> None:
+        self.loaders = loaders
+
+    def __len__(self) -> int:
+        return sum(map(len, self.loaders))
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        for loader in self.loaders:
+            yield from loader.epoch(number)
 
 
 def _order(rows: int, draw: random.Random) -> Iterator[int]:

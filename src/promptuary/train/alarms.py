@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean, stdev
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -40,21 +41,44 @@ class Alarm:
     sentence: str
 
 
-def majority(pairs: Pairs, names: Sequence[str] = ()) -> Alarm | None:
-    """Whether the score is what always answering the commonest class would reach; `names` are those of the classes."""
+def majority(pairs: Pairs, names: Mapping[str, Sequence[str]] = MappingProxyType({})) -> Alarm | None:
+    """Whether the score is what always answering the commonest class would reach; of several tasks, whose is.
+
+    Arguments:
+        names: the classes of each task by its name, in the order of the tasks' numbers.
+    """
+    tasks: dict[int, list[tuple[Batch, Any]]] = {}
+    for batch, said in pairs:
+        tasks.setdefault(int(batch.task[0]), []).append((batch, said))
+    known = [*names.items()]
+    found = []
+    for number, own in sorted(tasks.items()):
+        name, classes = known[number] if known else ("", ())
+        at = _at_majority(own, classes)
+        found += [f"Task {name!r}: {at}" if len(known) > 1 else at] if at else []
+    if not found:
+        return None
+    return Alarm(
+        "majority",
+        f"{' '.join(found)} Try a rate three times larger or smaller, more epochs, or a method with soft keys and "
+        "values.",
+    )
+
+
+def _at_majority(pairs: Pairs, names: Sequence[str]) -> str:
+    """What is to be said of one task, if anything."""
     true, said = answers(pairs)
     if not true:
-        return None
+        return ""
     label, count = Counter(true).most_common(1)[0]
     share = count / len(true)
     accuracy = sum(t == s for t, s in zip(true, said, strict=True)) / len(true)
     if accuracy > share or share == 1.0:
-        return None
+        return ""
     said_always = repr(names[label]) if names else f"class {label}"
-    return Alarm(
-        "majority",
+    return (
         f"Accuracy {accuracy:.1%} is not above the {share:.1%} of always answering {said_always}: nothing was learnt "
-        "that scores. Try a rate three times larger or smaller, more epochs, or a method with soft keys and values.",
+        "that scores."
     )
 
 

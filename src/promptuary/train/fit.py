@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -83,7 +84,7 @@ def fit(
     measure: Measure = classification,
     metric: str = "accuracy",
     rates: Mapping[str, float] | None = None,
-    names: Sequence[str] = (),
+    names: Mapping[str, Sequence[str]] = MappingProxyType({}),
     progress: Progress | None = None,
     save_every: int = 100,
     audit: bool = True,
@@ -99,7 +100,7 @@ def fit(
             record, and a saved state of a run with other settings is refused.
         measure: scores from batches and predictions. metric: the score that selects (`loss`: the smallest).
         rates: learning rates of single parts by prefix of their names; see `train/groups.py`.
-        names: of the classes, for what is told of them.
+        names: of the classes by task, in the order of the tasks' numbers, for what is told of them.
         save_every: steps between saved states (one is also saved after the first step and after each scoring); more
             where saving would take over a twentieth of the time.
         audit: compare every byte of the backbone's weights before and after.
@@ -162,7 +163,7 @@ class _Run:
     validation: Batches | None
     measure: Measure
     metric: str
-    names: Sequence[str]
+    names: Mapping[str, Sequence[str]]
     progress: Progress
     save_every: int
     activations: Activations | None

@@ -10,13 +10,16 @@ from hypothesis import strategies as st
 
 from promptuary.data.batch import Batch
 from promptuary.data.example import Example
-from promptuary.data.mixture import Mixture, rates
+from promptuary.data.loader import Loader
+from promptuary.data.mixture import InTurn, Mixture, rates
 from promptuary.errors import DataError, SettingError
 from promptuary.mixing import Share, run
 from promptuary.model import SoftPrompted
 from promptuary.readouts import Classifier
 from tests.answers import EXACT, prompted
 from tests.backbones import backbone
+
+NAMES = ("a", "bb")
 
 
 def examples(count: int, *, seed: int) -> list[Example]:
@@ -45,8 +48,8 @@ def test_at_one_tasks_are_mixed_as_large_as_they_are_and_far_above_alike() -> No
         rates([1], 0)
 
 
-def rows(batches: list[dict[str, Batch]]) -> list[tuple[str, int]]:
-    return [(name, row) for step in batches for name, batch in step.items() for row in batch.rows.tolist()]
+def rows(batches: list[Batch]) -> list[tuple[str, int]]:
+    return [(NAMES[task], row) for b in batches for task, row in zip(b.task.tolist(), b.rows.tolist(), strict=True)]
 
 
 def test_an_epoch_has_as_many_rows_as_there_are_drawn_at_the_rates() -> None:
@@ -59,16 +62,30 @@ def test_an_epoch_has_as_many_rows_as_there_are_drawn_at_the_rates() -> None:
     for name in ("a", "bb"):  # no row comes twice before all came once
         own = [seen[name, row] for row in range(len(mixed.examples[name]))]
         assert max(own) - min(own) <= 1
-    assert any(len(step) == 2 for step in steps)
+    assert any(len(step.parts) == 2 for step in steps)
     for step in steps:
-        assert sum(len(batch.ids) for batch in step.values()) == 4
-        assert all(batch.task.unique().tolist() == [("a", "bb").index(name)] for name, batch in step.items())
+        assert len(step.ids) == 4
+        for part in step.parts:
+            assert len(part.task.unique()) == 1
+            assert part.ids.shape[1] == step.ids.shape[1]
+        for name in ("ids", "mask", "types", "task", "rows"):
+            assert torch.equal(torch.cat([getattr(part, name) for part in step.parts]), getattr(step, name))
+        for task, row, ids, mask in zip(step.task.tolist(), step.rows.tolist(), step.ids, step.mask, strict=True):
+            assert ids[mask].tolist() == mixed.examples[NAMES[task]][row].ids
 
 
 def test_an_epoch_repeats_and_another_is_another() -> None:
     mixed = mixture({"a": 10, "bb": 30})
     assert rows(list(mixed.epoch(3))) == rows(list(mixed.epoch(3)))
     assert Counter(rows(list(mixed.epoch(3)))) != Counter(rows(list(mixed.epoch(4))))
+
+
+def test_in_turn_each_batch_is_of_one_task_and_no_row_is_missing() -> None:
+    own = [Loader(examples(size, seed=2), 4, pad=0, task=task) for task, size in enumerate((5, 9))]
+    batches = list(InTurn(own).epoch(0))
+    assert len(batches) == len(InTurn(own)) == 2 + 3
+    assert [b.task.unique().tolist() for b in batches] == [[0]] * 2 + [[1]] * 3
+    assert sorted(rows(batches)) == [("a", n) for n in range(5)] + [("bb", n) for n in range(9)]
 
 
 def test_there_must_be_rows_of_every_task() -> None:
@@ -87,16 +104,17 @@ def test_learning_from_mixed_batches_is_learning_from_each_tasks_rows(shared: bo
 
     def learnt(together: bool) -> list[torch.Tensor]:
         own, read = copied(models), copy.deepcopy(heads)
-        parts = torch.nn.ModuleList([*own.values(), *read.values()])
-        optimizer = torch.optim.SGD(parts.parameters(), 0.05)
+        trained = torch.nn.ModuleList([*own.values(), *read.values()])
+        optimizer = torch.optim.SGD(trained.parameters(), 0.05)
         for step in steps:
             optimizer.zero_grad()
-            shares = [Share(own[name], own[name].instance_of(batch)) for name, batch in step.items()]
+            parts = [(NAMES[int(part.task[0])], part) for part in step.parts]
+            shares = [Share(own[name], own[name].instance_of(part)) for name, part in parts]
             outs = run(shares) if together else [share.model(share.x) for share in shares]
-            losses = [read[name].loss(out, batch) for (name, batch), out in zip(step.items(), outs, strict=True)]
+            losses = [read[name].loss(out, part) for (name, part), out in zip(parts, outs, strict=True)]
             torch.stack(losses).sum().backward()
             optimizer.step()
-        return [p.detach() for p in parts.parameters()]
+        return [p.detach() for p in trained.parameters()]
 
     start = [p.detach().clone() for p in torch.nn.ModuleList([*models.values(), *heads.values()]).parameters()]
     mixed, separate = learnt(True), learnt(False)

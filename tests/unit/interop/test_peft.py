@@ -11,7 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from promptuary.assembly import prompted
+from promptuary.backbones import turning
 from promptuary.backbones.backbone import Backbone
+from promptuary.backbones.turning import turned
 from promptuary.data.source import Row
 from promptuary.errors import BackboneError, CheckpointError, SettingError
 from promptuary.initial import from_prompt
@@ -185,6 +187,16 @@ def test_an_adapter_is_a_start(shelf: Shelf, tmp_path: Path) -> None:
     assert torch.equal(found.values[0], read_adapter(tmp_path / "in").table)
     with pytest.raises(SettingError, match="--init peft:"):
         import_adapter(read_adapter(tmp_path / "in"), backbone("llama"), tmp_path / "whole")
+
+
+def test_a_model_whose_values_hear_of_positions_cannot_have_its_keys_turned(monkeypatch: pytest.MonkeyPatch) -> None:
+    b, told = backbone("llama"), turning._keys_values
+    width = prompted(b, "p-tuning-v2", {"length": P}, init=None, seed=0).injection.width
+    table = torch.randn(P, width, generator=torch.Generator().manual_seed(3))
+    assert turned(b, table, 2).shape == table.shape
+    monkeypatch.setattr(turning, "_keys_values", lambda b, at: [(key, value + at) for key, value in told(b, at)])
+    with pytest.raises(BackboneError, match="does more with a position than turn"):
+        turned(b, table, 2)
 
 
 def test_a_prefix_of_peft_starts_a_prefix_without_positions_by_turning_back() -> None:

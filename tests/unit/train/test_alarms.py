@@ -1,6 +1,7 @@
 """Alarms fire on what is wrong and stay silent on what is not."""
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,9 +21,8 @@ from promptuary.values import Instance, Output, Prompt, Targets
 from tests.unit.train.toy import Head, Toy, parts, recipe
 
 
-def pairs(true: list[int], said: list[int]) -> Pairs:
-    batch = Toy(size=len(true)).batch(0)
-    object.__setattr__(batch, "labels", torch.tensor(true))
+def pairs(true: list[int], said: list[int], task: int = 0) -> Pairs:
+    batch = replace(Toy(size=len(true)).batch(0), labels=torch.tensor(true), task=torch.full((len(true),), task))
     return [(batch, Prediction(torch.tensor(said), torch.eye(3)[said]))]
 
 
@@ -48,9 +48,20 @@ def test_majority_says_the_numbers() -> None:
 
 
 def test_majority_names_the_label() -> None:
-    found = alarms.majority(pairs([2, 2, 2, 1], [2, 2, 2, 2]), ("late", "lost", "broken"))
+    found = alarms.majority(pairs([2, 2, 2, 1], [2, 2, 2, 2]), {"parcels": ("late", "lost", "broken")})
     assert found is not None
     assert "of always answering 'broken':" in found.sentence
+    assert "parcels" not in found.sentence
+
+
+def test_majority_looks_at_each_task_by_itself() -> None:
+    names = {"parcels": ("late", "lost"), "mood": ("good", "bad")}
+    learnt, stuck = pairs([0, 1, 1], [0, 1, 1]), pairs([1, 1, 0], [1, 1, 1], task=1)
+    found = alarms.majority([*learnt, *stuck], names)
+    assert found is not None
+    assert found.sentence.startswith("Task 'mood': Accuracy 66.7% is not above the 66.7% of always answering 'bad':")
+    assert "parcels" not in found.sentence
+    assert alarms.majority(learnt, names) is None
 
 
 def test_majority_needs_classes() -> None:

@@ -366,7 +366,7 @@ def test_a_saturated_network_is_alarmed() -> None:
 def test_the_majority_alarm_names_the_label() -> None:
     model, _ = parts()
     readout = Deaf(2, model.backbone.shape.output)
-    result = fit(model, readout, Toy(), HELD_OUT, recipe(epochs=1), names=("late", "lost"))
+    result = fit(model, readout, Toy(), HELD_OUT, recipe(epochs=1), names={"toy": ("late", "lost")})
     (alarm,) = [alarm for alarm in result.alarms if alarm.name == "majority"]
     assert "always answering 'late'" in alarm.sentence
 

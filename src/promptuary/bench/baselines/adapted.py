@@ -123,8 +123,8 @@ class Adapted(Contender):
             model, readout, Loader(examples, recipe.batch, pad=pad, seed=seed, shuffle=True),
             Loader(chosen, 2 * recipe.batch, pad=pad), recipe,
             seed=seed, folder=folder, settings={"method": self.name, **settings}, metric=ground.run().metric,
-            rates={"readout.model": recipe.rate}, names=ground.task.labels, progress=progress, audit=False,
-            measure=reading.measure(model, readout, wording, held, chosen),
+            rates={"readout.model": recipe.rate}, names={ground.task.name: ground.task.labels}, progress=progress,
+            measure=reading.measure(model, readout, wording, held, chosen), audit=False,
         )  # fmt: skip
 
         def answer(rows: Sequence[Row]) -> Probabilities:
