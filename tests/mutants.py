@@ -730,6 +730,16 @@ MUTANTS = (
     Mutant("multitask/tuning.py", '        "temperature": plan.temperature,\n', "", SEVERAL),
     Mutant("multitask/tuning.py", "places.check(folder / name, overwrite, run=folder)", "pass", SEVERAL),
     Mutant("train/alarms.py", "tasks.setdefault(int(batch.task[0]), [])", "tasks.setdefault(0, [])", ALARMED),
+    Mutant(
+        "bench/records.py",
+        'told = {k: v for k, v in record.items() if k not in ("tasks", "reports")}',
+        "told = record",
+        STUDIED,
+    ),
+    Mutant("bench/jobs.py", '"temperature": plan.mixtures[task].temperature', '"temperature": 1', STUDIED),
+    Mutant("bench/run.py", 'told["cost"][name] * len(ground.train) / rows', 'told["cost"][name]', STUDIED),
+    Mutant("bench/run.py", "learned.parts.get(task, learned)", "next(iter(learned.parts.values()), learned)", STUDIED),
+    Mutant("bench/study.py", 'len(plan.members(str(job.about["task"])))', "1", STUDIED),
     # reports
     Mutant("report/tables.py", "cell.value == best", "cell.value != best", REPORTED),
     Mutant("report/tables.py", "{escape(middle(cell.line))}", "{middle(cell.line)[:3]}", REPORTED),

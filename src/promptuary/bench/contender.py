@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptuary.bench.grounds import Ground
+from promptuary.bench.sections import Budget
 from promptuary.bench.space import Space
 from promptuary.data.source import Row
 from promptuary.errors import SettingError, nearest
@@ -52,6 +53,7 @@ class Learned:
         answer: for rows of the task the probability of every class, `[rows, classes]`.
         last: as `scores`, after the last step. curve: the scores of each scoring with its step.
         alarms: what looks wrong, in words, by name. recipe: everything it was trained with.
+        parts: of several tasks that were learned together, what was learned for each; `answer` is then of none.
     """
 
     scores: Mapping[str, float]
@@ -61,6 +63,7 @@ class Learned:
     curve: Sequence[Mapping[str, Any]] = ()
     alarms: Mapping[str, str] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    parts: Mapping[str, "Learned"] = field(default_factory=dict)
 
 
 class Contender(ABC):
@@ -72,6 +75,7 @@ class Contender(ABC):
         default: the values that it has of what a search may change.
         drawn: whether another seed gives another result on the same rows.
         small: whether its space may be smaller than what a search tries: it is then tried as a whole.
+        mixes: whether it can learn several tasks together.
         needs: a module beyond promptuary's own dependencies, and the extra that brings it.
     """
 
@@ -82,6 +86,7 @@ class Contender(ABC):
     default: Mapping[str, Any] = MappingProxyType({})
     drawn: bool = True
     small: bool = False
+    mixes: ClassVar[bool] = False
     needs: ClassVar[tuple[str, str] | None] = None
 
     @abstractmethod
@@ -97,6 +102,13 @@ class Contender(ABC):
             MemoryShortError: where memory is short.
             BackboneError: where the backbone cannot do what the method asks of it.
         """
+
+    def learn_together(
+        self, grounds: Mapping[str, Ground], settings: Mapping[str, Any], *, temperature: float, budget: Budget,
+        seed: int, folder: Path, progress: Progress | None = None,
+    ) -> Learned:  # fmt: skip
+        """Learn several tasks from a mixture of their rows (where it `mixes`); else as `learn`."""
+        raise NotImplementedError
 
     def check(self, settings: Mapping[str, Any]) -> None:
         """Look at the names of settings, before anything runs.

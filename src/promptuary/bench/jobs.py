@@ -19,7 +19,9 @@ def jobs(plan: Plan) -> list[Job]:
     """
     found: dict[str, Job] = {}
     trials = {
-        method: plan.trials(method) for regime in plan.regimes.values() for method in regime.methods or plan.methods
+        method: plan.trials(method)
+        for several in (*(regime.methods or plan.methods for regime in plan.regimes.values()), *_mixed(plan))
+        for method in several
     }
     last = max(len(regime.seeds or plan.seeds) for regime in plan.regimes.values())
     for nth in range(last):
@@ -32,12 +34,20 @@ def jobs(plan: Plan) -> list[Job]:
 def _of_seed(plan: Plan, trials: Trials, regime: str, nth: int) -> Iterator[Job]:
     how = plan.regimes[regime]
     seeds = how.seeds or plan.seeds
-    for task in how.tasks or plan.tasks:
+    tasks = how.tasks or tuple(plan.tasks)
+    asked = [(task, how.methods or plan.methods) for task in tasks]
+    asked += [(name, own.methods) for name, own in plan.mixtures.items() if set(own.tasks) <= set(tasks)]
+    for task, methods in asked:
         for backbone in plan.backbones:
-            for method in how.methods or plan.methods:
+            for method in methods:
                 if nth < len(seeds) and (nth == 0 or how.drawn or contender(method).drawn):
                     first = seeds[nth] if plan.search.each_seed else seeds[0]
                     yield from _of_cell(plan, trials[method], regime, task, backbone, method, seeds[nth], first)
+
+
+def _mixed(plan: Plan) -> Iterator[Sequence[str]]:
+    """The methods of the plan's mixtures."""
+    return (mixture.methods for mixture in plan.mixtures.values())
 
 
 def _of_cell(
@@ -70,7 +80,12 @@ def _of_cell(
 def _made_of(plan: Plan, regime: str, task: str) -> dict[str, Any]:
     """Everything of a plan that makes a number comparable, in plain values."""
     rows = plan.regimes[regime].model_dump(exclude={"tasks", "methods", "seeds", "budget"})
-    of = plan.tasks[task].model_dump(exclude={"budget"})
+    of: dict[str, Any]
+    if task in plan.mixtures:
+        members = {name: plan.tasks[name].model_dump(exclude={"budget"}) for name in plan.members(task)}
+        of = {"tasks": members, "temperature": plan.mixtures[task].temperature}
+    else:
+        of = plan.tasks[task].model_dump(exclude={"budget"})
     return {"of": of, "rows": rows, "budget": plan.budget_of(task, regime).model_dump()}
 
 

@@ -26,6 +26,10 @@
     each = 16
     budget = {epochs = 40, batch = 8}
 
+    [mixtures.moods]            # tasks that share one prompt; each is reported beside the tasks by themselves
+    tasks = ["sst2", "mr"]
+    methods = ["prompt-tuning"]
+
     [[transfers]]               # what was learned on one task is also asked of another
     from = "qqp"
     to = "mrpc"
@@ -43,7 +47,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from promptuary.bench.contender import Contender
 from promptuary.bench.contenders import CONTENDERS, contender
-from promptuary.bench.sections import Budget, Name, Part, Regime, Search, TaskPlan, Transfer
+from promptuary.bench.sections import Budget, Mixture, Name, Part, Regime, Search, TaskPlan, Transfer
 from promptuary.bench.space import Space, draws, first
 from promptuary.errors import SettingError, nearest
 from promptuary.specs import Run, Seed, complaint
@@ -56,8 +60,8 @@ class Plan(Part):
         backbones: as `promptuary tune --backbone`. methods: promptuary's methods and baselines, by name.
         seeds: of everything random, and of the rows where they are drawn. device: where the models run.
         against: the method that every other one is held against.
-        budget, search, tasks, regimes, transfers: see there; `budget` of a regime wins over that of a task, which wins
-            over that of the plan.
+        budget, search, tasks, regimes, mixtures, transfers: see there; `budget` of a regime wins over that of a task
+            or a mixture, which wins over that of the plan.
     """
 
     name: Name
@@ -70,6 +74,7 @@ class Plan(Part):
     search: Search = Search()
     tasks: Annotated[dict[Name, TaskPlan], Field(min_length=1)]
     regimes: Annotated[dict[Name, Regime], Field(min_length=1)] = Field({"full": Regime()})
+    mixtures: dict[Name, Mixture] = Field({})
     transfers: tuple[Transfer, ...] = ()
 
     @model_validator(mode="after")
@@ -82,11 +87,13 @@ class Plan(Part):
         for transfer in self.transfers:
             for task in (transfer.source, transfer.to):
                 _known("Transfer", f"{transfer.source} to {transfer.to}", "task", task, self.tasks)
+        for name, mixture in self.mixtures.items():
+            self._check_mixture(name, mixture)
         for method, space in self.search.space.items():
             _known("Search", "space", "method", method, CONTENDERS)
             contender(method).check(first(space))
         for name in self.regimes:
-            for task in self.tasks:
+            for task in (*self.tasks, *self.mixtures):
                 self.budget_of(task, name)
         for task in self.tasks:
             self._check(task)
@@ -100,6 +107,24 @@ class Plan(Part):
         yield self.against
         for regime in self.regimes.values():
             yield from regime.methods or ()
+        for mixture in self.mixtures.values():
+            yield from mixture.methods
+
+    def _check_mixture(self, name: str, mixture: Mixture) -> None:
+        """Raise `SettingError` for a mixture that no run could be made of."""
+        if name in self.tasks:
+            raise SettingError(f"Mixture {name!r} has the name of a task. Give it one of its own.")
+        for task in mixture.tasks:
+            _known("Mixture", name, "task", task, self.tasks)
+        for method in mixture.methods:
+            if not contender(method).mixes:
+                raise SettingError(
+                    f"Mixture {name!r}: {method!r} learns one task at a time. Expected methods of promptuary's own."
+                )
+
+    def members(self, task: str) -> tuple[str, ...]:
+        """The tasks of a mixture; of a task, itself."""
+        return self.mixtures[task].tasks if task in self.mixtures else (task,)
 
     def _check(self, task: str) -> None:
         """Raise `SettingError` for a task that no run could be made of."""
@@ -122,8 +147,9 @@ class Plan(Part):
         return Run(**{"out": "-", "train": train, "device": self.device, **of.asked(), **more})
 
     def budget_of(self, task: str, regime: str) -> Budget:
-        """What one training run on a task under a regime may spend."""
-        of = {**self.budget.model_dump(), **self.tasks[task].budget, **self.regimes[regime].budget}
+        """What one training run on a task, or a mixture, under a regime may spend."""
+        own = (self.mixtures if task in self.mixtures else self.tasks)[task].budget
+        of = {**self.budget.model_dump(), **own, **self.regimes[regime].budget}
         try:
             return Budget(**of)
         except ValidationError as error:

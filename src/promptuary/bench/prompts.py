@@ -1,23 +1,29 @@
 """promptuary's own methods as contenders: what `promptuary.tune` makes of a run, with the recipe of the method."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from promptuary.bench.contender import Contender, Learned, Probabilities, fitted
 from promptuary.bench.grounds import Ground
+from promptuary.bench.sections import Budget
 from promptuary.bench.space import around
 from promptuary.data.source import Row
 from promptuary.errors import SettingError, nearest
 from promptuary.material import Material
 from promptuary.methods.method import Method
+from promptuary.multitask.plan import OWN
 from promptuary.specs import Run
 from promptuary.train.progress import Progress
 from promptuary.train.recipe import FIELDS
+
+if TYPE_CHECKING:
+    from promptuary.backbones.backbone import Backbone
+    from promptuary.tuning import Outcome
 
 PART = "rates."  # of a setting that is a part's own rate
 BUDGET = frozenset({"epochs", "steps", "batch", "accumulation", "patience", "evaluations", "precision"})
@@ -28,6 +34,8 @@ class Prompted(Contender):
 
     Settings are those of the method, fields of its recipe, and rates of parts (`rates.choice`).
     """
+
+    mixes = True
 
     def __init__(self, method: Method) -> None:
         self.method, self.name, self.summary, self.source = method, method.name, method.summary, method.paper
@@ -52,13 +60,38 @@ class Prompted(Contender):
     ) -> Learned:
         from promptuary.tuning import tune
 
+        run = ground.run(**self._stated(ground.backbone, ground.budget, settings, seed, folder))
+        [outcome] = tune(run, backbone=ground.backbone, material=_material(ground), progress=progress)
+        return self._learned(outcome, ground, run)
+
+    def learn_together(
+        self, grounds: Mapping[str, Ground], settings: Mapping[str, Any], *, temperature: float, budget: Budget,
+        seed: int, folder: Path, progress: Progress | None = None,
+    ) -> Learned:  # fmt: skip
+        from promptuary.multitask.plan import Multitask
+        from promptuary.multitask.tuning import tune_tasks
+
+        backbone = next(iter(grounds.values())).backbone
+        shared = {"train": "-", **self._stated(backbone, budget, settings, seed, folder)}
+        own = {name: {k: v for k, v in ground.asked.items() if k in OWN} for name, ground in grounds.items()}
+        plan = Multitask(tasks=own, temperature=temperature, shared=shared)
+        materials = {name: _material(ground) for name, ground in grounds.items()}
+        [found] = tune_tasks(plan, backbone=backbone, materials=materials, progress=progress)
+        parts = {name: self._learned(found.tasks[name], ground, plan.runs[name]) for name, ground in grounds.items()}
+        stored = sum(part.cost.stored for part in parts.values())
+        recipe = next(iter(parts.values())).recipe
+        return replace(fitted(found.result, _nothing, stored=stored, recipe=recipe), parts=parts)
+
+    def _stated(
+        self, backbone: "Backbone", budget: Budget, settings: Mapping[str, Any], seed: int, folder: Path
+    ) -> dict[str, Any]:
+        """What a run of the method states beside its task."""
         parts = _parts(settings)
-        run = ground.run(
-            backbone=ground.backbone.name, method=self.method.name, seeds=(seed,), out=str(folder),
-            **{**parts, "recipe": {**parts["recipe"], **ground.budget.model_dump(), "patience": 0}},
-        )  # fmt: skip
-        material = Material(ground.task, ground.train, ground.selection)
-        [outcome] = tune(run, backbone=ground.backbone, material=material, progress=progress)
+        recipe = {**parts["recipe"], **budget.model_dump(), "patience": 0}
+        stated = {"backbone": backbone.name, "method": self.method.name, "seeds": (seed,), "out": str(folder)}
+        return {**stated, **parts, "recipe": recipe}
+
+    def _learned(self, outcome: "Outcome", ground: Ground, run: Run) -> Learned:
         names = ground.task.labels
 
         def answer(rows: Sequence[Row]) -> Probabilities:
@@ -68,6 +101,14 @@ class Prompted(Contender):
         stored: int = outcome.summary()["bytes"]
         recipe = {**asdict(run.full_recipe()), "settings": {**self.method.settings(), **run.settings}}
         return fitted(outcome.result, answer, stored=stored, recipe=recipe)
+
+
+def _material(ground: Ground) -> Material:
+    return Material(ground.task, ground.train, ground.selection)
+
+
+def _nothing(rows: Sequence[Row]) -> Probabilities:
+    raise AssertionError("what was learned together answers task by task")
 
 
 def _parts(settings: Mapping[str, Any]) -> dict[str, Any]:

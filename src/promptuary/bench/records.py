@@ -25,6 +25,10 @@ A final trial has, beside these:
     opened            how often the rows that report were opened, each with the choice and the time
     prompt            the folder of the saved prompt, relative to the study's, or `null`
 
+A final trial of a mixture has `metric = "mean"`, and `tasks`: of each task what differs (`metric`, `metrics`, `labels`,
+`scores`, `cost`, `rows`, `prompt`); it is told task by task (`of_each_task`). The seconds of a task are its share by
+rows; what is trained is shared by all.
+
 A trial without a result has `outcome` (`diverged`, `memory`, `refused`, `nothing chosen`) and `sentence`.
 """
 
@@ -98,6 +102,18 @@ def read(path: Path) -> list[Record]:
                 raise DataError(f"{path}, line {number}: no record of a study ({error}).") from error
             found.append(record)
     return found
+
+
+def of_each_task(record: Record) -> list[Record]:
+    """A record as it is compared: of a mixture one of each task, by the name of its method and of the mixture."""
+    if "tasks" not in record:
+        return [record]
+    told = {k: v for k, v in record.items() if k not in ("tasks", "reports")}
+    return [
+        {**told, "task": task, "method": f"{record['method']} @ {record['task']}", **own,
+         **({"reports": {task: record["reports"][task]}} if "reports" in record else {})}
+        for task, own in record["tasks"].items()
+    ]  # fmt: skip
 
 
 def own_report(record: Record) -> Mapping[str, Any]:

@@ -15,18 +15,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
 from rich.console import Console
 
-from promptuary.backbones.backbone import Backbone
-from promptuary.backbones.load import load
 from promptuary.bench.board import Board
 from promptuary.bench.contender import Learned
 from promptuary.bench.contenders import contender
-from promptuary.bench.grounds import Ground, Rows, rows_of
+from promptuary.bench.grounds import Ground
 from promptuary.bench.jobs import jobs
+from promptuary.bench.loaded import Loaded
 from promptuary.bench.memory import peak
 from promptuary.bench.plan import Plan
 from promptuary.bench.records import digest, folded, packed
@@ -83,23 +83,23 @@ def share(command: Sequence[str], count: int) -> int:
 
 @dataclass(eq=False)
 class Worker:
-    """One process at work on a plan: the store, and what it has loaded."""
+    """One process at work on a plan."""
 
     plan: Plan
     folder: Path
     board: Board
     store: Store = field(init=False)
-    backbones: dict[tuple[Any, ...], Backbone] = field(default_factory=dict)
-    rows: dict[tuple[str, str, int], Rows] = field(default_factory=dict)
+    loaded: Loaded = field(init=False)
     about: Mapping[str, Any] = field(default_factory=record.surroundings)
 
     def __post_init__(self) -> None:
-        self.store = Store(self.folder)
+        self.store, self.loaded = Store(self.folder), Loaded(self.plan)
 
     def check(self) -> None:
         """Read the rows that every job will ask for: what is wrong with them is told now."""
         for job in jobs(self.plan):
-            self._rows(job.about)
+            for task in self.plan.members(str(job.about["task"])):
+                self.loaded.rows(job.about, task)
 
     def loop(self, until: float | None = None) -> bool:
         """Run jobs until all are finished, or no other may be begun; returns whether all are."""
@@ -137,29 +137,35 @@ class Worker:
 
     def _search(self, entry: Entry) -> None:
         job = entry.job
-        ground = self.ground(job.about)
+        grounds = self.loaded.grounds(job.about)
         try:
-            learned, told = self._learn(ground, entry, job.settings, self.store.work(job))
+            learned, told = self._learn(grounds, entry, job.settings, self.store.work(job))
         except tuple(OUTCOMES) as error:
             self._lost(entry, error, {"settings": dict(job.settings)})
             return
-        self.store.finish(entry, told, goodness(learned.scores, ground.run().metric))
+        self.store.finish(entry, told, goodness(learned.scores, _metric(grounds)))
 
     def _learn(
-        self, ground: Ground, entry: Entry, settings: Mapping[str, Any], place: Path
+        self, grounds: Mapping[str, Ground], entry: Entry, settings: Mapping[str, Any], place: Path
     ) -> tuple[Learned, dict[str, Any]]:
         """What a method learned, and what every record tells of it."""
-        about = entry.job.about
-        with peak(ground.backbone.device) as most:
-            learned = contender(str(about["method"])).learn(
-                ground, settings, seed=int(about["seed"]), folder=place, progress=self.board
-            )
+        about, first = entry.job.about, next(iter(grounds.values()))
+        who, budget = contender(str(about["method"])), self.plan.budget_of(about["task"], about["regime"])
+        mixture = self.plan.mixtures.get(str(about["task"]))
+        how: dict[str, Any] = {"seed": int(about["seed"]), "folder": place, "progress": self.board}
+        with peak(first.backbone.device) as most:
+            if mixture is None:
+                learned = who.learn(first, settings, **how)
+            else:
+                learned = who.learn_together(grounds, settings, temperature=mixture.temperature, budget=budget, **how)
             held = most()
         cost = {**asdict(learned.cost), "seconds_to_best": learned.cost.seconds_to_best, "peak_bytes": held}
-        rows = {**self._rows(about).counts, "digest": digest(ground.train, ground.selection)}
+        counts = [self.loaded.rows(about, task).counts for task in grounds]
+        rows: dict[str, Any] = {name: sum(own[name] for own in counts) for name in counts[0]}
+        rows["digest"] = digest(*(rows for ground in grounds.values() for rows in (ground.train, ground.selection)))
         told = {
             **about, "settings": dict(settings), "recipe": dict(learned.recipe),
-            "budget": ground.budget.model_dump(), "scores": dict(learned.scores), "last": dict(learned.last),
+            "budget": budget.model_dump(), "scores": dict(learned.scores), "last": dict(learned.last),
             "curve": list(learned.curve), "cost": cost, "alarms": dict(learned.alarms), "rows": rows,
             **self.about, "when": _now(),
         }  # fmt: skip
@@ -176,30 +182,52 @@ class Worker:
             self.store.fail(entry, {**self._where(entry), "search": search, "sentence": lost}, "nothing chosen")
             return
         assert chosen.job.number is not None
-        ground, searched = self.ground(job.about), chosen.job.about["seed"] == job.about["seed"]
+        grounds, searched = self.loaded.grounds(job.about), chosen.job.about["seed"] == job.about["seed"]
         place = self.store.work(chosen.job if searched else job)
         try:
-            learned, told = self._learn(ground, entry, chosen.job.settings, place)
+            learned, told = self._learn(grounds, entry, chosen.job.settings, place)
             if searched:  # it was learned in the search, and only opened here
                 told["cost"]["peak_bytes"] = (chosen.record or {})["cost"]["peak_bytes"]
             permit = self.store.permit(entry, chosen.job.number, _now())
             reports = {}
-            for task, sealed in self._rows(job.about).report.items():
-                reports[task] = _asked(ground, learned, sealed.open(permit))
+            for task, ground in grounds.items():
+                sealed = self.loaded.rows(job.about, task).report
+                for asked in sealed if len(grounds) == 1 else (task,):  # a mixture is asked of its own tasks
+                    reports[asked] = _asked(ground, learned.parts.get(task, learned), sealed[asked].open(permit))
         except tuple(OUTCOMES) as error:
             self._lost(entry, error, {"search": search, "chosen": chosen.job.number})
             return
-        metric = ground.run().metric
+        metric = _metric(grounds)
         told |= {
             "search": search, "chosen": chosen.job.number, "edges": self._edges(chosen, trials), "metric": metric,
-            "metrics": _official(ground.run()),
-            "labels": list(ground.task.labels), "reports": reports, "opened": list(self.store.now(entry).opened),
-            "prompt": str(place.relative_to(self.folder)) if (place / MANIFEST).is_file() else None,
+            "reports": reports, "opened": list(self.store.now(entry).opened),
         }  # fmt: skip
+        told |= self._of_tasks(grounds, learned, told, place)
         self.store.finish(entry, told, goodness(learned.scores, metric))
-        own = next(iter(reports.values()))["scores"]
-        self.board.says(f"{job.title}: {metric} {own[metric]:.4f}")
+        own = {task: reports[task]["scores"][ground.run().metric] for task, ground in grounds.items()}
+        self.board.says(f"{job.title}: {metric} {mean(own.values()):.4f}")
         self._clear(trials, keep=place) if searched else (place / state.NAME).unlink(missing_ok=True)
+
+    def _of_tasks(
+        self, grounds: Mapping[str, Ground], learned: Learned, told: Mapping[str, Any], place: Path
+    ) -> dict[str, Any]:
+        """What differs from task to task: of a single one in the record itself."""
+        if not learned.parts:
+            [ground] = grounds.values()
+            return {**_scored_by(ground), "prompt": self._prompt(place)}
+        found, rows = {}, sum(len(ground.train) for ground in grounds.values())
+        for task, ground in grounds.items():
+            part = learned.parts[task]
+            share = {name: told["cost"][name] * len(ground.train) / rows for name in ("seconds", "seconds_to_best")}
+            found[task] = {
+                **_scored_by(ground), "scores": dict(part.scores), "prompt": self._prompt(place / task),
+                "cost": {**told["cost"], "stored": part.cost.stored, **share},
+                "rows": {**self.loaded.rows(told, task).counts, "digest": digest(ground.train, ground.selection)},
+            }  # fmt: skip
+        return {"tasks": found, "prompt": None}
+
+    def _prompt(self, place: Path) -> str | None:
+        return str(place.relative_to(self.folder)) if (place / MANIFEST).is_file() else None
 
     def _edges(self, chosen: Entry, trials: Sequence[Entry]) -> list[str]:
         """Settings of the chosen trial that lie at the edge of what was tried: the best may lie outside."""
@@ -227,28 +255,10 @@ class Worker:
             if place != keep:
                 shutil.rmtree(place, ignore_errors=True)
 
-    # --- what jobs share ---
-
-    def ground(self, about: Mapping[str, Any]) -> Ground:
-        """What a method gets: rows that teach and select, in no way the others."""
-        budget = self.plan.budget_of(about["task"], about["regime"])
-        run, rows = self.plan.run(about["task"]), self._rows(about)
-        key = (about["backbone"], budget.precision, run.dropout)
-        if key not in self.backbones:
-            dtype = torch.bfloat16 if budget.precision == "bf16" else torch.float32
-            self.backbones[key] = load(str(about["backbone"]), dtype=dtype, dropout=run.dropout, device=run.device)
-        asked = {**self.plan.tasks[about["task"]].asked(), "device": self.plan.device}
-        return Ground(asked, budget, self.backbones[key], rows.task, rows.train, rows.selection)
-
-    def _rows(self, about: Mapping[str, Any]) -> Rows:
-        drawn = self.plan.regimes[about["regime"]].drawn
-        key = (about["task"], about["regime"], about["seed"] if drawn else 0)
-        if key not in self.rows:
-            self.rows[key] = rows_of(self.plan, *key)
-        return self.rows[key]
-
     def _where(self, entry: Entry) -> dict[str, Any]:
-        return {**entry.job.about, **self.about, "when": _now()}
+        members = self.plan.members(str(entry.job.about["task"]))
+        mixed: dict[str, Any] = {"tasks": {task: {} for task in members}} if len(members) > 1 else {}
+        return {**entry.job.about, **self.about, **mixed, "when": _now()}
 
     def _lost(self, entry: Entry, error: BaseException, more: Mapping[str, Any]) -> None:
         outcome = outcome_of(error)
@@ -281,6 +291,16 @@ def _tried(trial: Entry) -> dict[str, Any]:
         "outcome": trial.trial.user_attrs.get(OUTCOME),
         "seconds": kept.get("cost", {}).get("seconds"),
     }
+
+
+def _metric(grounds: Mapping[str, Ground]) -> str:
+    """The score that chooses: of several tasks the mean of theirs."""
+    return "mean" if len(grounds) > 1 else next(iter(grounds.values())).run().metric
+
+
+def _scored_by(ground: Ground) -> dict[str, Any]:
+    run = ground.run()
+    return {"metric": run.metric, "metrics": _official(run), "labels": list(ground.task.labels)}
 
 
 def _official(run: Run) -> list[str]:

@@ -137,6 +137,22 @@ class Regime(Part):
         return self.each is not None
 
 
+class Mixture(Part):
+    """Tasks that share one prompt, tuned on a mixture of their rows (`promptuary.multitask`).
+
+    Arguments:
+        tasks: of the plan. methods: promptuary's own.
+        temperature: tasks are mixed at rates in proportion to n^(1/temperature).
+        budget: what differs from the plan's. Its epochs pass over the rows of all tasks, so that a task has on average
+            as many steps as by itself.
+    """
+
+    tasks: Annotated[tuple[str, ...], Field(min_length=2)]
+    methods: Annotated[tuple[str, ...], Field(min_length=1)]
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    budget: dict[str, Any] = {}
+
+
 class Transfer(Part):
     """What was learned on one task, asked of another one without training; the checkpoint is the one chosen in-domain.
 

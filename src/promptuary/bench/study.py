@@ -9,7 +9,7 @@ from promptuary.bench.compare import compare
 from promptuary.bench.comparison import Comparison
 from promptuary.bench.jobs import jobs
 from promptuary.bench.plan import Plan
-from promptuary.bench.records import Record
+from promptuary.bench.records import Record, of_each_task
 from promptuary.bench.store import OUTCOME, Store
 from promptuary.files import write
 
@@ -23,7 +23,7 @@ PLAN, RECORDS, PAGE, LATEX, NUMBERS = (
 
 
 def finished(plan: Plan, folder: Path) -> list[Record]:
-    """The records of the plan's finished final trials, in its order, each with its outcome."""
+    """The records of the plan's finished final trials, in its order, each with its outcome; mixtures task by task."""
     order = {job.name: place for place, job in enumerate(jobs(plan)) if job.final}
     store = Store(folder)
     try:
@@ -31,12 +31,13 @@ def finished(plan: Plan, folder: Path) -> list[Record]:
     finally:
         store.close()
     known.sort(key=lambda entry: order[entry.job.name])
-    return [{**(entry.record or {}), "outcome": entry.trial.user_attrs[OUTCOME]} for entry in known]
+    records = ({**(entry.record or {}), "outcome": entry.trial.user_attrs[OUTCOME]} for entry in known)
+    return [one for record in records for one in of_each_task(record)]
 
 
 def compared(plan: Plan, records: Sequence[Record]) -> Comparison:
     """The comparison of a plan's records."""
-    planned = sum(job.final for job in jobs(plan))
+    planned = sum(len(plan.members(str(job.about["task"]))) for job in jobs(plan) if job.final)
     return compare(records, name=plan.name, planned=planned, against=plan.against, protocol=protocol(plan))
 
 

@@ -11,8 +11,10 @@ from unittest.mock import Mock
 
 import pytest
 from optuna.trial import TrialState
+from pydantic import ValidationError
 
 from promptuary.backbones.load import load
+from promptuary.bench import loaded
 from promptuary.bench import run as running
 from promptuary.bench.baselines.adapters import Adapters
 from promptuary.bench.baselines.bitfit import BitFit
@@ -23,14 +25,17 @@ from promptuary.bench.contender import Contender
 from promptuary.bench.grounds import Ground, rows_of
 from promptuary.bench.jobs import jobs
 from promptuary.bench.plan import Plan
+from promptuary.bench.prompts import Prompted
+from promptuary.bench.records import packed
 from promptuary.bench.run import run
 from promptuary.bench.sealed import Permit, Sealed
 from promptuary.bench.store import OUTCOME, Entry, Store
-from promptuary.bench.study import finished
+from promptuary.bench.study import compared, finished
+from promptuary.data import source
 from promptuary.errors import DivergedError, MemoryShortError, SettingError
 from promptuary.train import state
 from promptuary.tuned import open_prompt
-from tests.saved import Shelf
+from tests.saved import Shelf, lines, opinions
 from tests.unit.bench.toy import STEPS, forked, plan
 
 once = cache(load)  # a backbone is frozen: all studies here may have the same one
@@ -39,7 +44,7 @@ once = cache(load)  # a backbone is frozen: all studies here may have the same o
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "WAIT_S", 0.02)
-    monkeypatch.setattr(running, "load", once)
+    monkeypatch.setattr(loaded, "load", once)
 
 
 def entries(folder: Path) -> list[Entry]:
@@ -173,7 +178,7 @@ def test_the_rows_that_report_are_read_by_a_final_trial_and_by_nothing_before(
     assert len(opened) == 1
     texts = {str(row.fields) for row in rows_of(study, "opinions", "full", 0).train}
     about = {"task": "opinions", "regime": "full", "seed": 0, "backbone": study.backbones[0]}
-    ground = running.Worker(study, out, Board(None)).ground(about)
+    [ground] = loaded.Loaded(study).grounds(about).values()
     assert {str(row.fields) for row in ground.train} == texts
     assert not any(isinstance(value, Sealed) for value in vars(ground).values())
     assert not any(
@@ -266,6 +271,82 @@ def test_what_was_learned_on_one_task_is_asked_of_another_by_its_own_labels(shel
     assert list(record["reports"]) == ["opinions", "moods"]
     assert record["labels"] == ["bad", "good"]
     assert record["reports"]["moods"]["true"] == "110110"
+
+
+def mixed(shelf: Shelf, folder: Path, **more: Any) -> Plan:
+    """Two tasks of other sizes, by themselves and as a mixture."""
+    tasks = {}
+    for name, count in (("small", 12), ("large", 36)):
+        parts = {"train": opinions(count), "selection": opinions(8, start=40), "report": opinions(14, start=60)}
+        tasks[name] = {k: str(lines(folder / f"{name}-{k}.jsonl", rows)) for k, rows in parts.items()}
+    mixtures = {"both": {"tasks": ["small", "large"], "methods": ["prompt-tuning"], "temperature": 2.0}}
+    return plan(shelf, folder, "frozen", "prompt-tuning", tasks=tasks, **{"mixtures": mixtures, **more})
+
+
+def test_a_mixture_learns_once_and_is_reported_on_each_of_its_tasks(shelf: Shelf, tmp_path: Path) -> None:
+    study, out = mixed(shelf, tmp_path, seeds=(0, 1), search={"trials": 2}), tmp_path / "out"
+    assert run(study, out)
+    final = [e for e in whole(study, out) if e.job.final and e.job.about["task"] == "both"]
+    assert len(final) == 2  # seeds
+    told = finished(study, out)
+    found = compared(study, told)
+    assert (found.finished, found.planned) == (len(told), 2 * 2 * (2 + 1))
+    own = {r["task"]: r for r in told if r["method"] == "prompt-tuning @ both" and r["seed"] == 0}
+    assert set(own) == {"small", "large"}
+    for task, r in own.items():
+        assert list(r["reports"]) == [task]
+        assert r["metric"] == "accuracy"
+        tuned = open_prompt(out / r["prompt"], backbone=once(str(shelf.model("bert"))))
+        rows_ = list(source.rows(study.tasks[task].report))
+        said = [tuned.task.labels.index(a.label) for a in tuned.predict(rows_)]
+        assert packed(said) == r["reports"][task]["said"]
+    shares = [own[task]["cost"]["seconds"] for task in ("small", "large")]
+    assert shares[1] == pytest.approx(3 * shares[0])
+    assert own["small"]["cost"]["trained"] == own["large"]["cost"]["trained"]
+    [table] = found.tables
+    assert {line.method for line in table.lines} == {"frozen", "prompt-tuning", "prompt-tuning @ both"}
+    assert {d.method: set(d.tasks) for d in table.differences}["prompt-tuning @ both"] == {"small", "large"}
+
+
+def test_a_mixture_that_breaks_down_is_lost_on_each_of_its_tasks(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def learn(*given: Any, **more: Any) -> Any:
+        raise DivergedError("the loss is nan")
+
+    monkeypatch.setattr(Prompted, "learn_together", learn)
+    study = mixed(shelf, tmp_path)
+    assert run(study, tmp_path / "out")
+    lost = [r for r in finished(study, tmp_path / "out") if "reports" not in r]
+    assert {(r["task"], r["method"], r["outcome"]) for r in lost} == {
+        (task, "prompt-tuning @ both", "nothing chosen") for task in ("small", "large")
+    }
+    lines_ = compared(study, finished(study, tmp_path / "out")).tables[0].lines
+    assert [line.lost for line in lines_ if line.method == "prompt-tuning @ both"] == [{"nothing chosen": 1}] * 2
+
+
+def test_another_temperature_is_another_cell(shelf: Shelf, tmp_path: Path) -> None:
+    one, other = mixed(shelf, tmp_path), mixed(shelf, tmp_path)
+    warmer = other.mixtures["both"].model_copy(update={"temperature": 4.0})
+    other = other.model_copy(update={"mixtures": {"both": warmer}})
+    names = [{job.name for job in jobs(study) if job.about["task"] == "both"} for study in (one, other)]
+    assert not names[0] & names[1]
+
+
+@pytest.mark.parametrize(
+    ("mixtures", "sentence"),
+    [
+        ({"both": {"tasks": ["small"], "methods": ["frozen"]}}, "at least 2"),
+        ({"both": {"tasks": ["small", "lrge"], "methods": ["frozen"]}}, "there is no task 'lrge'"),
+        ({"small": {"tasks": ["small", "large"], "methods": ["frozen"]}}, "has the name of a task"),
+        ({"both": {"tasks": ["small", "large"], "methods": ["lora"]}}, "'lora' learns one task at a time"),
+        ({"both": {"tasks": ["small", "large"], "methods": ["fozen"]}}, "fozen"),
+        ({"both": {"tasks": ["small", "large"], "methods": ["frozen"], "heat": 2}}, "there is no key 'heat'"),
+    ],
+)
+def test_a_mixture_that_cannot_be_is_told(shelf: Shelf, tmp_path: Path, mixtures: Any, sentence: str) -> None:
+    with pytest.raises((SettingError, ValidationError), match=sentence):
+        mixed(shelf, tmp_path, mixtures=mixtures)
 
 
 def test_the_chosen_prompt_stays_ready_to_use_and_what_training_needs_goes(shelf: Shelf, tmp_path: Path) -> None:

@@ -1,0 +1,46 @@
+"""What the jobs of a plan share in one process: rows that were read and models that were loaded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from promptuary.backbones.backbone import Backbone
+from promptuary.backbones.load import load
+from promptuary.bench.grounds import Ground, Rows, rows_of
+from promptuary.bench.plan import Plan
+
+
+@dataclass(eq=False)
+class Loaded:
+    """Rows and models of a plan, each read once, when a job first asks.
+
+    `about` is what a job is about: its task or mixture, regime, backbone, method and seed.
+    """
+
+    plan: Plan
+    _backbones: dict[tuple[Any, ...], Backbone] = field(default_factory=dict)
+    _rows: dict[tuple[str, str, int], Rows] = field(default_factory=dict)
+
+    def grounds(self, about: Mapping[str, Any]) -> dict[str, Ground]:
+        """What a method gets of each task: rows that teach and select, in no way the others."""
+        budget = self.plan.budget_of(about["task"], about["regime"])
+        found = {}
+        for task in self.plan.members(str(about["task"])):
+            run, rows = self.plan.run(task), self.rows(about, task)
+            key = (about["backbone"], budget.precision, run.dropout)
+            if key not in self._backbones:
+                dtype = torch.bfloat16 if budget.precision == "bf16" else torch.float32
+                self._backbones[key] = load(str(about["backbone"]), dtype=dtype, dropout=run.dropout, device=run.device)
+            asked = {**self.plan.tasks[task].asked(), "device": self.plan.device}
+            found[task] = Ground(asked, budget, self._backbones[key], rows.task, rows.train, rows.selection)
+        return found
+
+    def rows(self, about: Mapping[str, Any], task: str) -> Rows:
+        """The rows of a task; where a regime draws them, those of the job's seed."""
+        drawn = self.plan.regimes[about["regime"]].drawn
+        key = (task, about["regime"], about["seed"] if drawn else 0)
+        if key not in self._rows:
+            self._rows[key] = rows_of(self.plan, *key)
+        return self._rows[key]
