@@ -82,9 +82,10 @@ def test_scores_of_any_leading_shape(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_model_is_frozen_and_no_module_of_anything(family: str) -> None:
-    b = backbone(family)
+    b = wrap(fresh(family).requires_grad_(True).train(), family)
     assert not isinstance(b, nn.Module)
     assert not any(p.requires_grad for p in b.model.parameters())
+    assert not any(module.training for module in b.model.modules())
 
 
 def test_the_digest_sees_every_byte_and_the_fingerprint_survives_precision() -> None:
