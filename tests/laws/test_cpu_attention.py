@@ -57,6 +57,22 @@ def test_results_and_gradients_are_those_of_float64(
         assert (a - b.double()).abs().max() < 4 * ROUNDING * a.abs().max(), name
 
 
+@pytest.mark.parametrize("own", [31, 32, 33, 64])
+@pytest.mark.parametrize("masked", [True, False])
+def test_rows_as_long_as_registers_and_others_are_the_same_attention(own: int, masked: bool) -> None:
+    query, key, value, back = tensors(3, 4, 2, 5, own)
+    mask = torch.arange(own)[None, None, None] < torch.tensor([own, 1, own - 3])[:, None, None, None]
+    exact = [t.double().requires_grad_() for t in (query, key, value)]
+    ours = [t.requires_grad_() for t in (query, key, value)]
+    expected = oracle(*exact, torch.where(mask, 0.0, -1e30).double() if masked else torch.zeros(1).double(), 0.3)
+    found = cpu_attention.attention(*ours, mask if masked else None, 0.3)
+    assert found.dtype == torch.bfloat16
+    expected.backward(back.double())
+    found.backward(back)
+    for a, b in zip([expected, *(t.grad for t in exact)], [found, *(t.grad for t in ours)], strict=True):
+        assert (a - b.double()).abs().max() < 4 * ROUNDING * a.abs().max()
+
+
 def test_only_wanted_gradients_are_made() -> None:
     query, key, value, back = tensors(2, 4, 4, 4, 7)
     key.requires_grad_()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 BLOCK = 1 << 20  # scores of a block of rows: its 2 MB stay in the cache of a core
 KEPT = 1 << 23  # weights of a layer that are kept for the backward pass; above, they are computed again
+WIDE = 32  # numbers of bfloat16 in a register: PyTorch's softmax over another number takes two to three times as long
 
 Grouped = Float[Tensor, "rows heads asking key"]  # the queries that share a head of keys stand below one another
 Scores = Float[Tensor, "rows #heads asking own"]
@@ -62,8 +63,10 @@ def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _weights(query: Grouped, key: Tensor, mask: Scores | None, scale: float) -> Scores:
     scores = query @ key.mT
+    if scores.shape[-1] % WIDE:  # by way of float32, which costs less than that
+        scores, mask = (scores.float(), None) if mask is None else (scores, mask.float())
     scores = scores.mul_(scale) if mask is None else torch.add(mask, scores, alpha=scale)
-    return scores.softmax(-1)
+    return scores.softmax(-1).to(query.dtype)
 
 
 Left = tuple[Bool[Tensor, "rows heads asking own"], float]  # what is not dropped, and what makes up for the rest
