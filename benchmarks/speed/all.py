@@ -4,9 +4,9 @@
     OMP_NUM_THREADS=2 python benchmarks/speed/all.py --rows 16 --turns 7
 
 Everything of one line is interleaved in one process: one turn runs each contender once, and what is told are ratios of
-medians over the turns. Models have random weights, rows are of equal length, all in float32. Writes
-benchmarks/results/speed.json and speed.md (shown in docs/speed.md); the last line printed is a JSON object of all
-ratios.
+medians over the turns. Models have random weights, rows are of equal length; steps are in float32 and in bfloat16, the
+rest in float32. Writes benchmarks/results/speed.json and speed.md (shown in docs/speed.md); the last line printed is a
+JSON object of all ratios.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,6 +26,7 @@ from typing import Any
 import torch
 from contenders import (
     KINDS,
+    Kind,
     Way,
     answering,
     answering_theirs,
@@ -40,6 +42,7 @@ from contenders import (
 
 from promptuary import activations
 from promptuary.backbones.load import wrap
+from promptuary.data.batch import Batch
 from promptuary.data.collate import collate
 from promptuary.data.example import Example
 from promptuary.files import write
@@ -47,6 +50,7 @@ from promptuary.train import record
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 TOKENS, PROMPTS, LAYERS = 32, (20, 100), 6
+PRECISIONS = ("fp32", "bf16")
 ANSWERED = ((1, 32), (8, 32), (1, 128), (8, 128))  # rows and tokens of an inference
 MEMORY = ("prompt-tuning", "p-tuning-v2", "dp-position", "fine-tuning")
 
@@ -79,37 +83,46 @@ def interleaved(ways: Mapping[str, Way], turns: int) -> dict[str, float]:
 
 def steps(rows: int, turns: int) -> Iterator[Line]:
     """A training step of an input prompt: against the floor, and PEFT as it is and at its best."""
-    for name, kind in KINDS.items():
-        for length in PROMPTS:
-            backbone = kind.backbone()
-            given = batch(rows, TOKENS, backbone.shape.vocabulary)
-            model, readout = made(kind, backbone, "prompt-tuning", length=length)
-            ways = {"floor": floor(kind, given, model, readout), "ours": ours(model, readout, given)}
-            plain, found = (way() for way in ways.values())
-            gap = float((found - plain).abs().max() / plain.abs().max())
-            config = "PromptTuningConfig"
-            peft = {n: theirs(kind, config, length, given, training=n == "peft") for n in ("peft", "peft at its best")}
-            at = interleaved({**ways, **peft}, turns)
-            where = f"step {name} P{length}"
-            yield Line(f"{where} / floor", at["ours"], at["floor"], 0.60)
-            yield Line(f"{where} / peft", at["ours"], at["peft"], 0.50)
-            yield Line(f"{where} / peft at its best", at["ours"], at["peft at its best"], 0.50)
+    for name, length, precision in product(KINDS, PROMPTS, PRECISIONS):
+        kind = KINDS[name]
+        backbone = kind.backbone(precision)
+        given = batch(rows, TOKENS, backbone.shape.vocabulary)
+        model, readout = made(kind, backbone, "prompt-tuning", length=length)
+        ways = {
+            "floor": floor(kind, given, model, readout, precision),
+            "ours": ours(model, readout, given, precision),
+        }
+        plain, found = (way().float() for way in ways.values())
+        gap = float((found - plain).abs().max() / plain.abs().max())
+        at = interleaved({**ways, **_peft(kind, "PromptTuningConfig", length, given, precision)}, turns)
+        where = f"step {name} P{length} {precision}"
+        yield Line(f"{where} / floor", at["ours"], at["floor"], 0.60)
+        yield Line(f"{where} / peft", at["ours"], at["peft"], 0.50)
+        yield Line(f"{where} / peft at its best", at["ours"], at["peft at its best"], 0.50)
+        if precision == "fp32":
             yield Line(f"{where}, gradient's gap x 1e4", gap * 1e4, 1.0, 1.0)
-            gc.collect()
+        gc.collect()
+
+
+def _peft(kind: Kind, config: str, length: int, given: Batch, precision: str) -> dict[str, Way]:
+    """PEFT as its user gets it, and in evaluation mode."""
+    return {
+        name: theirs(kind, config, length, given, training=name == "peft", precision=precision)
+        for name in ("peft", "peft at its best")
+    }
 
 
 def prefixes(rows: int, turns: int) -> Iterator[Line]:
     """A training step of keys and values in all layers, against PEFT's."""
     kind = KINDS["bert-6l"]
-    for length in PROMPTS:
-        backbone = kind.backbone()
+    for length, precision in product(PROMPTS, PRECISIONS):
+        backbone = kind.backbone(precision)
         given = batch(rows, TOKENS, backbone.shape.vocabulary)
-        ways: dict[str, Way] = {"ours": ours(*made(kind, backbone, "p-tuning-v2", length=length), given)}
-        for name in ("peft", "peft at its best"):
-            ways[name] = theirs(kind, "PrefixTuningConfig", length, given, training=name == "peft")
-        at = interleaved(ways, turns)
-        for name in ("peft", "peft at its best"):
-            yield Line(f"prefix bert-6l P{length} / {name}", at["ours"], at[name], 0.60)
+        step = ours(*made(kind, backbone, "p-tuning-v2", length=length), given, precision)
+        peft = _peft(kind, "PrefixTuningConfig", length, given, precision)
+        at = interleaved({"ours": step, **peft}, turns)
+        for name in peft:
+            yield Line(f"prefix bert-6l P{length} {precision} / {name}", at["ours"], at[name], 0.60)
 
 
 def blind(rows: int, turns: int) -> Iterator[Line]:
@@ -151,8 +164,8 @@ def late(rows: int, turns: int) -> Iterator[Line]:
                 *kept, examples, pad=0, precision="fp32", folder=Path(folder), limit_bytes=1 << 30
             )  # fmt: skip
             assert found is not None
-            kept[0].encode = found.encode
-            ways = {"first": ours(*fresh, given), "later": ours(*kept, given), "input prompt": plain}
+            later = ours(kept[0].asking(found.encode), kept[1], given)
+            ways = {"first": ours(*fresh, given), "later": later, "input prompt": plain}
             at = interleaved(ways, turns)
             target = None if name == "a query of the encoder" else 0.25
             yield Line(f"{name}: later epochs / first", at["later"], at["first"], target)

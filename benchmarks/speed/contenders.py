@@ -20,10 +20,12 @@ from promptuary.backbones.load import wrap
 from promptuary.data.batch import Batch
 from promptuary.model import SoftPrompted
 from promptuary.readouts import Classifier, LanguageModel, Readout
+from promptuary.train.evaluation import arithmetic
 from promptuary.values import Targets
 
 Way = Callable[[], object]
 CLASSES, STEPS = 2, 2  # classes of a classifier; tokens of a text that is learned
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def seeded(build: Callable[[], hf.PreTrainedModel]) -> hf.PreTrainedModel:
@@ -49,8 +51,8 @@ class Kind:
     readout: Callable[[int], Readout]
     loss: Callable[[Any, Tensor, int, Batch, Readout], Tensor]
 
-    def backbone(self) -> Backbone:
-        return wrap(seeded(self.build))
+    def backbone(self, precision: str = "fp32") -> Backbone:
+        return wrap(seeded(self.build).to(TYPES[precision]))
 
 
 def _bert() -> hf.BertConfig:
@@ -59,7 +61,7 @@ def _bert() -> hf.BertConfig:
 
 def _class_loss(model: Any, row: Tensor, length: int, batch: Batch, readout: Readout) -> Tensor:
     states = model(inputs_embeds=row).last_hidden_state[:, length]
-    return F.cross_entropy(readout.head(states), batch.labels)  # type: ignore[operator, arg-type]
+    return F.cross_entropy(readout.head(states.float()), batch.labels)  # type: ignore[operator, arg-type]
 
 
 def _text_loss(model: Any, row: Tensor, length: int, batch: Batch, readout: Readout) -> Tensor:
@@ -97,13 +99,15 @@ def batch(rows: int, tokens: int, vocabulary: int) -> Batch:
     return Batch(ids, mask, ids * 0, number * 0, number, labels=number % CLASSES, targets=targets)
 
 
-def floor(kind: Kind, given: Batch, model: SoftPrompted, readout: Readout) -> Callable[[], Tensor]:
+def floor(
+    kind: Kind, given: Batch, model: SoftPrompted, readout: Readout, precision: str = "fp32"
+) -> Callable[[], Tensor]:
     """The unprepared model, forward and backward to the row of embeddings; its gradient at the soft tokens' rows."""
-    plain = seeded(kind.build).requires_grad_(False)
+    plain = seeded(kind.build).to(TYPES[precision]).requires_grad_(False)
     table: Tensor = model.generator.table.detach()
     with torch.no_grad():
         embeds = plain.get_input_embeddings()(given.ids)  # type: ignore[no-untyped-call, misc]
-    row = torch.cat([table.expand(len(embeds), -1, -1), embeds], 1).requires_grad_()
+    row = torch.cat([table.to(embeds).expand(len(embeds), -1, -1), embeds], 1).requires_grad_()
 
     def step() -> Tensor:
         row.grad = None
@@ -114,7 +118,7 @@ def floor(kind: Kind, given: Batch, model: SoftPrompted, readout: Readout) -> Ca
     return step
 
 
-def ours(model: SoftPrompted, readout: Readout, given: Batch) -> Callable[[], Tensor]:
+def ours(model: SoftPrompted, readout: Readout, given: Batch, precision: str = "fp32") -> Callable[[], Tensor]:
     """A step of promptuary, without the optimizer's part; the prompt's gradient, of plain tables."""
     weights = [p for part in (model, readout) for p in part.parameters() if p.requires_grad]
     model.train()
@@ -123,8 +127,10 @@ def ours(model: SoftPrompted, readout: Readout, given: Batch) -> Callable[[], Te
     def step() -> Tensor:
         for weight in weights:
             weight.grad = None
-        out = model(model.instance_of(given, step=1), readout.targets(given), readout.columns(given))
-        readout.loss(out, given).backward()  # type: ignore[no-untyped-call]
+        with arithmetic(model.backbone.device, precision):
+            out = model(model.instance_of(given, step=1), readout.targets(given), readout.columns(given))
+            loss = readout.loss(out, given).float()
+        loss.backward()  # type: ignore[no-untyped-call]
         grad = weights[0].grad
         assert grad is not None
         return grad
@@ -138,10 +144,10 @@ def made(kind: Kind, backbone: Backbone, method: str, **settings: Any) -> tuple[
     return prompted(backbone, method, settings, init=None, seed=0, readout=readout), readout
 
 
-def theirs(kind: Kind, config: str, length: int, given: Batch, *, training: bool) -> Way:
+def theirs(kind: Kind, config: str, length: int, given: Batch, *, training: bool, precision: str = "fp32") -> Way:
     """A step of PEFT: as its user gets it (dropout on), or in evaluation mode, which is the fastest honest one."""
     settings = getattr(peft, config)(task_type=kind.task, num_virtual_tokens=length)
-    model: Any = peft.get_peft_model(seeded(kind.theirs), settings)
+    model: Any = peft.get_peft_model(seeded(kind.theirs).to(TYPES[precision]), settings)
     model.train(training)
     assert given.targets is not None
     labels = given.labels if kind.task == "SEQ_CLS" else given.targets.ids[:, 0]
