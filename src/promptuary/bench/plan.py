@@ -116,6 +116,8 @@ class Plan(Part):
             raise SettingError(f"Mixture {name!r} has the name of a task. Give it one of its own.")
         for task in mixture.tasks:
             _known("Mixture", name, "task", task, self.tasks)
+        if len({self.tasks[task].dropout for task in mixture.tasks}) > 1:
+            raise SettingError(f"Mixture {name!r}: its tasks differ in dropout, which is of the frozen model.")
         for method in mixture.methods:
             if not contender(method).mixes:
                 raise SettingError(

@@ -71,12 +71,13 @@ class Prompted(Contender):
         from promptuary.multitask.plan import Multitask
         from promptuary.multitask.tuning import tune_tasks
 
-        backbone = next(iter(grounds.values())).backbone
-        shared = {"train": "-", **self._stated(backbone, budget, settings, seed, folder)}
+        first = next(iter(grounds.values()))
+        shared = {k: v for k, v in first.asked.items() if k not in OWN}  # a plan has it equal for all of a mixture
+        shared |= {"train": "-", **self._stated(first.backbone, budget, settings, seed, folder)}
         own = {name: {k: v for k, v in ground.asked.items() if k in OWN} for name, ground in grounds.items()}
         plan = Multitask(tasks=own, temperature=temperature, shared=shared)
         materials = {name: _material(ground) for name, ground in grounds.items()}
-        [found] = tune_tasks(plan, backbone=backbone, materials=materials, progress=progress)
+        [found] = tune_tasks(plan, backbone=first.backbone, materials=materials, progress=progress)
         parts = {name: self._learned(found.tasks[name], ground, plan.runs[name]) for name, ground in grounds.items()}
         stored = sum(part.cost.stored for part in parts.values())
         recipe = next(iter(parts.values())).recipe

@@ -280,7 +280,7 @@ def mixed(shelf: Shelf, folder: Path, **more: Any) -> Plan:
         parts = {"train": opinions(count), "selection": opinions(8, start=40), "report": opinions(14, start=60)}
         tasks[name] = {k: str(lines(folder / f"{name}-{k}.jsonl", rows)) for k, rows in parts.items()}
     mixtures = {"both": {"tasks": ["small", "large"], "methods": ["prompt-tuning"], "temperature": 2.0}}
-    return plan(shelf, folder, "frozen", "prompt-tuning", tasks=tasks, **{"mixtures": mixtures, **more})
+    return plan(shelf, folder, "frozen", "prompt-tuning", **{"tasks": tasks, "mixtures": mixtures, **more})
 
 
 def test_a_mixture_learns_once_and_is_reported_on_each_of_its_tasks(shelf: Shelf, tmp_path: Path) -> None:
@@ -306,6 +306,14 @@ def test_a_mixture_learns_once_and_is_reported_on_each_of_its_tasks(shelf: Shelf
     [table] = found.tables
     assert {line.method for line in table.lines} == {"frozen", "prompt-tuning", "prompt-tuning @ both"}
     assert {d.method: set(d.tasks) for d in table.differences}["prompt-tuning @ both"] == {"small", "large"}
+
+
+def test_tasks_of_a_mixture_agree_on_the_frozen_models_dropout(shelf: Shelf, tmp_path: Path) -> None:
+    study = mixed(shelf, tmp_path)
+    tasks = {name: {**task.model_dump(exclude_none=True)} for name, task in study.tasks.items()}
+    tasks["small"]["dropout"] = True
+    with pytest.raises(SettingError, match="differ in dropout"):
+        mixed(shelf, tmp_path, tasks=tasks)
 
 
 def test_a_mixture_that_breaks_down_is_lost_on_each_of_its_tasks(
