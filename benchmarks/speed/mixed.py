@@ -4,7 +4,7 @@
     OMP_NUM_THREADS=1 python benchmarks/speed/mixed.py compiled   # one part; the results of the others stay
 
 - `minilm`, `gpt2-like`: 16 and 64 rows of 16 tasks in one mixed batch, beside as many rows of one task, and beside
-  PEFT, which loops over `set_adapter`. Rows of 32 tokens.
+  PEFT, which loops over `set_adapter`. Rows of 32 tokens; in float32 and in bfloat16.
 - `requests`: 128 requests of 8 tasks whose mean lengths go from 12 to 200, as they come. Mixed: sorted by length into
   batches of 1,024 tokens, as a `Bank` does, and of 4,096. PEFT: first come, first served in batches of 32, each split
   by task.
@@ -161,8 +161,8 @@ def texts(lengths: Sequence[int], vocabulary: int, seed: int = 0) -> list[list[i
 
 def batches(name: str, turns: Mapping[int, int]) -> Iterator[dict[str, Any]]:
     """16 and 64 rows over 16 tasks: mixed, of one task, PEFT's loop. `turns` by the number of rows."""
-    backbone, plain = models(name, "fp32")
-    for method in PEERS:
+    for precision, method in product(DTYPES, PEERS):
+        backbone, plain = models(name, precision)
         theirs, prompts = peers(plain, method, TASKS), bank(backbone, method, TASKS)
         kinds = {method: prompts}
         if not backbone.shape.encodes:
@@ -175,8 +175,8 @@ def batches(name: str, turns: Mapping[int, int]) -> Iterator[dict[str, Any]]:
                 "one task": partial(mixed, own, [(0, ids) for ids in given]),
                 **by_peft(theirs, rows),
             }
-            yield {"method": kind, "rows": number, **timed(ways, turns[number], "one task", "mixed")}
-        plain = theirs.get_base_model()
+            spent = timed(ways, turns[number], "one task", "mixed")
+            yield {"precision": precision, "method": kind, "rows": number, **spent}
 
 
 def requests() -> Iterator[dict[str, Any]]:

@@ -3,8 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/speed/products.py    # writes benchmarks/results/products.json
 
 Matrix products of frozen weights in float32: PyTorch's own, oneDNN's on the weights as they lie, and oneDNN's on a copy
-that was packed once (which keeps a second and, for the backward pass, a third copy of all weights). And the GELU of
-GPT-2, forward and backward: as transformers writes it, and as one operation.
+that was packed once (which keeps a second and, for the backward pass, a third copy of all weights). The GELU of GPT-2,
+forward and backward: as transformers writes it, and as one operation. And the scores of GPT-2's vocabulary after the
+last of 52 tokens, in bfloat16: from a slice of all states, and from states that lie together.
 """
 
 import json
@@ -64,6 +65,18 @@ def gelu(rows: int, width: int) -> dict[str, float]:
     )
 
 
+def head(texts: int) -> dict[str, float]:
+    """The vocabulary's scores of one token of each text."""
+    weight, states = torch.randn(50_257, 768).bfloat16(), torch.randn(texts, 52, 768).bfloat16()
+    with torch.no_grad():
+        return measured(
+            {
+                "slice": lambda: F.linear(states[:, -1:], weight),
+                "together": lambda: F.linear(states[:, -1:].contiguous(), weight),
+            }
+        )
+
+
 def main() -> None:
     """Measure, print, write."""
     lines: list[dict[str, Any]] = [
@@ -72,6 +85,7 @@ def main() -> None:
         for i, o in SHAPES
     ]
     lines += [{"what": "gelu", "rows": rows, "width": 3072, **gelu(rows, 3072)} for rows in ROWS]
+    lines += [{"what": "head", "texts": texts, **head(texts)} for texts in (1, 8)]
     for line in lines:
         print(json.dumps(line))
     RESULTS.write_text(json.dumps({"lines": lines, **record.surroundings()}, indent=1) + "\n")

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.generation import Generation, Sampling
+from promptuary.backbones.load import wrap
 from promptuary.errors import BackboneError, SettingError
 from promptuary.injections import Embeddings, HiddenStates, KeyValues
 from promptuary.model import SoftPrompted
 from promptuary.placements import Split
 from promptuary.values import Instance, Targets
 from tests.answers import Given
-from tests.backbones import CAUSAL, ENCODER_DECODERS, bare, config
+from tests.backbones import CAUSAL, ENCODER_DECODERS, bare, config, fresh
 from tests.backbones import backbone as cached
 from tests.strategies import SIDES, Side, pad, ragged, text
 
@@ -43,6 +44,19 @@ def changes(family: str) -> tuple[tuple[str, Any], ...]:
 
 def backbone(family: str) -> Backbone:
     return cached(family, **dict(changes(family)))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_head_gets_states_that_lie_together(family: str) -> None:
+    """A slice of the states of all tokens is multiplied row by row in bfloat16 on a CPU."""
+    b = wrap(fresh(family, dtype=torch.bfloat16), family)
+    seen: list[bool] = []
+    b.model.get_output_embeddings().register_forward_pre_hook(lambda _, given: seen.append(given[0].is_contiguous()))
+    model = embeddings(b)
+    batch = pad(TEXTS, "left")
+    b.generate(model.call(model.instance(batch.ids, batch.mask, batch.types)), Generation(max_new_tokens=3, end=()))
+    assert len(seen) == 3
+    assert all(seen)
 
 
 def noise(*shape: int, scale: float = 1.0) -> Tensor:

@@ -19,7 +19,7 @@ from promptuary.backbones import activation, cpu_linear, identity, int8
 from promptuary.backbones.attachment import Attachment, Reached
 from promptuary.backbones.draft import Draft
 from promptuary.backbones.generation import Generation
-from promptuary.backbones.head import head_of
+from promptuary.backbones.head import head_of, reads_together
 from promptuary.errors import BackboneError, SettingError
 from promptuary.values import Call, KeyValue, Layout, Output, Part, Shape, Targets
 
@@ -46,6 +46,7 @@ class Backbone(ABC):
         model.train(False)
         cpu_linear.prepare(model)
         activation.fuse(model)
+        reads_together(model)
         self.attachment = Attachment(model, self.towers(self.model), self._trial)
         if not head:
             self._head: nn.Module | None = None

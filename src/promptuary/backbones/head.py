@@ -1,4 +1,4 @@
-"""What is left of a model when its towers are taken out: its head, as a view that shares the weights."""
+"""The head of a model: what is left when its towers are taken out, as a view that shares the weights."""
 
 import copy
 from collections.abc import Sequence
@@ -49,3 +49,19 @@ def head_of(model: PreTrainedModel, stacks: Sequence[nn.Module]) -> nn.Module:
         if any(stack is inner for stack in stacks for inner in child.modules()):
             head._modules[name] = Given(child)
     return head
+
+
+def reads_together(model: PreTrainedModel) -> None:
+    """Let the head get states that lie together.
+
+    transformers slices the last token's states out of those of all. Without gradients PyTorch 2.13 multiplies such a
+    slice in bfloat16 on a CPU row by row, which takes forty times as long (`benchmarks/speed/products.py`): with a
+    large vocabulary more than all layers of the model.
+    """
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if isinstance(head, nn.Module):
+        head.register_forward_pre_hook(_together)
+
+
+def _together(head: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    return given[0].contiguous(), *given[1:]
