@@ -200,8 +200,8 @@ def _keys_values(calls: Sequence[Call]) -> dict[int, KeyValue]:
     keeps: dict[tuple[int | None, ...], Tensor] = {}  # one for all layers with the same prefixes, as in a single call
 
     def layer(index: int) -> KeyValue:
-        some = next(call.keys_values[index] for call in calls if index in call.keys_values)
-        own = [call.keys_values.get(index, _none(some)) for call in calls]
+        none = _none(next(call.keys_values[index] for call in calls if index in call.keys_values))
+        own = [call.keys_values.get(index, none) for call in calls]
         known = tuple(id(kv.keep) if index in c.keys_values else None for kv, c in zip(own, calls, strict=True))
         if known not in keeps:
             keeps[known] = below([kv.keep for kv in own])
