@@ -12,8 +12,8 @@
 
 One process, one thread. The ways of a cell take turns; what counts is CPU time, since other work may share the machine.
 A time is the median, a ratio the median over the turns. Compiled prompts are what a server asks. `minilm` is the
-bundled model; the GPT-2-like one is random, 6 layers of width 768 and 50,257 tokens. PEFT runs the model as transformers
-builds it, in evaluation mode; "one token" hands its head a slice, which PyTorch multiplies row by row in bfloat16.
+bundled model; the GPT-2-like one is random, 6 layers of width 768 and 50,257 tokens. PEFT runs models as transformers
+builds them, in evaluation mode; "one token" hands the head a slice, which PyTorch multiplies row by row in bfloat16.
 """
 
 import json
