@@ -100,10 +100,19 @@ def batch(rows: int, tokens: int, vocabulary: int) -> Batch:
 
 
 def floor(
-    kind: Kind, given: Batch, model: SoftPrompted, readout: Readout, precision: str = "fp32"
+    kind: Kind,
+    given: Batch,
+    model: SoftPrompted,
+    readout: Readout,
+    precision: str = "fp32",
+    build: Callable[[], hf.PreTrainedModel] | None = None,
 ) -> Callable[[], Tensor]:
-    """The unprepared model, forward and backward to the row of embeddings; its gradient at the soft tokens' rows."""
-    plain = seeded(kind.build).to(TYPES[precision]).requires_grad_(False)
+    """The unprepared model, forward and backward to the row of embeddings; its gradient at the soft tokens' rows.
+
+    Arguments:
+        build: the same model with something done to it.
+    """
+    plain = (seeded(kind.build) if build is None else build()).to(TYPES[precision]).requires_grad_(False)
     table: Tensor = model.generator.table.detach()
     with torch.no_grad():
         embeds = plain.get_input_embeddings()(given.ids)  # type: ignore[no-untyped-call, misc]
