@@ -33,7 +33,7 @@ bench-speed: .venv/.peers  ## steps, answers and memory beside PEFT and plain Py
 peers: .venv/.peers  ## the table of what PEFT does with the same inputs
 	$(BIN)/python benchmarks/peft_errors.py
 
-mutants: .venv/.dev  ## do the tests notice a broken core?
+mutants: .venv/.peers  ## do the tests notice a broken core?
 	$(BIN)/python tests/mutants.py
 
 .venv/bin/python:
