@@ -507,7 +507,7 @@ MUTANTS = (
     Mutant(
         "backbones/last_layer.py", "0 < 2 * columns.shape[1]", "columns.shape[1] and 99 < 2 * columns.shape[1]", FEW
     ),
-    Mutant("backbones/attachment.py", "visit.main and visit.layer == self.top", "visit.layer == self.top", FEW),
+    Mutant("backbones/attachment.py", "and visit.layer == self.top:", "and True:", FEW),
     Mutant("backbones/attachment.py", "and self.selects and last_layer", "and last_layer", FEW),
     Mutant("backbones/decoder.py", "torch.cat([asked, before], 1)", "torch.cat([asked, before[:, :1]], 1)", FEW),
     Mutant(

@@ -25,9 +25,10 @@ from promptuary.train import record
 from promptuary.train.fit import Result, fit
 from promptuary.train.recipe import Recipe
 from promptuary.train.stepper import Stepper
+from promptuary.values import Targets
 from tests.answers import EXACT, gap, small
 from tests.backbones import VOCABULARY, backbone, fresh
-from tests.saved import Shelf
+from tests.saved import Shelf, lines
 from tests.unit.test_tuning import described, steps
 
 ASKING: dict[str, tuple[str, dict[str, Any]]] = {
@@ -326,6 +327,25 @@ def test_seeds_share_what_is_kept_and_a_killed_run_goes_on_without_it(
         path.unlink()
     again = tune(described(shelf, tmp_path / "killed", **changes))
     assert [steps(o.result) for o in again] == [steps(o.result) for o in whole]
+
+
+def test_rows_that_select_are_kept_too(shelf: Shelf, tmp_path: Path) -> None:
+    other = lines(tmp_path / "other.jsonl", [{"text": f"the flat {'lid ' * n}box", "label": "good"} for n in range(5)])
+    changes: dict[str, Any] = {"method": "frozen", "validation": str(other), "activations_in": str(tmp_path / "kept")}
+    [outcome] = tune(described(shelf, tmp_path / "out", **changes))
+    assert told(outcome.result)["hit_rate"] == 1.0
+
+
+@torch.no_grad()
+def test_texts_behind_a_row_are_asked_of_the_backbone() -> None:
+    model = prompted(backbone("gpt2"), "frozen", {}, init=None, seed=0)
+    x = model.instance(torch.tensor([[5, 6, 7]]), torch.ones(1, 3, dtype=torch.bool))
+    targets = Targets(torch.tensor([[[8, 9]]]), torch.ones(1, 1, 2, dtype=torch.bool))
+    asking = model.asking(lambda *_: pytest.fail("was asked for states"))
+    found, expected = asking(x, targets).targets, model(x, targets).targets
+    assert found is not None
+    assert expected is not None
+    assert torch.equal(found, expected)
 
 
 def test_a_frozen_model_with_dropout_is_asked_every_time(shelf: Shelf, tmp_path: Path) -> None:

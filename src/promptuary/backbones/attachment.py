@@ -187,7 +187,7 @@ class Attachment:
                 args, kwargs = blind.behind(args, kwargs, ahead, promise.beside, first=visit.layer == 0)
             else:
                 kwargs = blind.masked(kwargs, call)
-        if promise.columns is not None and visit.main and visit.layer == self.top:
+        if promise.columns is not None and visit.layer == self.top:  # the main tower is then the only one
             kwargs = {**kwargs, last_layer.READ: promise.columns}
         return args, kwargs
 
