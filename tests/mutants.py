@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path("src/promptuary")
-HANGS_S = 1200
+HANGS_S = 300
 WARM = multiprocessing.get_context("forkserver")  # what is slow to import is there before each mutant's process begins
 WARM.set_forkserver_preload(["accelerate", "datasets", "hypothesis", "sklearn.metrics", "transformers.modeling_utils"])
 
