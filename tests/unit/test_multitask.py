@@ -16,7 +16,7 @@ from promptuary.multitask.tuning import MultitaskOutcome
 from promptuary.specs import read_run
 from promptuary.train.stepper import Stepper
 from tests.saved import Shelf, command, done, lines, opinions, refused
-from tests.unit.test_tuning import files, interrupted
+from tests.unit.test_tuning import files, interrupted, steps
 
 FORMS = {"round": ("a ball", "the ring"), "flat": ("a sheet", "the lid"), "long": ("a pole", "the rope")}
 
@@ -102,6 +102,13 @@ def test_another_mixture_is_another_run(shelf: Shelf, tmp_path: Path) -> None:
     (tmp_path / "out" / "state.safetensors").unlink()
     with pytest.raises(CheckpointError, match="mood holds a prompt without the state of its run"):
         tuned(shelf, tmp_path / "out", temperature=2.0)
+
+
+def test_the_temperature_says_how_much_of_each_task_is_learned(shelf: Shelf, tmp_path: Path) -> None:
+    one, other = (tuned(shelf, tmp_path / str(heat), temperature=heat) for heat in (0.05, 1.0))
+    seen = [steps(found.result) for found in (one, other)]
+    assert len(seen[0]) == len(seen[1])
+    assert seen[0] != seen[1]  # at 0.05 the larger task is nearly all
 
 
 @pytest.mark.parametrize("tasks", [1, 2])
