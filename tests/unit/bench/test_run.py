@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 from optuna.trial import TrialState
 from pydantic import ValidationError
@@ -26,7 +27,7 @@ from promptuary.bench.grounds import Ground, rows_of
 from promptuary.bench.jobs import jobs
 from promptuary.bench.plan import Plan
 from promptuary.bench.prompts import Prompted
-from promptuary.bench.records import packed
+from promptuary.bench.records import unfolded
 from promptuary.bench.run import run
 from promptuary.bench.sealed import Permit, Sealed
 from promptuary.bench.store import OUTCOME, Entry, Store
@@ -276,8 +277,11 @@ def test_what_was_learned_on_one_task_is_asked_of_another_by_its_own_labels(shel
 def mixed(shelf: Shelf, folder: Path, **more: Any) -> Plan:
     """Two tasks of other sizes, by themselves and as a mixture."""
     tasks = {}
+    other = {"good": "bad", "bad": "good"}
     for name, count in (("small", 12), ("large", 36)):
         parts = {"train": opinions(count), "selection": opinions(8, start=40), "report": opinions(14, start=60)}
+        if name == "large":  # which says the opposite
+            parts = {k: [{**row, "label": other[row["label"]]} for row in rows] for k, rows in parts.items()}
         tasks[name] = {k: str(lines(folder / f"{name}-{k}.jsonl", rows)) for k, rows in parts.items()}
     mixtures = {"both": {"tasks": ["small", "large"], "methods": ["prompt-tuning"], "temperature": 2.0}}
     return plan(shelf, folder, "frozen", "prompt-tuning", **{"tasks": tasks, "mixtures": mixtures, **more})
@@ -298,8 +302,11 @@ def test_a_mixture_learns_once_and_is_reported_on_each_of_its_tasks(shelf: Shelf
         assert r["metric"] == "accuracy"
         tuned = open_prompt(out / r["prompt"], backbone=once(str(shelf.model("bert"))))
         rows_ = list(source.rows(study.tasks[task].report))
-        said = [tuned.task.labels.index(a.label) for a in tuned.predict(rows_)]
-        assert packed(said) == r["reports"][task]["said"]
+        said = [[a.probabilities[name] for name in tuned.task.labels] for a in tuned.predict(rows_)]
+        assert np.abs(unfolded(r["reports"][task]["probabilities"], 2) - said).max() < 1e-3
+        assert "tasks" not in r
+    one, two = (unfolded(own[task]["reports"][task]["probabilities"], 2) for task in ("small", "large"))
+    assert np.abs(one - two).max() > 2e-3
     shares = [own[task]["cost"]["seconds"] for task in ("small", "large")]
     assert shares[1] == pytest.approx(3 * shares[0])
     assert own["small"]["cost"]["trained"] == own["large"]["cost"]["trained"]
