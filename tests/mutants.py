@@ -729,7 +729,7 @@ MUTANTS = (
     Mutant("multitask/tuning.py", "temperature=plan.temperature, seed=seed", "seed=seed", SEVERAL),
     Mutant("multitask/tuning.py", '        "temperature": plan.temperature,\n', "", SEVERAL),
     Mutant("multitask/tuning.py", "places.check(folder / name, overwrite, run=folder)", "pass", SEVERAL),
-    Mutant("train/alarms.py", "tasks.setdefault(int(batch.task[0]), [])", "tasks.setdefault(0, [])", ALARMED),
+    Mutant("train/evaluation.py", "found.setdefault(int(batch.task[0]), [])", "found.setdefault(0, [])", ALARMED),
     Mutant(
         "bench/records.py",
         'told = {k: v for k, v in record.items() if k not in ("tasks", "reports")}',

@@ -4,8 +4,9 @@
 
 Matrix products of frozen weights in float32: PyTorch's own, oneDNN's on the weights as they lie, and oneDNN's on a copy
 that was packed once (which keeps a second and, for the backward pass, a third copy of all weights). The GELU of GPT-2,
-forward and backward: as transformers writes it, and as one operation. And the scores of GPT-2's vocabulary after the
-last of 52 tokens, in bfloat16: from a slice of all states, and from states that lie together.
+forward and backward: as transformers writes it, and as one operation. The scores of GPT-2's vocabulary after the
+last of 52 tokens, in bfloat16: from a slice of all states, and from states that lie together. The softmax of attention
+in bfloat16 over rows of so many scores: as it is, and by way of float32.
 """
 
 import json
@@ -77,6 +78,18 @@ def head(texts: int) -> dict[str, float]:
         )
 
 
+def softmax(own: int) -> dict[str, float]:
+    """The softmax of 24 texts of so many tokens with 12 heads."""
+    scores = torch.randn(24, 12, own, own).bfloat16()
+    with torch.no_grad():
+        return measured(
+            {
+                "bfloat16": lambda: scores.softmax(-1),
+                "by float32": lambda: scores.float().softmax(-1).bfloat16(),
+            }
+        )
+
+
 def main() -> None:
     """Measure, print, write."""
     lines: list[dict[str, Any]] = [
@@ -86,6 +99,7 @@ def main() -> None:
     ]
     lines += [{"what": "gelu", "rows": rows, "width": 3072, **gelu(rows, 3072)} for rows in ROWS]
     lines += [{"what": "head", "texts": texts, **head(texts)} for texts in (1, 8)]
+    lines += [{"what": "softmax", "scores": own, **softmax(own)} for own in (45, 60, 64)]
     for line in lines:
         print(json.dumps(line))
     RESULTS.write_text(json.dumps({"lines": lines, **record.surroundings()}, indent=1) + "\n")

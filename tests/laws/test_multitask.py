@@ -19,7 +19,6 @@ from promptuary.multitask.tuning import _alone
 from promptuary.readouts import ByTask, Classifier, LanguageModel, Readout, Tagger, WordsAsContinuation
 from tests.answers import EXACT, gap, prompted
 from tests.backbones import backbone
-from tests.laws.checks import REFUSED
 
 FIVE = ("bert", "roberta", "gpt2", "llama", "t5")
 CHOOSING = ("dp-position", "dp-length", "dp-bank")  # for a task
@@ -89,8 +88,6 @@ def gradients(model: SoftPrompted, readouts: Sequence[Readout], value: torch.Ten
 @pytest.mark.parametrize("method", SHARED)
 @pytest.mark.parametrize("family", FIVE)
 def test_a_mixed_batch_teaches_what_each_tasks_rows_teach(family: str, method: str) -> None:
-    if (family, method) in REFUSED:
-        pytest.skip("the family has no such prompt")
     given = tasks(family)
     model, readouts = shared(family, method, len(given)).eval(), [task.readout for task in given]
     together_, rows = mixed(given), sum(len(task.examples) for task in given)
@@ -107,8 +104,6 @@ def test_a_mixed_batch_teaches_what_each_tasks_rows_teach(family: str, method: s
 @pytest.mark.parametrize("family", FIVE)
 @torch.no_grad()
 def test_a_tasks_own_prompt_says_what_the_shared_one_says_of_its_rows(family: str, method: str) -> None:
-    if (family, method) in REFUSED:
-        pytest.skip("the family has no such prompt")
     given = tasks(family)
     model = shared(family, method, len(given)).eval()
     for number, task in enumerate(given):

@@ -14,7 +14,8 @@ from torch import Tensor
 
 BLOCK = 1 << 20  # scores of a block of rows: its 2 MB stay in the cache of a core
 KEPT = 1 << 23  # weights of a layer that are kept for the backward pass; above, they are computed again
-WIDE = 32  # numbers of bfloat16 in a register: PyTorch's softmax over another number takes two to three times as long
+# Numbers of bfloat16 in a register: a softmax over another number takes twice as long (`benchmarks/speed/products.py`).
+WIDE = 32
 
 Grouped = Float[Tensor, "rows heads asking key"]  # the queries that share a head of keys stand below one another
 Scores = Float[Tensor, "rows #heads asking own"]

@@ -107,8 +107,12 @@ class Contender(ABC):
         self, grounds: Mapping[str, Ground], settings: Mapping[str, Any], *, temperature: float, budget: Budget,
         seed: int, folder: Path, progress: Progress | None = None,
     ) -> Learned:  # fmt: skip
-        """Learn several tasks from a mixture of their rows (where it `mixes`); else as `learn`."""
-        raise NotImplementedError
+        """Learn several tasks from a mixture of their rows; else as `learn`.
+
+        Raises:
+            SettingError: for a contender that does not mix (`mixes`): it learns one task at a time.
+        """
+        raise SettingError(f"{self.name!r} learns one task at a time. Expected a method of promptuary's own.")
 
     def check(self, settings: Mapping[str, Any]) -> None:
         """Look at the names of settings, before anything runs.

@@ -18,11 +18,7 @@ def jobs(plan: Plan) -> list[Job]:
     methods on few seeds; the trials of a search before what waits for them.
     """
     found: dict[str, Job] = {}
-    trials = {
-        method: plan.trials(method)
-        for several in (*(regime.methods or plan.methods for regime in plan.regimes.values()), *_mixed(plan))
-        for method in several
-    }
+    trials = {method: plan.trials(method) for method in plan.named_methods()}
     last = max(len(regime.seeds or plan.seeds) for regime in plan.regimes.values())
     for nth in range(last):
         for regime in plan.regimes:
@@ -43,11 +39,6 @@ def _of_seed(plan: Plan, trials: Trials, regime: str, nth: int) -> Iterator[Job]
                 if nth < len(seeds) and (nth == 0 or how.drawn or contender(method).drawn):
                     first = seeds[nth] if plan.search.each_seed else seeds[0]
                     yield from _of_cell(plan, trials[method], regime, task, backbone, method, seeds[nth], first)
-
-
-def _mixed(plan: Plan) -> Iterator[Sequence[str]]:
-    """The methods of the plan's mixtures."""
-    return (mixture.methods for mixture in plan.mixtures.values())
 
 
 def _of_cell(

@@ -79,7 +79,7 @@ class Plan(Part):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        for method in self._named_methods():
+        for method in self.named_methods():
             contender(method)
         for name, regime in self.regimes.items():
             for task in regime.tasks or ():
@@ -97,12 +97,13 @@ class Plan(Part):
                 self.budget_of(task, name)
         for task in self.tasks:
             self._check(task)
-        for method in self._named_methods():
+        for method in self.named_methods():
             for settings in self.trials(method):
                 contender(method).check(settings)
         return self
 
-    def _named_methods(self) -> Iterator[str]:
+    def named_methods(self) -> Iterator[str]:
+        """Every method that the plan names, some more than once."""
         yield from self.methods
         yield self.against
         for regime in self.regimes.values():

@@ -18,6 +18,7 @@ Nothing in here imports torch.
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -75,7 +76,7 @@ class Multitask(BaseModel):
         plan.runs  # noqa: B018 - what is wrong with one of them is told now
         return plan
 
-    @property
+    @cached_property
     def runs(self) -> dict[str, Run]:
         """The run of each task by itself, with the prompt's settings as they are once it is the task's own."""
         settings = {k: v for k, v in self.shared.get("settings", {}).items() if k != "tasks"}

@@ -23,7 +23,6 @@ from promptuary import places
 from promptuary.assembly import prompted, start
 from promptuary.backbones.backbone import Backbone
 from promptuary.counts import count
-from promptuary.data.batch import Batch
 from promptuary.data.loader import Loader
 from promptuary.data.mixture import InTurn, Mixture
 from promptuary.errors import SettingError
@@ -35,7 +34,7 @@ from promptuary.multitask.plan import Multitask, gather_tasks
 from promptuary.prepared import Prepared, made_of, prepare, ready
 from promptuary.readouts import ByTask, Readout
 from promptuary.train import groups
-from promptuary.train.evaluation import Measure, Pairs, goodness
+from promptuary.train.evaluation import Measure, Pairs, by_task, goodness
 from promptuary.train.fit import Result, fit
 from promptuary.train.progress import Progress
 from promptuary.tuning import Outcome, bar
@@ -155,11 +154,8 @@ def _measure(grounds: Mapping[str, Prepared], model: SoftPrompted, readouts: Seq
     own = {n: (name, g, g.measure(model, readouts[n])) for n, (name, g) in enumerate(grounds.items())}
 
     def measured(pairs: Pairs) -> Mapping[str, float]:
-        tasks: dict[int, list[tuple[Batch, Any]]] = {}
-        for batch, said in pairs:
-            tasks.setdefault(int(batch.task[0]), []).append((batch, said))
         found, good = dict[str, float](), []
-        for number, given in tasks.items():
+        for number, given in by_task(pairs).items():
             name, ground, measure = own[number]
             scores = measure(given)
             good.append(goodness(scores, ground.run.metric))

@@ -61,7 +61,7 @@ class ByTask(Readout):
         first = 0
         for part in _parts(batch):
             rows, first = slice(first, first + len(part.ids)), first + len(part.ids)
-            asked = self.of(part).targets(part)
+            asked = None if out.targets is None else self.of(part).targets(part)
             texts = None
             if asked is not None and out.targets is not None:
                 texts = out.targets[rows, : asked.ids.shape[1], : asked.ids.shape[2]]

@@ -20,7 +20,7 @@ from promptuary.data.batch import Batch
 from promptuary.model import SoftPrompted
 from promptuary.placements import bare
 from promptuary.readouts import Readout
-from promptuary.train.evaluation import Pairs, answers
+from promptuary.train.evaluation import Pairs, answers, by_task
 from promptuary.values import Call, Prompt
 
 # A loss below this (in nats) has little left to lose: standing still there is no fault.
@@ -47,12 +47,8 @@ def majority(pairs: Pairs, names: Mapping[str, Sequence[str]] = MappingProxyType
     Arguments:
         names: the classes of each task by its name, in the order of the tasks' numbers.
     """
-    tasks: dict[int, list[tuple[Batch, Any]]] = {}
-    for batch, said in pairs:
-        tasks.setdefault(int(batch.task[0]), []).append((batch, said))
-    known = [*names.items()]
-    found = []
-    for number, own in sorted(tasks.items()):
+    known, found = [*names.items()], []
+    for number, own in by_task(pairs).items():
         name, classes = known[number] if known else ("", ())
         at = _at_majority(own, classes)
         found += [f"Task {name!r}: {at}" if len(known) > 1 else at] if at else []

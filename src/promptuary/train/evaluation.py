@@ -33,6 +33,14 @@ class Evaluation:
     pairs: Pairs
 
 
+def by_task(pairs: Pairs) -> dict[int, Pairs]:
+    """The pairs of each task by its number; each batch is of one task."""
+    found: dict[int, list[tuple[Batch, Any]]] = {}
+    for batch, said in pairs:
+        found.setdefault(int(batch.task[0]), []).append((batch, said))
+    return dict(sorted(found.items()))
+
+
 def classification(pairs: Pairs) -> Mapping[str, float]:
     """Accuracy and macro F1, from 0 to 1.
 
