@@ -740,7 +740,7 @@ MUTANTS = (
     Mutant("bench/run.py", 'told["cost"][name] * len(ground.train) / rows', 'told["cost"][name]', STUDIED),
     Mutant("bench/run.py", "learned.parts.get(task, learned)", "next(iter(learned.parts.values()), learned)", STUDIED),
     Mutant("bench/study.py", 'len(plan.members(str(job.about["task"])))', "1", STUDIED),
-    Mutant("backbones/head.py", "return given[0].contiguous(), *given[1:]", "return given", GENERATED),
+    Mutant("backbones/head.py", "apart = states.stride(0) != states[0].numel()", "apart = False", GENERATED),
     # reports
     Mutant("report/tables.py", "cell.value == best", "cell.value != best", REPORTED),
     Mutant("report/tables.py", "{escape(middle(cell.line))}", "{middle(cell.line)[:3]}", REPORTED),

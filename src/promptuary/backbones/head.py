@@ -4,6 +4,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -64,4 +65,7 @@ def reads_together(model: PreTrainedModel) -> None:
 
 
 def _together(head: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-    return given[0].contiguous(), *given[1:]
+    states, *more = given
+    # A slice of one text counts as contiguous, and keeps the steps of all its tokens: they decide the way it goes.
+    apart = states.stride(0) != states[0].numel()
+    return (states.clone(memory_format=torch.contiguous_format) if apart else states, *more)
