@@ -56,8 +56,8 @@ def reads_together(model: PreTrainedModel) -> None:
     """Let the head get states that lie together.
 
     transformers slices the last token's states out of those of all. Without gradients PyTorch 2.13 multiplies such a
-    slice in bfloat16 on a CPU row by row, which takes thirty times as long for one text (`benchmarks/speed/products.py`): with a
-    large vocabulary more than all layers of the model.
+    slice in bfloat16 on a CPU row by row, which takes thirty times as long for one text, and more for several
+    (`benchmarks/speed/products.py`): with a large vocabulary more than all layers of the model.
     """
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     if isinstance(head, nn.Module):
