@@ -80,6 +80,7 @@ RESAMPLED = ("tests/unit/bench/test_statistics.py",)
 HELD_AGAINST = ("tests/unit/bench/test_compare.py",)
 PLANNED = ("tests/unit/bench/test_plan.py",)
 RIVALS = ("tests/unit/bench/test_baselines.py",)
+ANY_KIND = ("tests/unit/bench/test_any_kind.py",)
 RECOMMENDED = ("tests/unit/bench/test_recommend.py",)
 CROSSED = ("tests/unit/interop/test_vllm.py",)
 UPSTREAM = ("tests/unit/serve/test_upstream.py",)
@@ -768,14 +769,40 @@ MUTANTS = (
     Mutant("bench/statistics.py", "total**2 / uncertain", "1e9", RESAMPLED),
     Mutant("bench/statistics.py", "* (len(values) - rank)", "* len(values)", RESAMPLED),
     Mutant("bench/statistics.py", "least = max(least, min(", "least = max(0.0, min(", RESAMPLED),
-    Mutant("bench/compare.py", "right([mine[seed] for seed in both]) -", "right([*mine.values()]) -", HELD_AGAINST),
+    Mutant("bench/compare.py", "worth([own[seed] for seed in both])", "worth([*own.values()])", HELD_AGAINST),
     Mutant("bench/compare.py", "if known is None or known.drawn:", "if False:", HELD_AGAINST),
     Mutant("bench/doubts.py", "share - most <= error", "share - most < 0", HELD_AGAINST),
-    Mutant("bench/baselines/adapted.py", 'if reading.readout == "classifier":', "if False:", RIVALS),
+    Mutant("bench/baselines/adapted.py", "if list(inner.parameters()):", "if False:", RIVALS),
     Mutant("bench/baselines/adapters.py", "return states + moved", "return moved", RIVALS),
-    Mutant("bench/baselines/asked.py", "plain(rows) / np.maximum(", "plain(rows) * np.maximum(", RIVALS),
+    Mutant("bench/baselines/asked.py", "plain(rows)) / np.maximum(", "plain(rows)) * np.maximum(", RIVALS),
     Mutant("bench/baselines/bag_of_words.py", 'f"{number} {word}"', 'f"0 {word}"', RIVALS),
     Mutant("backbones/cpu_linear.py", " or (bias is not None and bias.requires_grad)", "", RIVALS),
+    # studies of any kind of task
+    Mutant("bench/statistics.py", "weight * whole - (weight - 1) * others", "others", RESAMPLED),
+    Mutant("bench/statistics.py", "weight = count / sizes", "weight = len(units) / sizes", RESAMPLED),
+    Mutant("bench/statistics.py", "values - values.mean() + whole]", "values]", RESAMPLED),
+    Mutant("bench/grounds.py", "most / len(rows), run.unit)[1]", "most / len(rows))[1]", ANY_KIND),
+    Mutant("bench/grounds.py", "if found and len(found)", "if len(found)", ANY_KIND),
+    Mutant("bench/grounds.py", "enumerate(units(rows, self.run().unit))", "enumerate(units(rows, None))", ANY_KIND),
+    Mutant(
+        "bench/grounds.py",
+        "rows, [self.output(a) for a in answers]",
+        "rows, [{'label': a.label} for a in answers]",
+        ANY_KIND,
+    ),
+    Mutant("bench/grounds.py", 'pools = {"Task": list(rows)}', 'pools = {"Task": [*rows, *rows]}', ANY_KIND),
+    Mutant("bench/grounds.py", "else renamed(row) for row", "else row for row", ANY_KIND),
+    Mutant(
+        "bench/baselines/answers.py", "return [found[i] for i in range(len(rows))]", "return [*found.values()]", RIVALS
+    ),
+    Mutant(
+        "bench/baselines/adapted.py",
+        "readout.plain, readout.inner, wording, held",
+        "model, readout, wording, held",
+        ANY_KIND,
+    ),
+    Mutant("bench/jobs.py", "for own in methods if plan.fits(own, task)", "for own in methods", ANY_KIND),
+    Mutant("material.py", "parts = units(rows, unit)", "parts = units(rows, None)", ANY_KIND),
     Mutant("bench/own_rows.py", '" ".join(text.lower().split())', "text", RECOMMENDED),
     Mutant("bench/own_rows.py", "if fold < estimate]", "if fold <= estimate]", RECOMMENDED),
     Mutant("bench/halving.py", "-scores[c][0], scores[c][1]", "-scores[c][0], -scores[c][1]", RECOMMENDED),

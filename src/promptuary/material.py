@@ -42,21 +42,30 @@ def gather(run: Run) -> Material:
         for name in task.columns:
             column(rows[0], name)
     if validation is None:
-        train, validation = hold_out(train, run.label if kind.stratified else None, run.holdout)
+        train, validation = hold_out(train, run.label if kind.stratified else None, run.holdout, run.unit)
     return Material(task, train, validation)
 
 
-def hold_out(rows: Sequence[Row], label: str | None, share: float) -> tuple[list[Row], list[Row]]:
+def hold_out(
+    rows: Sequence[Row], label: str | None, share: float, unit: str | None = None
+) -> tuple[list[Row], list[Row]]:
     """Split off `share` of the rows, stratified by the column `label` if there is one, the same for every seed.
+
+    Arguments:
+        unit: the column whose equal values keep rows together; they are then not stratified.
 
     Raises:
         DataError: when there are too few rows of a class.
     """
     from sklearn.model_selection import train_test_split
 
-    labels = ["" if label is None else str(label_of(row, label)) for row in rows]
+    parts = units(rows, unit)
+    labels = ["" if label is None or unit is not None else str(label_of(rows[own[0]], label)) for own in parts]
     try:
-        kept, held = train_test_split(list(range(len(rows))), test_size=share, random_state=0, stratify=labels)
+        kept, held = (
+            [place for own in side for place in own]
+            for side in train_test_split(parts, test_size=share, random_state=0, stratify=labels)
+        )
     except ValueError as error:
         rare = min({*labels}, key=labels.count, default="")
         each = f" in every class ({rare!r} has {labels.count(rare)})" if rare else ""
@@ -65,3 +74,15 @@ def hold_out(rows: Sequence[Row], label: str | None, share: float) -> tuple[list
             "Name validation rows with --validation."
         ) from error
     return [rows[i] for i in sorted(kept)], [rows[i] for i in sorted(held)]
+
+
+def units(rows: Sequence[Row], unit: str | None) -> list[list[int]]:
+    """The places of the rows of each unit (rows with one value in that column), in the order of their first rows.
+
+    Without a column, and for a row without a value there, a row is its own unit.
+    """
+    found: dict[object, list[int]] = {}
+    for place, row in enumerate(rows):
+        known = unit is not None and row.fields.get(unit) is not None
+        found.setdefault(("unit", str(row.fields[str(unit)])) if known else place, []).append(place)
+    return list(found.values())

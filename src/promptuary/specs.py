@@ -178,6 +178,11 @@ class Run(BaseModel):
         """The classes of a named task in their order; of other tasks the training rows tell them."""
         return () if self.named is None else chosen(self.task)[1].classes
 
+    @property
+    def unit(self) -> str | None:
+        """The column whose equal values make rows one question of a named task; rows of other tasks stand alone."""
+        return None if self.named is None else chosen(self.task)[1].unit
+
     def check_settings(self) -> None:
         """Look at the method's settings before any long work.
 

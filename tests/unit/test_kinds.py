@@ -25,34 +25,10 @@ from promptuary.train.stepper import Stepper
 from promptuary.tuned import open_prompt
 from tests.saved import command, done, lines, read, refused, save
 from tests.saved import opinions as classified
+from tests.toys import answered, tagged, written
 
 FAMILIES = ("bert", "t5", "gpt2")
 LEARNT = ("--method", "p-tuning-v2", "--epochs", 20, "--batch", 8, "--rate", 0.1, "--set", "head_rate=0.05")
-
-
-def written(count: int) -> list[dict[str, Any]]:
-    texts = ("I like this box", "my card is late")
-    return [{"text": f"{texts[i % 2]} {'very ' * (i % 3)}much", "target": "thank you"} for i in range(count)]
-
-
-def tagged(count: int) -> list[dict[str, Any]]:
-    things, places = (("parcel", "B-thing"), ("card", "O")), ("Berlin", "New York")
-    rows = []
-    for i in range(count):
-        (thing, tag), place = things[i % 2], places[i // 2 % 2].split()
-        tags = ["O", tag, "O", *["B-place", "I-place"][: len(place)], "O"]
-        rows.append({"tokens": ["my", thing, "from", *place, "came"], "tags": tags})
-    return rows
-
-
-def answered(count: int) -> list[dict[str, Any]]:
-    rows = []
-    for i in range(count):
-        city = ("Berlin", "Paris", "Rome")[i % 3]
-        context = f"the {('box', 'card')[i % 2]} is in {city} now"
-        answers = [{"text": city, "answer_start": context.index(city)}]
-        rows.append({"question": "where is it ?", "context": context, "answers": answers})
-    return rows
 
 
 @dataclass(frozen=True)

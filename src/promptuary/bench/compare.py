@@ -3,13 +3,14 @@
 The record of a final trial (`records`) is all that is needed, from the store or from a file of lines.
 
 Score: mean and standard deviation over seeds; the interval is a bootstrap over seeds and reported rows (`statistics`).
-Difference: row by row and seed by seed against one method, in accuracy; Wilcoxon's test over tasks where there are six
-or more, else a test over the rows of one task; p values are corrected by Holm for all methods of one table.
+Difference: row by row and seed by seed against one method; Wilcoxon's test over tasks where there are six or more, else
+a test over the rows of one task; p values are corrected by Holm for all methods of one table.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from promptuary.bench.comparison import (
 )
 from promptuary.bench.contenders import CONTENDERS
 from promptuary.bench.doubts import alarms
-from promptuary.bench.records import Record, Right, majority, own_report, right, unfolded, unpacked
+from promptuary.bench.records import Record, Worth, majority, own_report, right, unfolded, unpacked, worth
 from promptuary.bench.statistics import Interval
 from promptuary.ensembles import vote
 from promptuary.train.record import origin
@@ -83,7 +84,7 @@ def line(records: Sequence[Record]) -> Line:
         mean=mean(scores) if scores else None,
         deviation=stdev(scores) if len(scores) > 1 else None,
         interval=_interval(known),
-        majority=majority(unpacked(own[0]["true"])) if own else None,
+        majority=_majority(own[0]) if own else None,
         cost=_cost(known),
         chosen={str(r["seed"]): r["settings"] for r in known},
         alarms=tuple(alarms(records)),
@@ -92,15 +93,12 @@ def line(records: Sequence[Record]) -> Line:
 
 
 def _interval(records: Sequence[Record]) -> Interval | None:
-    if not records:
-        return None
-    names = records[0]["metrics"]
-    if names == ["accuracy"]:
-        return statistics.interval([right(records)])
-    if not set(names) <= set(statistics.SCORES):
-        return None
-    true, said = (np.stack([unpacked(own_report(r)[part]) for r in records]) for part in ("true", "said"))
-    return statistics.score_interval(names, true, said, len(records[0]["labels"]))
+    values = worth(records)
+    return None if values is None else statistics.interval([values])
+
+
+def _majority(report: Mapping[str, Any]) -> float | None:
+    return majority(unpacked(report["true"])) if "true" in report else None
 
 
 def _cost(records: Sequence[Record]) -> dict[str, float]:
@@ -133,7 +131,7 @@ def differences(cells: Mapping[tuple[str, str], Sequence[Record]], against: str)
     return [Difference(**{**vars(d), "corrected": p}) for d, p in zip(found, corrected, strict=True)]
 
 
-def _difference(method: str, against: str, gains: Mapping[str, Right]) -> Difference:
+def _difference(method: str, against: str, gains: Mapping[str, Worth]) -> Difference:
     means = {task: float(gain.mean()) for task, gain in gains.items()}
     only = next(iter(gains.values()))
     p = statistics.flipped(only) if len(gains) == 1 else statistics.over_tasks(list(means.values()))
@@ -141,8 +139,8 @@ def _difference(method: str, against: str, gains: Mapping[str, Right]) -> Differ
     return Difference(method, against, means, mean(means.values()), where, p)
 
 
-def paired(ours: Sequence[Record], theirs: Sequence[Record]) -> Right | None:
-    """Row by row, for each seed that both have, what ours gains; `None` where they share none.
+def paired(ours: Sequence[Record], theirs: Sequence[Record]) -> Worth | None:
+    """Row by row (or by units of rows), for each seed that both have, what ours gains; `None` where they share none.
 
     A method that draws nothing has one seed, which is held against all of the other's that had the same rows.
     """
@@ -151,7 +149,8 @@ def paired(ours: Sequence[Record], theirs: Sequence[Record]) -> Right | None:
     both = sorted(set(mine) & set(other))
     if not both:
         return None
-    return right([mine[seed] for seed in both]) - right([other[seed] for seed in both])
+    a, b = (worth([own[seed] for seed in both]) for own in (mine, other))
+    return None if a is None or b is None else a - b
 
 
 def _spread(own: dict[int, Record], other: Mapping[int, Record]) -> dict[int, Record]:
@@ -172,18 +171,17 @@ def _elsewhere(records: Sequence[Record]) -> list[Elsewhere]:
     found = []
     for task in known[0]["reports"] if known else ():
         if task != known[0]["task"]:
-            rows = right(known, task)
-            scores = [float(score) for score in rows.mean(1)]
-            most = majority(unpacked(known[0]["reports"][task]["true"]))
-            spread = stdev(scores) if len(scores) > 1 else None
-            where = statistics.interval([rows])
+            scores = [float(r["reports"][task]["scores"][r["metric"]]) for r in known]
+            most = _majority(known[0]["reports"][task])
+            spread, values = stdev(scores) if len(scores) > 1 else None, worth(known, task)
+            where = None if values is None else statistics.interval([values])
             found.append(Elsewhere(known[0]["task"], task, known[0]["method"], mean(scores), spread, where, most))
     return found
 
 
 def _together(records: Sequence[Record]) -> Together | None:
     known = [r for r in records if "reports" in r]
-    if len(known) < 3 or len({own_report(r)["true"] for r in known}) > 1:
+    if len(known) < 3 or "true" not in own_report(known[0]) or len({own_report(r)["true"] for r in known}) > 1:
         return None
     classes = len(known[0]["labels"])
     said = np.stack([unfolded(own_report(r)["probabilities"], classes) for r in known])  # [members, rows, classes]

@@ -24,8 +24,8 @@ class Line:
     Arguments:
         metric: what is scored. seeds: those with a result; scores: theirs, 0 to 1.
         mean, deviation: over seeds (the deviation of a sample; `None` for one seed). interval: where the mean would
-            fall for other rows and seeds; `None` where the score is no function of the confusion matrix.
-        majority: the score of always saying the commonest reported class, in accuracy.
+            fall for other rows and seeds; `None` where it cannot be said.
+        majority: the score of always saying the commonest reported class, in accuracy; `None` without classes.
         cost: means over seeds, by the names in `COSTS`.
         chosen: the settings that were chosen, by seed. alarms: in words. lost: seeds without a result, by outcome.
     """
@@ -47,7 +47,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Difference:
-    """What a method gains over another one, in accuracy (0 to 1).
+    """What a method gains over another one, in the score of each task (0 to 1).
 
     Arguments:
         tasks: the gain on each. gain: their mean. interval: a bootstrap over seeds and rows of each task.
@@ -66,15 +66,15 @@ class Difference:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """What a method learned on one task, asked of another one: accuracy, mean and deviation over seeds."""
+    """What a method learned on one task, asked of another one: its score there, mean and deviation over seeds."""
 
     source: str
     to: str
     method: str
     mean: float
     deviation: float | None
-    interval: Interval
-    majority: float
+    interval: Interval | None
+    majority: float | None
 
 
 @dataclass(frozen=True)

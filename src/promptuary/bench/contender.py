@@ -8,9 +8,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from promptuary.bench.grounds import Ground
 from promptuary.bench.sections import Budget
 from promptuary.bench.space import Space
@@ -19,7 +16,7 @@ from promptuary.errors import SettingError, nearest
 from promptuary.train.fit import Result
 from promptuary.train.progress import Progress
 
-Probabilities = NDArray[np.floating[Any]]  # [rows, classes]
+Answers = Sequence[Any]  # to rows, in order, as their kind of task has them (`promptuary.kinds`)
 
 
 @dataclass(frozen=True)
@@ -50,14 +47,14 @@ class Learned:
 
     Arguments:
         scores: of the best step on the rows that select, by name, and `loss` where there is one.
-        answer: for rows of the task the probability of every class, `[rows, classes]`.
+        answer: for rows of the task what is said of each, as the kind of task has it.
         last: as `scores`, after the last step. curve: the scores of each scoring with its step.
         alarms: what looks wrong, in words, by name. recipe: everything it was trained with.
         parts: of several tasks that were learned together, what was learned for each; `answer` is then of none.
     """
 
     scores: Mapping[str, float]
-    answer: Callable[[Sequence[Row]], Probabilities]
+    answer: Callable[[Sequence[Row]], Answers]
     cost: Cost = Cost()
     last: Mapping[str, float] = field(default_factory=dict)
     curve: Sequence[Mapping[str, Any]] = ()
@@ -76,6 +73,7 @@ class Contender(ABC):
         drawn: whether another seed gives another result on the same rows.
         small: whether its space may be smaller than what a search tries: it is then tried as a whole.
         mixes: whether it can learn several tasks together.
+        kinds: of tasks that it can learn; a plan has no cell for the others.
         needs: a module beyond promptuary's own dependencies, and the extra that brings it.
     """
 
@@ -87,6 +85,7 @@ class Contender(ABC):
     drawn: bool = True
     small: bool = False
     mixes: ClassVar[bool] = False
+    kinds: ClassVar[frozenset[str]] = frozenset({"classification"})
     needs: ClassVar[tuple[str, str] | None] = None
 
     @abstractmethod
@@ -140,7 +139,7 @@ class Contender(ABC):
             )
 
 
-def fitted(result: Result, answer: Callable[[Sequence[Row]], Probabilities], *, stored: int, recipe: Any) -> Learned:
+def fitted(result: Result, answer: Callable[[Sequence[Row]], Answers], *, stored: int, recipe: Any) -> Learned:
     """What the one loop of training left, as a `Learned`."""
     curve = [
         {k: v for k, v in e.items() if k not in ("event", "best")} for e in result.history if e["event"] == "scores"

@@ -9,16 +9,25 @@ opened, cut to at most so many by a draw that is the same for everybody.
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from promptuary.bench import statistics
 from promptuary.bench.sealed import Sealed
 from promptuary.bench.sections import Budget, TaskPlan
 from promptuary.data import source
 from promptuary.data.source import Row
-from promptuary.data.task import Task, label_of, named
+from promptuary.data.task import Task, label_of, named, words
 from promptuary.errors import DataError, SettingError, nearest
-from promptuary.material import hold_out
+from promptuary.kinds.classification import Answer
+from promptuary.material import hold_out, units
 from promptuary.specs import Run
+from promptuary.tasks import chosen
+
+Probabilities = NDArray[np.floating[Any]]  # [rows, classes]
 
 if TYPE_CHECKING:
     from promptuary.backbones.backbone import Backbone
@@ -56,12 +65,42 @@ class Ground:
         run = self.run(**more)
         return run.kind.begin(run, self.backbone, self.task, soft=1, columns=self.columns)
 
-    def scores(self, rows: Sequence[Row], said: Sequence[int]) -> dict[str, float]:
-        """The task's scores of classes said of labelled rows."""
+    @property
+    def metric(self) -> str:
+        """The score that reports: the one that chooses, or a named task's own where the loss chooses."""
         run = self.run()
-        answers = [{"label": None if c < 0 else self.task.values[c]} for c in said]
-        found = measured([self.task.index(row) for row in rows], said, len(self.task.values))
-        return dict(scored(run, found, rows, answers))
+        return chosen(run.task)[0].metric if run.metric == "loss" else run.metric
+
+    @property
+    def metrics(self) -> list[str]:
+        """The scores whose mean `metric` is, or itself."""
+        return list(chosen(self.run().task)[0].metrics) if self.metric == "mean" else [self.metric]
+
+    @cached_property
+    def _plain(self) -> "Kind":
+        return self.reading()
+
+    def scores(self, rows: Sequence[Row], answers: Sequence[Any]) -> dict[str, float]:
+        """The task's scores of answers to labelled rows."""
+        reading = self._plain
+        return dict(reading.scored(reading.scores(self.task, rows, answers), rows, [self.output(a) for a in answers]))
+
+    def output(self, answer: Any) -> dict[str, Any]:
+        """The fields of an answer, as `promptuary predict` writes them."""
+        return self._plain.output(answer)
+
+    def contributions(self, rows: Sequence[Row], answers: Sequence[Any]) -> list[float] | None:
+        """What each unit of rows contributes to the score that reports (`statistics.contributions`); `None` where some
+        of the rows have no such score.
+        """
+        number = {place: i for i, own in enumerate(units(rows, self.run().unit)) for place in own}
+        try:
+            return statistics.contributions(
+                lambda places: self.scores([rows[i] for i in places], [answers[i] for i in places])[self.metric],
+                [number[place] for place in range(len(rows))],
+            )
+        except DataError:
+            return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,23 +119,17 @@ class Rows:
     counts: Mapping[str, int]
 
 
-def measured(true: Sequence[int], said: Sequence[int], classes: int) -> dict[str, float]:
-    """Accuracy and macro F1."""
-    from promptuary.metrics import accuracy, f1
+def classified(task: Task, probabilities: Probabilities) -> list[Answer]:
+    """Answers to rows from the probability of every class, `[rows, classes]`: the most probable one."""
+    return [
+        Answer(task.values[row.argmax()], float(row.max()), dict(zip(task.labels, row.tolist(), strict=True)))
+        for row in probabilities
+    ]
 
-    return {"accuracy": accuracy(true, said), "macro_f1": f1(true, said, classes=classes)}
 
-
-def scored(
-    run: Run, found: Mapping[str, float], rows: Sequence[Row], answers: Sequence[Mapping[str, Any]]
-) -> Mapping[str, float]:
-    """The scores found, with what a named task measures beside them."""
-    from promptuary.tasks import chosen
-
-    if run.named is None:
-        return found
-    task, wording = chosen(run.task)
-    return task.scores({**found, **wording.score([row.fields for row in rows], answers)})
+def probabilities(task: Task, answers: Sequence[Answer]) -> Probabilities:
+    """The probability of every class, `[rows, classes]`, from answers."""
+    return np.array([[a.probabilities[name] for name in task.labels] for a in answers])
 
 
 def rows_of(plan: "Plan", task: str, regime: str, seed: int) -> Rows:
@@ -109,59 +142,76 @@ def rows_of(plan: "Plan", task: str, regime: str, seed: int) -> Rows:
     run = plan.run(task)
     train = list(source.rows(of.source("train", of.train)))
     made = run.kind.task(train, task, run)
-    assert made.label is not None
     if how.each is not None:
         train, selection = shots(train, made, how.each, seed)
     else:
-        train, selection = _split(of, train, made.label)
-        train = capped(train, made.label, how.rows)
-        selection = capped(selection, made.label, how.selected)
-    for row in (*train, *selection):
+        train, selection = _split(of, train, run)
+        train = capped(train, run, how.rows)
+        selection = capped(selection, run, how.selected)
+    for row in (*train, *selection) if made.values and run.kind.stratified else ():
         made.index(row)
     reports = {task: Sealed(_reporting(plan, task, how.reported))}
     for transfer in plan.transfers:
         if transfer.source == task:
             reports[transfer.to] = _transferred(plan, made, transfer.to, transfer.labels, how.reported)
-    known = {made.texts(row) for row in train}
+    known = {_said_in(made, row) for row in train}
     counts = {
         "train": len(train),
         "selection": len(selection),
-        "shared": sum(made.texts(row) in known for row in selection),
+        "shared": sum(_said_in(made, row) in known for row in selection),
     }
     return Rows(made, train, selection, reports, counts)
 
 
-def _split(of: TaskPlan, train: list[Row], label: str) -> tuple[list[Row], list[Row]]:
+def _said_in(task: Task, row: Row) -> tuple[str, ...]:
+    """What a row says, in whatever its kind of task has: texts, or words."""
+    return tuple(words(row, task.text)) if task.kind == "tagging" else task.texts(row)
+
+
+def _split(of: TaskPlan, train: list[Row], run: Run) -> tuple[list[Row], list[Row]]:
     if isinstance(of.selection, float):
-        return hold_out(train, label, of.selection)
+        return hold_out(train, _strata(run), of.selection, run.unit)
     return train, list(source.rows(of.source("validation", of.selection)))
 
 
-def capped(rows: Sequence[Row], label: str, most: int | None) -> list[Row]:
-    """At most so many rows, stratified by class, the same for everybody."""
+def _strata(run: Run) -> str | None:
+    """The column of the classes, where rows have one class each."""
+    return run.label if run.kind.stratified else None
+
+
+def capped(rows: Sequence[Row], run: Run, most: int | None) -> list[Row]:
+    """At most so many rows, in whole units, stratified by class where rows have one; the same for everybody."""
     if most is None or most >= len(rows):
         return list(rows)
-    return hold_out(rows, label, most / len(rows))[1][:most]  # shares round up
+    held, found = hold_out(rows, _strata(run), most / len(rows), run.unit)[1], list[Row]()
+    for own in units(held, run.unit):  # shares round up
+        if found and len(found) + len(own) > most:
+            break
+        found += [held[i] for i in own]
+    return found
 
 
 def shots(rows: Sequence[Row], task: Task, each: int, seed: int) -> tuple[list[Row], list[Row]]:
-    """`each` rows of every class to learn from, and as many others to select with, drawn by `seed`.
+    """`each` rows of every class to learn from, and as many others to select with, drawn by `seed`; `each` rows in all
+    where rows have no classes.
 
     Of a class with fewer than twice as many rows, half teach and half select.
 
     Raises:
         DataError: for a class with a single row.
     """
-    assert task.label is not None
     draw = random.Random(f"shots/{seed}")
-    pools: list[list[Row]] = [[] for _ in task.values]
-    for row in rows:
-        pools[task.index(row)].append(row)
+    pools: dict[str, list[Row]] = {f"Class {name!r} of task": [] for name in task.labels}
+    if task.kind != "classification":
+        pools = {"Task": list(rows)}
+    else:
+        for row in rows:
+            pools[f"Class {task.labels[task.index(row)]!r} of task"].append(row)
     train, selection = list[Row](), list[Row]()
-    for name, pool in zip(task.labels, pools, strict=True):
+    for name, pool in pools.items():
         if len(pool) < 2:
             raise DataError(
-                f"Class {name!r} of task {task.name!r} has {len(pool)} training rows. Expected two or more: one to "
+                f"{name} {task.name!r} has {len(pool)} training rows. Expected two or more: one to "
                 "learn from and one to select with."
             )
         size = min(each, len(pool) // 2)
@@ -172,14 +222,14 @@ def shots(rows: Sequence[Row], task: Task, each: int, seed: int) -> tuple[list[R
 
 def _reporting(plan: "Plan", task: str, most: int | None) -> Callable[[], list[Row]]:
     """What reads the rows that report on a task: those with a label, at most so many."""
-    of, label = plan.tasks[task], plan.run(task).label
+    of, run = plan.tasks[task], plan.run(task)
     source.rows(of.source("test", of.report))  # a file that is missing is told now; nothing of it is read
 
     def read() -> list[Row]:
-        rows = [row for row in source.rows(of.source("test", of.report)) if row.fields.get(label) is not None]
+        rows = [row for row in source.rows(of.source("test", of.report)) if row.fields.get(run.label) is not None]
         if not rows:
             raise DataError(f"Task {task!r}: no row that reports has a label.")
-        return capped(rows, label, most)
+        return capped(rows, run, most)
 
     return read
 
@@ -194,18 +244,22 @@ def _transferred(plan: "Plan", known: Task, to: str, labels: Mapping[str, str], 
             f"Transfer to {to!r}: {known.name!r} has no class {unknown[0]!r}. {nearest(unknown[0], known.labels)}"
         )
     values = dict(zip(known.labels, known.values, strict=True))
-    columns = [(known.text, other.text), (known.text_pair, other.text_pair)]
+    columns = [(known.text, other.text), (known.text_pair, other.text_pair), (known.label, other.label)]
+
+    def renamed(row: Row) -> Row:
+        own = {ours: row.fields[theirs] for ours, theirs in columns if ours is not None and theirs is not None}
+        return Row({**row.fields, **own}, row.place)
 
     def translated(row: Row) -> Row:
-        said = named(label_of(row, other.label))
+        assert known.label is not None
+        said = named(label_of(row, known.label))
         name = back.get(said, said)
         if name not in values:
             raise DataError(
                 f"{row.place}: class {said!r} of task {to!r} is none of {known.name!r}, which knows "
                 f"{', '.join(known.labels)}. Write labels = {{OURS = {said!r}}} into the transfer."
             )
-        texts = {ours: row.fields[theirs] for ours, theirs in columns if ours is not None and theirs is not None}
-        assert known.label is not None
-        return Row({**texts, known.label: values[name]}, row.place)
+        return Row({**row.fields, known.label: values[name]}, row.place)
 
-    return Sealed(lambda: [translated(row) for row in read()])
+    classes = known.kind == "classification"
+    return Sealed(lambda: [translated(renamed(row)) if classes else renamed(row) for row in read()])

@@ -35,7 +35,7 @@ def _of_seed(plan: Plan, trials: Trials, regime: str, nth: int) -> Iterator[Job]
     asked += [(name, own.methods) for name, own in plan.mixtures.items() if set(own.tasks) <= set(tasks)]
     for task, methods in asked:
         for backbone in plan.backbones:
-            for method in methods:
+            for method in (own for own in methods if plan.fits(own, task)):
                 if nth < len(seeds) and (nth == 0 or how.drawn or contender(method).drawn):
                     first = seeds[nth] if plan.search.each_seed else seeds[0]
                     yield from _of_cell(plan, trials[method], regime, task, backbone, method, seeds[nth], first)

@@ -85,8 +85,12 @@ class Plan(Part):
             for task in regime.tasks or ():
                 _known("Regime", name, "task", task, self.tasks)
         for transfer in self.transfers:
+            where = f"{transfer.source} to {transfer.to}"
             for task in (transfer.source, transfer.to):
-                _known("Transfer", f"{transfer.source} to {transfer.to}", "task", task, self.tasks)
+                _known("Transfer", where, "task", task, self.tasks)
+            kinds = [self.run(task).kind.name for task in (transfer.source, transfer.to)]
+            if kinds[0] != kinds[1]:
+                raise SettingError(f"Transfer {where!r}: their kinds are {kinds[0]!r} and {kinds[1]!r}; expected one.")
         for name, mixture in self.mixtures.items():
             self._check_mixture(name, mixture)
         for method, space in self.search.space.items():
@@ -125,6 +129,10 @@ class Plan(Part):
                     f"Mixture {name!r}: {method!r} learns one task at a time. Expected methods of promptuary's own."
                 )
 
+    def fits(self, method: str, task: str) -> bool:
+        """Whether a method learns tasks of this one's kind (of a mixture: of all of its tasks')."""
+        return all(self.run(own).kind.name in contender(method).kinds for own in self.members(task))
+
     def members(self, task: str) -> tuple[str, ...]:
         """The tasks of a mixture; of a task, itself."""
         return self.mixtures[task].tasks if task in self.mixtures else (task,)
@@ -137,10 +145,11 @@ class Plan(Part):
         if not isinstance(of.selection, float):
             of.source("validation", of.selection)
         run = self.run(task)
-        if run.kind.name != "classification":
+        if run.metric == "loss" and run.named is None:
+            known = [name for name in run.kind.metrics if name != "loss"]
             raise SettingError(
-                f"Task {task!r} is of kind {run.kind.name!r}. A plan compares classifiers: name a wording whose answer "
-                "is a class."
+                f"Task {task!r} is scored by its loss, which is no score to report. Write metric = one of "
+                f"{', '.join(map(repr, known))} into [tasks.{task}]."
             )
 
     def run(self, task: str, **more: Any) -> Run:

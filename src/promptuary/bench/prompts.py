@@ -6,14 +6,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from promptuary.bench.contender import Contender, Learned, Probabilities, fitted
+from promptuary.bench.contender import Answers, Contender, Learned, fitted
 from promptuary.bench.grounds import Ground
 from promptuary.bench.sections import Budget
 from promptuary.bench.space import around
 from promptuary.data.source import Row
 from promptuary.errors import SettingError, nearest
+from promptuary.kinds import KINDS
 from promptuary.material import Material
 from promptuary.methods.method import Method
 from promptuary.multitask.plan import OWN
@@ -36,6 +35,7 @@ class Prompted(Contender):
     """
 
     mixes = True
+    kinds = frozenset(KINDS)
 
     def __init__(self, method: Method) -> None:
         self.method, self.name, self.summary, self.source = method, method.name, method.summary, method.paper
@@ -62,7 +62,7 @@ class Prompted(Contender):
 
         run = ground.run(**self._stated(ground.backbone, ground.budget, settings, seed, folder))
         [outcome] = tune(run, backbone=ground.backbone, material=_material(ground), progress=progress)
-        return self._learned(outcome, ground, run)
+        return self._learned(outcome, run)
 
     def learn_together(
         self, grounds: Mapping[str, Ground], settings: Mapping[str, Any], *, temperature: float, budget: Budget,
@@ -78,7 +78,7 @@ class Prompted(Contender):
         plan = Multitask(tasks=own, temperature=temperature, shared=shared)
         materials = {name: _material(ground) for name, ground in grounds.items()}
         [found] = tune_tasks(plan, backbone=first.backbone, materials=materials, progress=progress)
-        parts = {name: self._learned(found.tasks[name], ground, plan.runs[name]) for name, ground in grounds.items()}
+        parts = {name: self._learned(found.tasks[name], plan.runs[name]) for name in grounds}
         stored = sum(part.cost.stored for part in parts.values())
         recipe = next(iter(parts.values())).recipe
         return replace(fitted(found.result, _nothing, stored=stored, recipe=recipe), parts=parts)
@@ -92,12 +92,9 @@ class Prompted(Contender):
         stated = {"backbone": backbone.name, "method": self.method.name, "seeds": (seed,), "out": str(folder)}
         return {**stated, **parts, "recipe": recipe}
 
-    def _learned(self, outcome: "Outcome", ground: Ground, run: Run) -> Learned:
-        names = ground.task.labels
-
-        def answer(rows: Sequence[Row]) -> Probabilities:
-            said = outcome.tuned.predict(rows)
-            return np.array([[a.probabilities[name] for name in names] for a in said])
+    def _learned(self, outcome: "Outcome", run: Run) -> Learned:
+        def answer(rows: Sequence[Row]) -> Answers:
+            return list(outcome.tuned.predict(rows))
 
         stored: int = outcome.summary()["bytes"]
         recipe = {**asdict(run.full_recipe()), "settings": {**self.method.settings(), **run.settings}}
@@ -108,7 +105,7 @@ def _material(ground: Ground) -> Material:
     return Material(ground.task, ground.train, ground.selection)
 
 
-def _nothing(rows: Sequence[Row]) -> Probabilities:
+def _nothing(rows: Sequence[Row]) -> Answers:
     raise AssertionError("what was learned together answers task by task")
 
 

@@ -19,9 +19,11 @@ A final trial has, beside these:
     edges             settings that were chosen at the edge of their space
     metric            the score that chose; metrics: those it is the mean of, or itself
     labels            the names of the classes, in the order of their numbers
-    reports           for each task that was asked (its own first): `scores`, `true` and `said` (the class of each row,
-                      one character each, see `packed`), `probabilities` (float16 in base64, `[rows, classes]`),
-                      `inference_ms` a row, `rows`
+    reports           for each task that was asked (its own first): `scores`, `inference_ms` a row, `rows`; of classes
+                      `true` and `said` (the class of each row, one character each, see `packed`) and `probabilities`
+                      (float16 in base64, `[rows, classes]`), of other kinds `answers`, as `promptuary predict` writes
+                      them; unless the metric is the accuracy of classes, `contributions` of units of rows to it
+                      (`statistics.contributions`)
     opened            how often the rows that report were opened, each with the choice and the time
     prompt            the folder of the saved prompt, relative to the study's, or `null`
 
@@ -47,6 +49,7 @@ from promptuary.errors import DataError
 
 Record = Mapping[str, Any]
 Right = NDArray[np.float64]  # [seeds, rows], 1 where a row was answered rightly
+Worth = NDArray[np.float64]  # [seeds, units], whose mean is the score
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 NONE = "-"  # an answer that is no class
 
@@ -126,6 +129,19 @@ def right(records: Sequence[Record], task: str | None = None) -> Right:
     """Which reported rows were answered rightly, `[seeds, rows]`; of another task than the own one if it is named."""
     reports = [own_report(r) if task is None else r["reports"][task] for r in records]
     return np.stack([unpacked(report["true"]) == unpacked(report["said"]) for report in reports]).astype(float)
+
+
+def worth(records: Sequence[Record], task: str | None = None) -> Worth | None:
+    """What units of reported rows contribute to each seed's score; of another task than the own one if it is named.
+
+    `None` where that is not known of all seeds.
+    """
+    if not records:
+        return None
+    if records[0]["metrics"] == ["accuracy"] and records[0]["labels"]:
+        return right(records, task)
+    found = [(own_report(r) if task is None else r["reports"][task])["contributions"] for r in records]
+    return None if None in found or len({len(own) for own in found}) > 1 else np.array(found, dtype=float)
 
 
 def majority(true: NDArray[np.int64]) -> float:

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from promptuary.bench.contender import Learned, Probabilities
-from promptuary.bench.grounds import Ground
+from promptuary.bench.contender import Answers, Learned
+from promptuary.bench.grounds import Ground, probabilities
 from promptuary.bench.own_rows import copies, warnings
 from promptuary.bench.question import Question
 from promptuary.bench.records import packed
@@ -24,7 +24,7 @@ def result_of(
     entries: Iterable[Entry],
     rivals: Mapping[str, Entry],
     rows: Sequence[Row],
-    answers: Mapping[str, Probabilities],
+    answers: Mapping[str, Answers],
 ) -> dict[str, Any]:
     """The result: what was tried, and what the choice and its rivals say of the rows that estimate.
 
@@ -53,8 +53,8 @@ def result_of(
             name: {
                 **_told(entry),
                 "alarms": (entry.record or {}).get("alarms"),
-                "said": packed(answers[name].argmax(1).tolist()),
-                "scores": ground.scores(rows, answers[name].argmax(1).tolist()),
+                "said": packed(probabilities(question.task, answers[name]).argmax(1).tolist()),
+                "scores": ground.scores(rows, answers[name]),
             }
             for name, entry in rivals.items()
         },
@@ -75,16 +75,16 @@ def _told(entry: Entry) -> dict[str, Any]:
 
 def doubtful(task: Task, rows: Sequence[Row], learned: Learned) -> list[dict[str, Any]]:
     """The rows whose label is denied with certainty, the surest first: often the label is wrong."""
-    probabilities = learned.answer(rows)
-    true, said = np.array([task.index(row) for row in rows]), probabilities.argmax(1)
-    sure = np.flatnonzero((said != true) & (probabilities.max(1) >= SURE)).tolist()
+    shares = probabilities(task, learned.answer(rows))
+    true, said = np.array([task.index(row) for row in rows]), shares.argmax(1)
+    sure = np.flatnonzero((said != true) & (shares.max(1) >= SURE)).tolist()
     return [
         {
             "place": rows[i].place,
             "label": task.labels[true[i]],
             "said": task.labels[said[i]],
-            "probability": round(float(probabilities[i].max()), 4),
+            "probability": round(float(shares[i].max()), 4),
             "texts": list(task.texts(rows[i])),
         }
-        for i in sorted(sure, key=lambda i: -probabilities[i].max())
+        for i in sorted(sure, key=lambda i: -shares[i].max())
     ]

@@ -24,7 +24,7 @@ from rich.console import Console
 from promptuary.bench.board import Board
 from promptuary.bench.contender import Learned
 from promptuary.bench.contenders import contender
-from promptuary.bench.grounds import Ground
+from promptuary.bench.grounds import Ground, probabilities
 from promptuary.bench.jobs import jobs
 from promptuary.bench.loaded import Loaded
 from promptuary.bench.memory import peak
@@ -33,8 +33,6 @@ from promptuary.bench.records import digest, folded, packed
 from promptuary.bench.store import OUTCOME, Entry, Store
 from promptuary.checkpoint import MANIFEST
 from promptuary.errors import BackboneError, DivergedError, MemoryShortError, SettingError
-from promptuary.specs import Run
-from promptuary.tasks import chosen as chosen_task
 from promptuary.train import record, state
 from promptuary.train.evaluation import goodness
 
@@ -204,8 +202,9 @@ class Worker:
         }  # fmt: skip
         told |= self._of_tasks(grounds, learned, told, place)
         self.store.finish(entry, told, goodness(learned.scores, metric))
-        own = {task: reports[task]["scores"][ground.run().metric] for task, ground in grounds.items()}
-        self.board.says(f"{job.title}: {metric} {mean(own.values()):.4f}")
+        own = {task: reports[task]["scores"][ground.metric] for task, ground in grounds.items()}
+        said = " and ".join(dict.fromkeys(ground.metric for ground in grounds.values()))
+        self.board.says(f"{job.title}: {said} {mean(own.values()):.4f}")
         self._clear(trials, keep=place) if searched else (place / state.NAME).unlink(missing_ok=True)
 
     def _of_tasks(
@@ -299,29 +298,30 @@ def _metric(grounds: Mapping[str, Ground]) -> str:
 
 
 def _scored_by(ground: Ground) -> dict[str, Any]:
-    run = ground.run()
-    return {"metric": run.metric, "metrics": _official(run), "labels": list(ground.task.labels)}
-
-
-def _official(run: Run) -> list[str]:
-    """The scores whose mean chooses: the official ones of a named task where it is their mean, else the one."""
-    return list(chosen_task(run.task)[0].metrics) if run.metric == "mean" else [run.metric]
+    labels = list(ground.task.labels) if ground.run().kind.stratified else []
+    return {"metric": ground.metric, "metrics": ground.metrics, "labels": labels}
 
 
 def _asked(ground: Ground, learned: Learned, rows: Sequence[Any]) -> dict[str, Any]:
     """What a method says of rows that report."""
     began = time.perf_counter()
-    probabilities = learned.answer(rows)
+    answers = learned.answer(rows)
     seconds = time.perf_counter() - began
-    said = probabilities.argmax(1).tolist()
-    return {
-        "scores": ground.scores(rows, said),
-        "rows": len(rows),
-        "true": packed(ground.task.index(row) for row in rows),
-        "said": packed(said),
-        "probabilities": folded(probabilities),
-        "inference_ms": 1000 * seconds / len(rows),
-    }
+    classes = ground.run().kind.stratified
+    told: dict[str, Any] = {
+        "scores": ground.scores(rows, answers), "rows": len(rows), "inference_ms": 1000 * seconds / len(rows)
+    }  # fmt: skip
+    if classes:
+        shares = probabilities(ground.task, answers)
+        told |= {
+            "true": packed(ground.task.index(row) for row in rows), "said": packed(shares.argmax(1).tolist()),
+            "probabilities": folded(shares),
+        }  # fmt: skip
+    else:
+        told["answers"] = [ground.output(answer) for answer in answers]
+    if not classes or ground.metrics != ["accuracy"]:
+        told["contributions"] = ground.contributions(rows, answers)
+    return told
 
 
 def _now() -> str:

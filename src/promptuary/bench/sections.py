@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, mo
 
 from promptuary.bench.space import Range
 from promptuary.errors import SettingError, nearest
+from promptuary.kinds import KINDS
 from promptuary.specs import Seed
 
 Name = Annotated[str, Field(pattern=r"^[\w.@-]+$")]
@@ -65,10 +66,12 @@ class TaskPlan(Part):
     """One task of a plan.
 
     Arguments:
-        task: a task with a name (and wording), which fills in columns, wording, metric and rows; or `classification`.
+        task: a task with a name (and wording), which fills in columns, wording, metric and rows; or a kind of tasks
+            (`classification`, `text`, `tagging`, `answering`).
         train: rows that teach (as for `promptuary tune`). selection: rows that select, or the share of the training
             rows that is held out for it. report: rows that report.
-        text, text_pair, label, template, readout, pool, words, metric, max_length, dropout: as in a run.
+        text, text_pair, label, template, readout, pool, words, metric, max_length, max_new_tokens, dropout: as in a
+            run.
         budget: what differs from the plan's.
     """
 
@@ -85,6 +88,7 @@ class TaskPlan(Part):
     words: dict[str, str | list[str]] | None = None
     metric: str | None = None
     max_length: int | None = None
+    max_new_tokens: int | None = None
     dropout: bool | None = None
     budget: dict[str, Any] = {}
 
@@ -100,7 +104,7 @@ class TaskPlan(Part):
         """
         if given is not None:
             return given
-        if self.task == "classification":
+        if self.task in KINDS:
             key = {"train": "train", "validation": "selection", "test": "report"}[part]
             raise SettingError(f'A task without a name must say where its rows are. Write {key} = "FILE".')
         return f"task:{self.task}/{part}"
@@ -111,7 +115,7 @@ class Regime(Part):
 
     Arguments:
         rows: at most so many rows that teach, stratified, the same for all seeds. each: instead, so many of every
-            class, and as many others to select with, drawn for each seed.
+            class (in all, where rows have no classes), and as many others to select with, drawn for each seed.
         selected, reported: at most so many rows that select and report, stratified, the same for all seeds.
         tasks, methods, seeds, budget: those of the plan, unless stated.
     """

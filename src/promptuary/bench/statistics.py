@@ -2,21 +2,20 @@
 
 Answers of one method on one task are a table of 0 and 1, `[seeds, rows]`: which row was answered rightly after which
 seed. Both would be others if the experiment were done again, so both are drawn again. A score that is no mean over rows
-(F1) is a function of the confusion matrix, which is a sum over rows.
+(F1, BLEU) is made one (`contributions`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from einops import rearrange
 from numpy.typing import NDArray
 from scipy import stats
 
-from promptuary.errors import SettingError, nearest
+from promptuary.errors import SettingError
 
 DRAWS = 2000  # of the bootstrap
+BLOCKS = 100  # of rows that are left out in turn
 LEVEL = 0.95
 Table = NDArray[np.floating[Any]]  # [seeds, rows]
 Labels = NDArray[np.integer[Any]]
@@ -134,6 +133,26 @@ def holm(values: Sequence[float]) -> list[float]:
     return corrected
 
 
+def contributions(score: Callable[[Sequence[int]], float], units: Sequence[int], *, most: int = BLOCKS) -> list[float]:
+    """What each unit of rows contributes to a score: the jackknife's pseudo-values (Tukey 1958).
+
+    Their mean is the score, and of a score that is a mean over units they are the units' own. So whatever is said of a
+    mean (`interval`, `flipped`) can be said of any smooth score: F1, BLEU, a share of questions of several rows.
+
+    Arguments:
+        score: of the rows at these places. units: for each row the number of its unit, from 0 on.
+        most: units are left out one by one, or so many blocks of them, of nearly equal size, where there are more.
+    """
+    count, blocks, whole = max(units) + 1, np.asarray(units) % most, score(range(len(units)))
+    sizes = np.bincount(np.arange(count) % most)  # units of each block
+    if len(sizes) < 2:
+        return [whole]
+    others = np.array([score(np.flatnonzero(blocks != block).tolist()) for block in range(len(sizes))])
+    weight = count / sizes  # of a block that is left out (Busing, Meijer and van der Leeden 1999)
+    values = weight * whole - (weight - 1) * others
+    return [float(value) for value in values - values.mean() + whole]
+
+
 def confusion(true: Sequence[int], said: Sequence[int], classes: int) -> Table:
     """How many rows of each class (first axis) were called what (second axis; answers that are none, -1, last)."""
     counts = np.zeros((classes, classes + 1))
@@ -141,69 +160,8 @@ def confusion(true: Sequence[int], said: Sequence[int], classes: int) -> Table:
     return counts
 
 
-def accuracy(counts: Table) -> Table:
-    """The share of right answers; `counts` may have axes before those of `confusion`."""
-    return np.asarray(np.trace(counts, axis1=-2, axis2=-1) / counts.sum((-2, -1)))
-
-
 def f1_by_class(counts: Table) -> Table:
     """F1 of each class; 0 for one that is neither there nor said."""
     right = np.diagonal(counts, axis1=-2, axis2=-1)
     there, told = counts.sum(-1), counts.sum(-2)[..., :-1]
     return np.asarray(2 * right / np.maximum(there + told, 1e-12))
-
-
-def macro_f1(counts: Table) -> Table:
-    """The mean of the F1 of all classes, as `promptuary.metrics.f1`."""
-    return np.asarray(f1_by_class(counts).mean(-1))
-
-
-def binary_f1(counts: Table) -> Table:
-    """F1 of the second of two classes, as `promptuary.metrics.binary_f1`: an answer that is none is a wrong one."""
-    right, false = counts[..., 1, 1], counts[..., 0, 1] + counts[..., 0, 2]
-    missed = counts[..., 1, 0] + counts[..., 1, 2]
-    return np.asarray(2 * right / np.maximum(2 * right + false + missed, 1e-12))
-
-
-SCORES: Mapping[str, Callable[[Table], Table]] = MappingProxyType(
-    {"accuracy": accuracy, "macro_f1": macro_f1, "f1": binary_f1}
-)
-
-
-def score(names: Sequence[str]) -> Callable[[Table], Table]:
-    """The mean of the scores of these names, as a function of the confusion matrix.
-
-    Raises:
-        SettingError: for a name that is none, with the nearest.
-    """
-    for name in names:
-        if name not in SCORES:
-            raise SettingError(f"{name!r} is no score of a confusion matrix. {nearest(name, SCORES)}")
-    return lambda counts: np.mean([SCORES[name](counts) for name in names], axis=0)
-
-
-def score_interval(
-    names: Sequence[str],
-    true: Labels,
-    said: Labels,
-    classes: int,
-    *,
-    draws: int = DRAWS,
-    level: float = LEVEL,
-    seed: int = 0,
-) -> Interval:
-    """As `interval`, for the mean of scores that are no means over rows, of one task.
-
-    Arguments:
-        names: of the scores, as in `SCORES`.
-        true: the class of each row, `[seeds, rows]`, the same rows for every seed. said: what was answered.
-    """
-    source, measured = np.random.default_rng(seed), score(names)
-    told = np.where(said < 0, classes, said)
-    kinds, counts = np.unique(true * (classes + 1) + told, axis=1, return_counts=True)  # [seeds, kinds]
-    weights = _rows(source, draws, counts) * counts.sum()  # [draws, kinds]
-    pairs = np.eye(classes * (classes + 1))[kinds]  # [seeds, kinds, pairs]
-    matrices = rearrange(np.einsum("dk,skp->dsp", weights, pairs, optimize=True), "d s (t c) -> d s t c", t=classes)
-    drawn = (measured(matrices) * _seeds(source, draws, len(true))).sum(1)
-    centre = float(np.mean([measured(confusion(t, s, classes)) for t, s in zip(true, said, strict=True)]))
-    return _middle(drawn, centre, _stretch([(true == said).astype(float)], level), (0.0, 1.0), level)

@@ -112,8 +112,8 @@ def gains(table: Table) -> Captioned:
     ]  # fmt: skip
     over = table.differences[0].against if table.differences else ""
     said = (
-        f"Gain over {over}, in points of accuracy: the mean over tasks, its interval, p by Wilcoxon's test over tasks "
-        "(by a sign-flip test over rows for one task), and p by Holm's rule."
+        f"Gain over {over}, in points of each task's score: the mean over tasks, its interval, p by Wilcoxon's test "
+        "over tasks (by a sign-flip test over rows for one task), and p by Holm's rule."
     )
     return said, (["", "gain", "95 % interval", "tasks", "of them better", "p", "p (Holm)"], rows)
 
@@ -145,9 +145,11 @@ def transfers(table: Table) -> Captioned:
     for e in table.elsewhere:
         spread = "" if e.deviation is None else f" ± {100 * e.deviation:.1f}"
         score = Cell(f"{100 * e.mean:.1f}{spread}{_between(e.interval)}", e.mean)
-        rows.append([Cell(e.method), Cell(e.source), Cell(e.to), score, percent(e.majority)])
-    heads = ["", "learned on", "asked of", "accuracy", "majority"]
-    return "Asked of other tasks without training, in accuracy.", (heads, rows)
+        rows.append(
+            [Cell(e.method), Cell(e.source), Cell(e.to), score, Cell("") if e.majority is None else percent(e.majority)]
+        )
+    heads = ["", "learned on", "asked of", "score", "majority"]
+    return "Asked of other tasks without training, in the score of the task that was learned.", (heads, rows)
 
 
 def ensembles(table: Table) -> Captioned:

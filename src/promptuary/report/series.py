@@ -124,7 +124,7 @@ def _of_sizes(name: str, lines: Mapping[float, Line]) -> Series:
 
 
 def _rows_a_class(record: Record) -> float:
-    return float(record["rows"]["train"] / len(record["labels"]))
+    return float(record["rows"]["train"] / max(1, len(record["labels"])))
 
 
 def _same(record: Record, line: Line) -> bool:
@@ -147,9 +147,9 @@ def points(table: Table, price: str) -> list[Point]:
 
 
 def confused(records: Sequence[Record], task: str, method: str) -> Confused | None:
-    """What a method answered to the rows that report on a task; `None` without a result."""
+    """What a method answered to the rows that report on a task; `None` without a result, and without classes."""
     own = [r for r in records if r["task"] == task and r["method"] == method and "reports" in r]
-    if not own:
+    if not own or "true" not in own[0]["reports"][task]:
         return None
     labels = tuple(map(str, own[0]["labels"]))
     parts = [_counts(r["reports"][task], len(labels)) for r in own]
@@ -162,7 +162,7 @@ def _counts(report: Mapping[str, Any], classes: int) -> NDArray[np.int64]:
 
 
 def transfer(table: Table, method: str) -> tuple[list[str], list[str], list[list[float | None]]]:
-    """Tasks learned, tasks asked, and the accuracy of a method: mean over seeds, `None` where it was not asked."""
+    """Tasks learned, tasks asked, and the score of a method: mean over seeds, `None` where it was not asked."""
     own = [e for e in table.elsewhere if e.method == method]
     learned = list(dict.fromkeys(e.source for e in own))
     asked = list(dict.fromkeys(e.to for e in own))

@@ -214,7 +214,7 @@ def _transfer(study: Study) -> Part:
         own = []
         for method in dict.fromkeys(e.method for e in table.elsewhere):
             learned, asked, values = series.transfer(table, method)
-            told = f"{method}: accuracy on tasks that it did not learn, %."
+            told = f"{method}: score on tasks that it did not learn, %."
             name = f"transfer-{method}-{_file(table.place)}"
             own.append(Figure(name, told, figures.matrix, (learned, asked, values, "learned on", "asked of")))
         made.extend(own)

@@ -70,7 +70,7 @@ def _over(table: Table, winner: str, against: str) -> list[str]:
 
 def _points(d: Difference) -> str:
     low, high = (100 * end for end in d.interval)
-    return f"{100 * d.gain:+.1f} points of accuracy (95 % interval {low:+.1f} to {high:+.1f})"
+    return f"{100 * d.gain:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})"
 
 
 def _sure(d: Difference) -> str:

@@ -29,6 +29,8 @@ class Wording:
         kind: as `promptuary.kinds` names it.
         classes: all of them, in the published order; rows need not show each.
         score: what is measured of rows and answers to them (as `predict` writes them) beside what the kind measures.
+        unit: the column whose equal values make rows one question, where `score` speaks of whole questions: such rows
+            are kept together when some are drawn or left out.
     """
 
     rows: Rows
@@ -36,6 +38,7 @@ class Wording:
     kind: str = "classification"
     classes: tuple[str, ...] = ()
     score: Score = lambda rows, said: {}
+    unit: str | None = None
 
 
 @dataclass(frozen=True)

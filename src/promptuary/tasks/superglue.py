@@ -248,6 +248,7 @@ COPA = {
         {"text": "premise", "template": "{premise} {joined} {choice}"},
         rows=_copa_candidates,
         score=_copa_scores,
+        unit="group",
     ),
 }
 MULTIRC = {
@@ -255,12 +256,14 @@ MULTIRC = {
         {"text": "paragraph", "template": "question: {question} answer: {answer} paragraph: {paragraph}"},
         rows=_multirc,
         score=_multirc_scores,
+        unit="group",
     ),
     **_asked(
         {"text": "paragraph", "template": "{paragraph} Question: {question} Is it {answer}? <mask>."},
         {"text": "paragraph", "text_pair": "asked"},
         rows=_multirc,
         score=_multirc_scores,
+        unit="group",
     ),
 }
 RECORD = {
@@ -269,12 +272,14 @@ RECORD = {
         {"text": "passage", "label": "target", "template": "query: {query} entities: {entities} passage: {passage}"},
         kind="text",
         score=lambda rows, said: _record_scores(rows, [answer["prediction"] for answer in said]),
+        unit="group",
     ),
     **_asked(
         {"text": "passage", "template": "{passage} {query} Is that right? <mask>."},
         {"text": "passage", "text_pair": "query"},
         rows=_record_candidates,
         score=_record_chosen,
+        unit="group",
     ),
 }
 _SENTENCES = {"text": "sentence1", "text_pair": "sentence2"}

@@ -89,6 +89,7 @@ TASKS = (
                     {"label": "target", "template": "{text}", "max_new_tokens": 128, "metric": "loss"},
                     kind="text",
                     score=_generation_scores,
+                    unit="text",
                 )
             },
             (name,),

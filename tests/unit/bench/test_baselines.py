@@ -1,6 +1,7 @@
 """Baselines train what they say they train, start as the model is, and have the read-out that prompts have."""
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from promptuary.assembly import prompted
 from promptuary.backbones import cpu_linear
 from promptuary.backbones.load import load
 from promptuary.bench.baselines.adapted import Adapted, Whole
-from promptuary.bench.contender import Contender
+from promptuary.bench.contender import Contender, Learned
 from promptuary.bench.contenders import CONTENDERS, contender
-from promptuary.bench.grounds import Ground, rows_of
+from promptuary.bench.grounds import Ground, Probabilities, probabilities, rows_of
 from promptuary.data.collate import collate
+from promptuary.data.source import Row
 from promptuary.errors import BackboneError
 from promptuary.train import groups
 from tests.saved import Shelf
@@ -31,6 +33,11 @@ def ground(shelf: Shelf, folder: Path, family: str = "bert", **more: Any) -> Gro
     backbone = load(study.backbones[0])
     asked = study.tasks["opinions"].asked()
     return Ground(asked, study.budget_of("opinions", "full"), backbone, rows.task, rows.train, rows.selection)
+
+
+def shares(place: Ground, learned: Learned, rows: Sequence[Row] | None = None) -> Probabilities:
+    """The probability of every class that is said of rows; of those that select, if none are given."""
+    return probabilities(place.task, learned.answer(place.selection if rows is None else rows))
 
 
 def installed(name: str) -> Contender:
@@ -100,11 +107,14 @@ def test_a_baseline_learns_and_everything_it_trains_hears_of_the_loss(shelf: She
     assert learned.cost.stored == 4 * learned.cost.trained
     assert "dead" not in learned.alarms
     assert place.backbone.digest() == before
-    said = learned.answer(place.selection)
+    said = shares(place, learned)
     assert said.sum(1) == pytest.approx(1.0, abs=1e-5)
-    assert place.scores(place.selection, said.argmax(1).tolist())["accuracy"] == learned.scores["accuracy"]
+    right = [
+        row.fields["label"] == place.task.values[c] for row, c in zip(place.selection, said.argmax(1), strict=True)
+    ]
+    assert np.mean(right) == learned.scores["accuracy"]
     again = installed(name).learn(place, {}, seed=0, folder=tmp_path / name)  # it had ended: nothing is trained
-    assert again.answer(place.train) == pytest.approx(learned.answer(place.train), abs=1e-6)
+    assert shares(place, again, place.train) == pytest.approx(shares(place, learned, place.train), abs=1e-6)
     assert again.cost == learned.cost
 
 
@@ -141,8 +151,8 @@ def test_the_majority_is_the_commonest_class_of_the_rows_that_teach(shelf: Shelf
     few = Ground(place.asked, place.budget, place.backbone, place.task, place.train[:3], place.selection)
     learned = contender("majority").learn(few, {}, seed=0, folder=tmp_path)
     labels = [place.task.index(row) for row in place.train[:3]]
-    assert learned.answer(place.selection).argmax(1).tolist() == [max(labels, key=labels.count)] * 8
-    assert np.allclose(learned.answer(place.selection).sum(1), 1.0)
+    assert shares(place, learned).argmax(1).tolist() == [max(labels, key=labels.count)] * 8
+    assert np.allclose(shares(place, learned).sum(1), 1.0)
 
 
 def test_a_family_that_a_baseline_does_not_know_is_refused_in_a_sentence(shelf: Shelf, tmp_path: Path) -> None:
@@ -157,7 +167,7 @@ def test_every_changed_model_is_one_of_the_adapted() -> None:
 def test_zero_shot_is_the_probability_of_label_words_behind_the_template(shelf: Shelf, tmp_path: Path) -> None:
     place = ground(shelf, tmp_path, "gpt2")
     place = replace(place, asked={**place.asked, "template": "the box {text}", "words": {"good": "box", "bad": "lid"}})
-    found = contender("zero-shot").learn(place, {}, seed=0, folder=tmp_path).answer(place.selection)
+    found = shares(place, contender("zero-shot").learn(place, {}, seed=0, folder=tmp_path))
     tokenizer, model = place.backbone.tokenizer, place.backbone.model
 
     def likelihood(text: str, word: str) -> float:
@@ -185,10 +195,10 @@ def test_calibration_divides_by_what_is_said_of_no_content(shelf: Shelf, tmp_pat
         contender("zero-shot").learn(place, {"calibrated": on}, seed=0, folder=tmp_path) for on in (False, True)
     )
     empty = [replace(place.train[0], fields={**place.train[0].fields, "text": "N/A"})]
-    assert against.answer(empty)[0] == pytest.approx([0.5, 0.5])
-    odds = plain.answer(place.selection)[:, 0] / plain.answer(place.selection)[:, 1]
-    prior = plain.answer(empty)[0, 0] / plain.answer(empty)[0, 1]
-    found = against.answer(place.selection)
+    assert shares(place, against, empty)[0] == pytest.approx([0.5, 0.5])
+    odds = shares(place, plain)[:, 0] / shares(place, plain)[:, 1]
+    prior = shares(place, plain, empty)[0, 0] / shares(place, plain, empty)[0, 1]
+    found = shares(place, against)
     assert found[:, 0] / found[:, 1] == pytest.approx(odds / prior, rel=1e-4)
 
 
@@ -226,7 +236,7 @@ def test_what_stands_before_a_row_moves_the_answer_as_if_it_were_part_of_its_tex
     plain = contender("zero-shot").learn(
         replace(place, asked={**place.asked, "template": "{text}"}), {}, seed=0, folder=tmp_path
     )
-    assert learned.answer(place.selection) == pytest.approx(plain.answer(joined), abs=1e-4)
+    assert shares(place, learned) == pytest.approx(shares(place, plain, joined), abs=1e-4)
 
 
 def test_an_encoder_is_asked_nothing_in_context(shelf: Shelf, tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_seeds_together_vote() -> None:
 
 def test_what_is_asked_elsewhere_has_a_table_of_its_own() -> None:
     own = record("ipt", 0, wrong(10))
-    own["reports"]["mr"] = {**own["reports"]["sst2"], "said": packed(wrong(30))}
+    own["reports"]["mr"] = {**own["reports"]["sst2"], "said": packed(wrong(30)), "scores": {"accuracy": 0.7}}
     [table] = compare([own], name="x", planned=1, against="frozen").tables
     [found] = table.elsewhere
     assert (found.source, found.to, found.mean, found.majority) == ("sst2", "mr", pytest.approx(0.7), 0.75)

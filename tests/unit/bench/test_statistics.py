@@ -1,11 +1,12 @@
 """Intervals cover, tests are scipy's, corrections are those done by hand."""
 
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import f1_score
 
 from promptuary import metrics
 from promptuary.bench import statistics
@@ -94,45 +95,73 @@ def test_holms_rule_by_hand() -> None:
     assert statistics.holm([]) == []
 
 
-def test_scores_of_a_confusion_matrix_are_those_of_scikit_learn_and_of_the_metrics() -> None:
+def test_contributions_to_a_mean_are_the_rows_own() -> None:
+    values = np.random.default_rng(1).random(60)
+    own = statistics.contributions(lambda places: float(values[list(places)].mean()), range(60))
+    assert own == pytest.approx(values.tolist())
+    blocks = statistics.contributions(lambda places: float(values[list(places)].mean()), range(60), most=20)
+    assert blocks == pytest.approx([values[i::20].mean() for i in range(20)])
+    uneven = statistics.contributions(lambda places: float(values[list(places)].mean()), range(60), most=7)
+    assert np.mean(uneven) == pytest.approx(values.mean())
+
+
+def test_contributions_to_a_share_of_questions_are_the_questions_own() -> None:
+    units = [0, 0, 1, 2, 2, 2, 3, 0]
+    right = [True, True, False, True, True, False, True, True]
+
+    def score(places: Sequence[int]) -> float:
+        return metrics.group_match([units[i] for i in places], [True] * len(places), [right[i] for i in places])
+
+    assert statistics.contributions(score, units) == pytest.approx([1.0, 0.0, 0.0, 1.0])
+
+
+def test_one_unit_is_the_score_itself_and_any_score_is_the_mean_of_its_contributions() -> None:
+    assert statistics.contributions(lambda places: 0.3, [0, 0]) == [0.3]
+    source = np.random.default_rng(4)
+    true, said = source.integers(0, 3, 90).tolist(), source.integers(0, 3, 90).tolist()
+    whole = metrics.f1(true, said, classes=3)
+    own = statistics.contributions(_macro_f1(true, said, 3), range(90))
+    assert len(own) == 90
+    assert np.mean(own) == pytest.approx(whole)
+
+
+def _macro_f1(true: Sequence[int], said: Sequence[int], classes: int) -> Callable[[Sequence[int]], float]:
+    """As a function of rows, by counting."""
+    counts = np.zeros((len(true), classes, classes))
+    counts[np.arange(len(true)), true, said] = 1.0
+
+    def score(places: Sequence[int]) -> float:
+        found = counts[list(places)].sum(0)
+        return float(np.mean(2 * np.diag(found) / np.maximum(found.sum(0) + found.sum(1), 1)))
+
+    return score
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [60, 400])
+def test_the_interval_of_macro_f1_covers_it(rows: int) -> None:
+    source = np.random.default_rng(3)
+    flips = np.array([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.1, 0.3, 0.6]])
+    share = np.array([0.5, 0.3, 0.2])
+    whole = share[:, None] * flips
+    truth = np.mean([2 * whole[c, c] / (whole[c].sum() + whole[:, c].sum()) for c in range(3)])
+    covered = []
+    for i in range(150):
+        true = source.choice(3, p=share, size=rows)
+        said = np.array([source.choice(3, p=flips[t]) for t in true])
+        own = statistics.contributions(_macro_f1(true.tolist(), said.tolist(), 3), range(rows))
+        low, high = statistics.interval([np.array([own])], draws=200, seed=i)
+        covered.append(low <= truth <= high)
+    assert 0.89 <= np.mean(covered) <= 1.0
+
+
+def test_the_counts_of_a_confusion_matrix_and_f1_by_class_are_scikit_learns() -> None:
     source = np.random.default_rng(1)
     for classes in (2, 3, 5):
         true, said = source.integers(0, classes, 60), source.integers(-1, classes, 60)
         counts = statistics.confusion(true, said, classes)
         assert counts.sum() == 60
-        assert statistics.accuracy(counts) == pytest.approx(accuracy_score(true, said))
-        theirs = f1_score(true, said, labels=range(classes), average="macro", zero_division=0)
-        assert statistics.macro_f1(counts) == pytest.approx(theirs)
-        if classes == 2:
-            assert statistics.binary_f1(counts) == pytest.approx(metrics.binary_f1(true.tolist(), said.tolist()))
-    absent = statistics.confusion([0, 0], [0, 0], 3)
-    assert statistics.macro_f1(absent) == pytest.approx(metrics.f1([0, 0], [0, 0], classes=3))
-
-
-def test_the_interval_of_accuracy_as_a_score_is_that_of_its_rows() -> None:
-    source = np.random.default_rng(2)
-    true = np.tile(source.integers(0, 3, 300), (3, 1))
-    said = np.where(answers(source, 3, 300, 0.7, 0.02) > 0, true, (true + 1) % 3)
-    rows = statistics.interval([(true == said).astype(float)])
-    assert statistics.score_interval(["accuracy"], true, said, 3) == pytest.approx(rows, abs=0.01)
-
-
-@pytest.mark.slow
-def test_the_interval_of_macro_f1_covers_it() -> None:
-    source = np.random.default_rng(3)
-    flips = np.array([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.1, 0.3, 0.6]])
-    share = np.array([0.6, 0.3, 0.1])
-    whole = share[:, None] * flips
-    truth = np.mean([2 * whole[c, c] / (whole[c].sum() + whole[:, c].sum()) for c in range(3)])
-    covered = []
-    for i in range(150):
-        true = source.choice(3, p=share, size=400)
-        said = np.array([source.choice(3, p=flips[t]) for t in true])
-        low, high = statistics.score_interval(["macro_f1"], true[None], said[None], 3, draws=200, seed=i)
-        covered.append(low <= truth <= high)
-    assert 0.89 <= np.mean(covered) <= 1.0
-
-
-def test_an_unknown_score_is_answered_with_the_nearest() -> None:
-    with pytest.raises(SettingError, match="Did you mean 'macro_f1'"):
-        statistics.score(["macrof1"])
+        assert np.trace(counts) == (true == said).sum()
+        theirs = f1_score(true, said, labels=range(classes), average=None, zero_division=0)
+        assert statistics.f1_by_class(counts) == pytest.approx(theirs)
+    assert statistics.f1_by_class(statistics.confusion([0, 0], [0, 0], 3)).tolist() == [1.0, 0.0, 0.0]

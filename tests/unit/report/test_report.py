@@ -136,7 +136,7 @@ def test_the_words_name_the_best_its_lead_and_what_to_distrust(page: Any) -> Non
     words = text(part(page, "words"))
     own = [accuracy(said("prompt-tuning", task, seed)) for task in TASKS for seed in range(3)]
     assert f"prompt-tuning has the highest mean score: {100 * mean(own):.1f} % on 2 tasks." in words
-    assert "It gains +12.0 points of accuracy" in words
+    assert "It gains +12.0 points (95 % interval" in words
     assert "over frozen. The interval leaves out 0; for a test over tasks, 2 are too few" in words
     assert "7,680 trained numbers, 30.7 kB kept for a task, 31.0 s of training and 3.00 ms a row" in words
     doubts = text(part(page, "doubts"))

@@ -6,13 +6,12 @@ on any family; a baseline says only which numbers of the copy are free (`Adapted
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -21,17 +20,18 @@ from promptuary.assembly import prompted
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.idle import Idle
 from promptuary.backbones.load import load
-from promptuary.bench.contender import Contender, Learned, Probabilities, fitted
+from promptuary.bench.baselines.answers import Reader
+from promptuary.bench.contender import Contender, Learned, fitted
 from promptuary.bench.grounds import Ground
 from promptuary.bench.space import around
 from promptuary.data.batch import Batch
 from promptuary.data.encoder import Encoder
 from promptuary.data.loader import Loader
-from promptuary.data.source import Row
 from promptuary.errors import SettingError, nearest
+from promptuary.kinds import KINDS
+from promptuary.model import SoftPrompted
 from promptuary.readouts import Readout
 from promptuary.specs import Run
-from promptuary.train.evaluation import evaluate
 from promptuary.train.fit import fit
 from promptuary.train.groups import trained
 from promptuary.train.progress import Progress
@@ -51,6 +51,11 @@ class Whole(Readout):
         self.model, self.inner = own.model, inner
         self._plain = (prompted(own, "frozen", {}, init=None, seed=0),)  # in a tuple: its prompt is nothing to train
 
+    @property
+    def plain(self) -> SoftPrompted:
+        """The model it owns, without a prompt."""
+        return self._plain[0]
+
     def loss(self, out: Output, batch: Batch) -> Float[Tensor, ""]:
         return self.inner.loss(out.once(self._said, batch), batch)
 
@@ -61,8 +66,7 @@ class Whole(Readout):
         return self.inner.predict(out.once(self._said, batch), batch)
 
     def _said(self, out: Output, batch: Batch) -> Output:
-        [plain] = self._plain
-        said: Output = plain(plain.instance_of(batch), self.inner.targets(batch))
+        said: Output = self.plain(self.plain.instance_of(batch), self.inner.targets(batch))
         return said
 
 
@@ -76,6 +80,7 @@ class Adapted(Contender):
         recipe: its defaults; what a run may spend is the budget's.
     """
 
+    kinds = frozenset(KINDS)
     recipe: ClassVar[Recipe]
     own: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # further settings, with their defaults
 
@@ -101,10 +106,10 @@ class Adapted(Contender):
             torch.manual_seed(seed)
             self.free(own.model, {**self.own, **settings})
         nn.Module.to(own.model, ground.backbone.device)
-        reading: Any = ground.reading()
+        reading = ground.reading()
         wording = reading.wording(own, ground.task, own.shape.positions)
         inner = reading.reader(own, wording, seed=seed)
-        if reading.readout == "classifier":
+        if list(inner.parameters()):  # it reads states by a layer of its own
             _freeze_unheard(own, inner)
         return Whole(own, inner), wording
 
@@ -124,17 +129,12 @@ class Adapted(Contender):
             Loader(chosen, 2 * recipe.batch, pad=pad), recipe,
             seed=seed, folder=folder, settings={"method": self.name, **settings}, metric=ground.run().metric,
             rates={"readout.model": recipe.rate}, names={ground.task.name: ground.task.labels}, progress=progress,
-            measure=reading.measure(model, readout, wording, held, chosen), audit=False,
+            measure=reading.measure(readout.plain, readout.inner, wording, held, chosen, metric=ground.run().metric),
+            audit=False,
         )  # fmt: skip
-
-        def answer(rows: Sequence[Row]) -> Probabilities:
-            unknown = wording.encode(rows, labelled=False)
-            batches, found = Loader(unknown, 2 * recipe.batch, pad=pad), np.zeros((len(rows), len(ground.task.values)))
-            told = evaluate(model, readout, batches, measure=lambda pairs: {}, precision=recipe.precision)
-            for batch, said in told.pairs:
-                found[batch.rows.numpy()] = said.probability.float().numpy()
-            return found
-
+        answer = Reader(
+            readout.plain, readout.inner, reading, wording, size=2 * recipe.batch, precision=recipe.precision
+        )
         stored = sum(p.numel() * p.element_size() for p in trained(model, readout).values())
         return fitted(result, answer, stored=stored, recipe={**asdict(recipe), "settings": {**self.own, **settings}})
 

@@ -1,21 +1,19 @@
 """Asking the frozen model as it is: label words after (or in the blank of) what a template makes of a row."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 from promptuary.assembly import prompted
-from promptuary.bench.contender import Probabilities
-from promptuary.bench.grounds import Ground
-from promptuary.data.loader import Loader
+from promptuary.bench.baselines.answers import Reader
+from promptuary.bench.contender import Answers
+from promptuary.bench.grounds import Ground, classified, probabilities
 from promptuary.data.source import Row
-from promptuary.train.evaluation import evaluate
 
 CONTENTLESS = "N/A"  # Zhao et al. 2021
 
 
-def asked(ground: Ground, *, calibrated: bool) -> Callable[[Sequence[Row]], Probabilities]:
+def asked(ground: Ground, *, calibrated: bool) -> Callable[[Sequence[Row]], Answers]:
     """What the frozen model answers to rows of a ground, by label words (`readout="verbalizer"`).
 
     Arguments:
@@ -26,30 +24,21 @@ def asked(ground: Ground, *, calibrated: bool) -> Callable[[Sequence[Row]], Prob
         SettingError: on a masked language model, for a template without a blank.
     """
     backbone, task = ground.backbone, ground.task
-    reading: Any = ground.reading(readout="verbalizer")
+    reading = ground.reading(readout="verbalizer")
     wording = reading.wording(backbone, task, backbone.shape.positions)
-    readout = reading.reader(backbone, wording)
     model = prompted(backbone, "frozen", {}, init=None, seed=0)
-    pad, size = int(backbone.tokenizer.pad_token_id or 0), 2 * ground.budget.batch
-
-    def plain(rows: Sequence[Row]) -> Probabilities:
-        batches, found = (
-            Loader(wording.encode(rows, labelled=False), size, pad=pad),
-            np.zeros((len(rows), len(task.values))),
-        )
-        told = evaluate(model, readout, batches, measure=lambda pairs: {}, precision=ground.budget.precision)
-        for batch, said in told.pairs:
-            found[batch.rows.numpy()] = said.probability.float().numpy()
-        return found
-
+    plain = Reader(
+        model, reading.reader(backbone, wording), reading, wording,
+        size=2 * ground.budget.batch, precision=ground.budget.precision,
+    )  # fmt: skip
     if not calibrated:
         return plain
     texts = [column for column in (task.text, task.text_pair) if column is not None]
-    prior = plain([Row({**ground.train[0].fields, **dict.fromkeys(texts, CONTENTLESS)}, CONTENTLESS)])
+    empty = Row({**ground.train[0].fields, **dict.fromkeys(texts, CONTENTLESS)}, CONTENTLESS)
+    prior = probabilities(task, plain([empty]))
 
-    def against(rows: Sequence[Row]) -> Probabilities:
-        weights = plain(rows) / np.maximum(prior, np.finfo(float).tiny)
-        divided: Probabilities = weights / weights.sum(1, keepdims=True)
-        return divided
+    def against(rows: Sequence[Row]) -> Answers:
+        weights = probabilities(task, plain(rows)) / np.maximum(prior, np.finfo(float).tiny)
+        return classified(task, weights / weights.sum(1, keepdims=True))
 
     return against

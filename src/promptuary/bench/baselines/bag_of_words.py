@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from promptuary.bench.contender import Contender, Cost, Learned, Probabilities
-from promptuary.bench.grounds import Ground
+from promptuary.bench.contender import Answers, Contender, Cost, Learned
+from promptuary.bench.grounds import Ground, classified
 from promptuary.data.source import Row
 from promptuary.train.progress import Progress
 
@@ -47,15 +47,14 @@ class BagOfWords(Contender):
         model.fit([ground.task.texts(row) for row in ground.train], known)
         seconds, present = time.perf_counter() - began, model.classes_
 
-        def answer(rows: Sequence[Row]) -> Probabilities:
+        def answer(rows: Sequence[Row]) -> Answers:
             said = np.zeros((len(rows), len(ground.task.values)))
             said[:, present] = model.predict_proba([ground.task.texts(row) for row in rows])
-            return said
+            return classified(ground.task, said)
 
         weights = model[-1].coef_.size + model[-1].intercept_.size
-        chosen = answer(ground.selection).argmax(1).tolist()
         cost = Cost(trained=weights, touched=weights, stored=8 * weights, seconds=seconds)
-        return Learned(ground.scores(ground.selection, chosen), answer, cost)
+        return Learned(ground.scores(ground.selection, answer(ground.selection)), answer, cost)
 
 
 def _features(texts: Sequence[str]) -> list[str]:

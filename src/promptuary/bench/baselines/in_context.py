@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from promptuary.bench.baselines.asked import asked
-from promptuary.bench.contender import Contender, Cost, Learned, Probabilities
+from promptuary.bench.contender import Answers, Contender, Cost, Learned
 from promptuary.bench.grounds import Ground
 from promptuary.data.source import Row
 from promptuary.data.task import Task, written
@@ -57,12 +57,12 @@ class InContext(Contender):
         )
         plain = asked(place, calibrated=chosen["calibrated"])
 
-        def answer(rows: Sequence[Row]) -> Probabilities:
+        def answer(rows: Sequence[Row]) -> Answers:
             return plain(shown(rows))
 
-        said = answer(ground.selection).argmax(1).tolist()
         cost = Cost(stored=len(text.encode()))
-        return Learned(ground.scores(ground.selection, said), answer, cost, recipe={"demonstrations": text})
+        scores = ground.scores(ground.selection, answer(ground.selection))
+        return Learned(scores, answer, cost, recipe={"demonstrations": text})
 
     def demonstrations(self, ground: Ground, shots: int, seed: str) -> tuple[str, int]:
         """Rows that teach, as the template writes them, each with its answer, and how many tokens they are.

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from promptuary.bench.contender import Contender, Learned, Probabilities
-from promptuary.bench.grounds import Ground
+from promptuary.bench.contender import Answers, Contender, Learned
+from promptuary.bench.grounds import Ground, classified
 from promptuary.data.source import Row
 from promptuary.train.progress import Progress
 
@@ -27,8 +27,7 @@ class Majority(Contender):
         counts = Counter(ground.task.index(row) for row in ground.train)
         shares = np.array([counts[c] for c in range(len(ground.task.values))]) / len(ground.train)
 
-        def answer(rows: Sequence[Row]) -> Probabilities:
-            return np.tile(shares, (len(rows), 1))
+        def answer(rows: Sequence[Row]) -> Answers:
+            return classified(ground.task, np.tile(shares, (len(rows), 1)))
 
-        said = answer(ground.selection).argmax(1).tolist()
-        return Learned(ground.scores(ground.selection, said), answer)
+        return Learned(ground.scores(ground.selection, answer(ground.selection)), answer)

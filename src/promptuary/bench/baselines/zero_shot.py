@@ -26,5 +26,4 @@ class ZeroShot(Contender):
         self, ground: Ground, settings: Mapping[str, Any], *, seed: int, folder: Path, progress: Progress | None = None
     ) -> Learned:
         answer = asked(ground, **{**self.default, **settings})
-        said = answer(ground.selection).argmax(1).tolist()
-        return Learned(ground.scores(ground.selection, said), answer)
+        return Learned(ground.scores(ground.selection, answer(ground.selection)), answer)

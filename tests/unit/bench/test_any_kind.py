@@ -1,0 +1,187 @@
+"""A study compares methods on tasks of any kind: their scores are those of the prompts that it kept."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from promptuary.bench import tables
+from promptuary.bench.contenders import contender
+from promptuary.bench.grounds import Ground, capped, rows_of
+from promptuary.bench.jobs import jobs
+from promptuary.bench.plan import Plan
+from promptuary.bench.run import run
+from promptuary.bench.study import compared, export, finished
+from promptuary.data import source
+from promptuary.data.source import Row
+from promptuary.errors import SettingError
+from promptuary.kinds.classification import Answer
+from promptuary.material import hold_out, units
+from promptuary.report.studies import opened, parts
+from promptuary.specs import Run
+from promptuary.tuned import open_prompt
+from tests.saved import Shelf, lines
+from tests.toys import answered, tagged, written
+from tests.unit.bench.toy import plan
+
+ROWS = {"text": written, "tagging": tagged, "answering": answered}
+CASES = [
+    ("text", "t5", "token_f1"), ("tagging", "bert", "entity_f1"), ("answering", "bert", "token_f1"),
+    pytest.param("text", "gpt2", "bleu", marks=pytest.mark.slow),
+    pytest.param("answering", "gpt2", "exact_match", marks=pytest.mark.slow),
+]  # fmt: skip
+
+
+def study(shelf: Shelf, folder: Path, kind: str, family: str, metric: str, *methods: str, **more: Any) -> Plan:
+    files = {part: str(lines(folder / f"own-{part}.jsonl", ROWS[kind](count))) for part, count in SIZES.items()}
+    task = {"task": kind, "metric": metric, "max_new_tokens": 4, **files}
+    given = task if kind == "text" else {name: value for name, value in task.items() if name != "max_new_tokens"}
+    return plan(shelf, folder, *methods, family=family, **{"tasks": {"own": given}, **more})
+
+
+SIZES = {"train": 24, "selection": 8, "report": 14}
+
+
+@pytest.mark.parametrize(("kind", "family", "metric"), CASES)
+def test_scores_are_those_of_the_prompt_that_was_kept(
+    shelf: Shelf, tmp_path: Path, kind: str, family: str, metric: str
+) -> None:
+    own, out = study(shelf, tmp_path, kind, family, metric, "majority", "p-tuning-v2", "fine-tuning"), tmp_path / "out"
+    assert run(own, out)
+    records = {r["method"]: r for r in finished(own, out)}
+    assert [*records] == ["p-tuning-v2", "fine-tuning"]  # the majority of what is no class is nothing
+    given = list(source.rows(str(tmp_path / "own-report.jsonl")))
+    kept = open_prompt(out / records["p-tuning-v2"]["prompt"])
+    report = records["p-tuning-v2"]["reports"]["own"]
+    assert report["scores"][metric] == pytest.approx(kept.evaluate(given)[metric])
+    assert [a["prediction"] for a in report["answers"]] == [a["prediction"] for a in kept.outputs(given)]
+    for r in records.values():
+        assert np.mean(r["reports"]["own"]["contributions"]) == pytest.approx(r["reports"]["own"]["scores"][metric])
+    found = compared(own, finished(own, out))
+    [table] = found.tables
+    assert {line.metric for line in table.lines} == {metric}
+    assert all(line.interval is not None and line.majority is None for line in table.lines)
+    assert f"| p-tuning-v2 | {100 * report['scores'][metric]:.1f} (1)" in tables.markdown(found)
+
+
+def test_a_changed_model_learns_any_kind(shelf: Shelf, tmp_path: Path) -> None:
+    rates = {"search": {"space": {"fine-tuning": {"rate": [3e-3]}}, "trials": 2}, "budget": {"steps": 40, "batch": 8}}
+    for kind, family, metric in (("text", "t5", "token_f1"), ("tagging", "bert", "entity_f1")):
+        place = tmp_path / kind
+        place.mkdir()
+        own = study(shelf, place, kind, family, metric, "fine-tuning", **rates)
+        run(own, place / "out")
+        [record] = finished(own, place / "out")
+        assert record["reports"]["own"]["scores"][metric] > 0.9, kind
+
+
+def test_a_study_of_several_kinds_is_reported_on_one_page(shelf: Shelf, tmp_path: Path) -> None:
+    """Classes beside tags: the means are over both, the confusion is that of the classes alone."""
+    classes = plan(shelf, tmp_path, "frozen").tasks["opinions"].model_dump(exclude_none=True)
+    (tmp_path / "tags").mkdir()
+    tags = study(shelf, tmp_path / "tags", "tagging", "bert", "entity_f1", "frozen").tasks["own"]
+    both = {"opinions": classes, "tags": tags.model_dump(exclude_none=True)}
+    own = plan(shelf, tmp_path, "frozen", "p-tuning-v2", tasks=both)
+    run(own, tmp_path / "out")
+    export(own, tmp_path / "out")
+    made = {part.mark: part for part in parts(opened(tmp_path / "out"), explain=False)}
+    assert [figure.name.split("-")[1] for figure in made["mistakes"].figures] == ["opinions"]
+    assert "tags (entity_f1)" in made["scores"].body
+
+
+def test_what_was_learned_of_questions_is_asked_of_others_with_other_columns(shelf: Shelf, tmp_path: Path) -> None:
+    own = study(shelf, tmp_path, "answering", "bert", "token_f1", "p-tuning-v2")
+    other = [{"asked": r["question"], "page": r["context"], "gold": r["answers"]} for r in answered(6)]
+    files = {part: str(lines(tmp_path / f"other-{part}.jsonl", other)) for part in SIZES}
+    columns = {"task": "answering", "text": "asked", "text_pair": "page", "label": "gold"}
+    own = Plan(**{
+        **own.model_dump(exclude={"tasks", "transfers"}),
+        "tasks": {"own": own.tasks["own"].model_dump(exclude_none=True), "pages": {**files, **columns}},
+        "regimes": {"full": {"tasks": ("own",)}}, "transfers": ({"from": "own", "to": "pages"},),
+    })  # fmt: skip
+    run(own, tmp_path / "out")
+    [record] = finished(own, tmp_path / "out")
+    kept = open_prompt(tmp_path / "out" / record["prompt"])
+    assert record["reports"]["pages"]["scores"]["token_f1"] == pytest.approx(
+        kept.evaluate([Row(r, "x") for r in answered(6)])["token_f1"]
+    )
+    [table] = compared(own, [record]).tables
+    assert [(e.source, e.to) for e in table.elsewhere] == [("own", "pages")]
+
+
+def test_few_rows_of_what_has_no_classes_are_so_many_in_all(shelf: Shelf, tmp_path: Path) -> None:
+    few = {"few": {"each": 4}}
+    found = rows_of(study(shelf, tmp_path, "tagging", "bert", "entity_f1", "frozen", regimes=few), "own", "few", 0)
+    assert (len(found.train), len(found.selection)) == (4, 4)
+
+
+def test_a_loss_is_no_score_to_report(shelf: Shelf, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"scored by its loss, which is no score to report\. Write metric = one of"):
+        study(shelf, tmp_path, "text", "t5", "loss", "p-tuning-v2")
+
+
+def test_where_the_loss_chooses_a_named_task_reports_its_own_scores() -> None:
+    nothing: Any = None
+    place = Ground({"task": "e2e_nlg/text-to-text"}, nothing, nothing, nothing, (), ())
+    assert place.run().metric == "loss"
+    assert (place.metric, place.metrics) == ("mean", ["bleu", "chrf", "rouge_l"])
+
+
+def test_kinds_do_not_transfer_to_one_another(shelf: Shelf, tmp_path: Path) -> None:
+    own = study(shelf, tmp_path, "tagging", "bert", "entity_f1", "frozen").model_dump(exclude={"transfers"})
+    own["tasks"]["opinions"] = plan(shelf, tmp_path, "frozen").tasks["opinions"].model_dump()
+    with pytest.raises(SettingError, match="their kinds are 'tagging' and 'classification'"):
+        Plan(**{**own, "transfers": ({"from": "own", "to": "opinions"},)})
+
+
+# --- questions of several rows ---
+
+COPA = [
+    {"premise": f"p{i}", "choice": choice, "joined": "so", "group": str(i), "label": str(choice == "a")}
+    for i in range(30)
+    for choice in ("a", "b")
+]
+
+
+def copa() -> Ground:
+    """COPA's choices as rows that are true or false."""
+    made = Run(task="copa/classifier", train="-", out="-")
+    rows = [Row(row, "x") for row in COPA]
+    task = made.kind.task(rows, "copa", made)
+
+    class Read(Ground):
+        def reading(self, **more: Any) -> Any:
+            return made.kind(
+                max_length=None, readout="classifier", pool="mean", words=(("no",), ("yes",)), template=None,
+                columns=(), blanks=0, named="copa/classifier",
+            )  # fmt: skip
+
+    nothing: Any = None
+    return Read({"task": "copa/classifier"}, nothing, nothing, task, rows, rows)
+
+
+def test_of_two_choices_that_are_both_called_true_the_more_probable_one_counts() -> None:
+    place = copa()
+
+    def said(a: float, b: float) -> list[Answer]:
+        values = [a if row["choice"] == "a" else b for row in COPA]
+        return [Answer(str(p > 0.5), max(p, 1 - p), {"False": 1 - p, "True": p}) for p in values]
+
+    assert place.scores(place.train, said(0.9, 0.6))["accuracy"] == 1.0
+    assert place.scores(place.train, said(0.6, 0.9))["accuracy"] == 0.0
+    assert len(place.contributions(place.train, said(0.9, 0.6)) or ()) == 30
+
+
+def test_a_question_of_several_rows_is_drawn_and_held_out_as_a_whole() -> None:
+    made, rows = Run(task="copa/classifier", train="-", out="-"), [Row(row, "x") for row in COPA]
+    for part in (capped(rows, made, 15), *hold_out(rows, "label", 0.3, made.unit)):
+        assert {len(own) for own in units(part, "group")} == {2}
+    assert len(capped(rows, made, 15)) == 14
+    assert len(capped(rows, made, 1)) == 2  # one question at least
+
+
+def test_methods_that_know_no_words_have_no_cell(shelf: Shelf, tmp_path: Path) -> None:
+    own = study(shelf, tmp_path, "tagging", "bert", "entity_f1", "bag-of-words", "zero-shot", "lora", "frozen")
+    assert {job.about["method"] for job in jobs(own)} == {"lora", "frozen"}
+    assert contender("lora").kinds > contender("bag-of-words").kinds
