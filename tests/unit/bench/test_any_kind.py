@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from promptuary.backbones.load import load
 from promptuary.bench import tables
 from promptuary.bench.contenders import contender
 from promptuary.bench.grounds import Ground, capped, rows_of
@@ -110,10 +112,39 @@ def test_what_was_learned_of_questions_is_asked_of_others_with_other_columns(she
     assert [(e.source, e.to) for e in table.elsewhere] == [("own", "pages")]
 
 
+@pytest.mark.parametrize("family", ["gpt2", pytest.param("t5", marks=pytest.mark.slow)])
+def test_what_is_asked_without_training_is_what_the_bare_model_writes(
+    shelf: Shelf, tmp_path: Path, family: str
+) -> None:
+    own = study(shelf, tmp_path, "text", family, "token_f1", "zero-shot", "in-context")
+    rows, backbone = rows_of(own, "own", "full", 0), load(own.backbones[0])
+    place = Ground(
+        own.tasks["own"].asked(), own.budget_of("own", "full"), backbone, rows.task, rows.train, rows.selection
+    )
+    plain = contender("zero-shot").learn(place, {}, seed=0, folder=tmp_path)
+    shown = contender("in-context").learn(place, {"shots": 1}, seed=0, folder=tmp_path)
+    told = shown.recipe["demonstrations"]
+    assert told in {f"{row.fields['text']} {row.fields['target']}" for row in rows.train}
+    for learned, before in ((plain, ""), (shown, f"{told}\n\n")):
+        for row, said in zip(rows.selection, learned.answer(rows.selection), strict=True):
+            ids = torch.tensor([backbone.tokenizer(f"{before}{row.fields['text']}").input_ids])
+            with torch.no_grad():
+                made = backbone.model.generate(
+                    ids,
+                    attention_mask=torch.ones_like(ids),
+                    max_new_tokens=4,
+                    do_sample=False,
+                    pad_token_id=backbone.tokenizer.pad_token_id,
+                )[0]
+            written = made if backbone.shape.encodes else made[ids.shape[1] :]
+            assert said.prediction == backbone.tokenizer.decode(written, skip_special_tokens=True).strip()
+
+
 def test_few_rows_of_what_has_no_classes_are_so_many_in_all(shelf: Shelf, tmp_path: Path) -> None:
-    few = {"few": {"each": 4}}
+    few = {"few": {"each": 12}}
     found = rows_of(study(shelf, tmp_path, "tagging", "bert", "entity_f1", "frozen", regimes=few), "own", "few", 0)
-    assert (len(found.train), len(found.selection)) == (4, 4)
+    assert (len(found.train), len(found.selection)) == (12, 12)
+    assert len({row.place for row in (*found.train, *found.selection)}) == SIZES["train"]
 
 
 def test_a_loss_is_no_score_to_report(shelf: Shelf, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Asking the frozen model as it is: label words after (or in the blank of) what a template makes of a row."""
+"""Asking the frozen model as it is: label words after (or in the blank of) a row in its template, or a text behind it."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,24 +14,26 @@ CONTENTLESS = "N/A"  # Zhao et al. 2021
 
 
 def asked(ground: Ground, *, calibrated: bool) -> Callable[[Sequence[Row]], Answers]:
-    """What the frozen model answers to rows of a ground, by label words (`readout="verbalizer"`).
+    """What the frozen model answers to rows of a ground: classes by label words (`readout="verbalizer"`), or a text.
 
     Arguments:
-        calibrated: divide by what it answers to a row whose texts are "N/A" (contextual calibration, Zhao et al. 2021).
+        calibrated: divide by what it answers to a row whose texts are "N/A" (contextual calibration, Zhao et al. 2021);
+            texts are written as they come.
 
     Raises:
         BackboneError: for a model without a trained head.
         SettingError: on a masked language model, for a template without a blank.
     """
     backbone, task = ground.backbone, ground.task
-    reading = ground.reading(readout="verbalizer")
+    classes = task.kind == "classification"
+    reading = ground.reading(readout="verbalizer") if classes else ground.reading()
     wording = reading.wording(backbone, task, backbone.shape.positions)
     model = prompted(backbone, "frozen", {}, init=None, seed=0)
     plain = Reader(
         model, reading.reader(backbone, wording), reading, wording,
         size=2 * ground.budget.batch, precision=ground.budget.precision,
     )  # fmt: skip
-    if not calibrated:
+    if not (calibrated and classes):
         return plain
     texts = [column for column in (task.text, task.text_pair) if column is not None]
     empty = Row({**ground.train[0].fields, **dict.fromkeys(texts, CONTENTLESS)}, CONTENTLESS)

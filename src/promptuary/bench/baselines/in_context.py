@@ -7,7 +7,7 @@ al. 2021).
 
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -27,13 +27,14 @@ FIELD = re.compile(r"\{(\w+)\}")
 
 
 class InContext(Contender):
-    """`shots` rows of every class, drawn and ordered by `order` (and by the seed)."""
+    """`shots` rows of every class (in all, where texts are written), drawn and ordered by `order` (and by the seed)."""
 
     name = "in-context"
     summary = "rows with their answers before the row, nothing trained"
     source = "Brown et al. 2020; order: Lu et al. 2022 (arXiv 2104.08786); calibration: Zhao et al. 2021 (2102.09690)"
     space = MappingProxyType({"order": tuple(range(8)), "shots": (1, 2, 4), "calibrated": (True, False)})
     default = MappingProxyType({"order": 0, "shots": 2, "calibrated": True})
+    kinds = frozenset({"classification", "text"})
 
     def learn(
         self, ground: Ground, settings: Mapping[str, Any], *, seed: int, folder: Path, progress: Progress | None = None
@@ -70,14 +71,12 @@ class InContext(Contender):
         The last ones are left out where they would not leave the row its `max_length` (half of the room without one).
         """
         draw = random.Random(f"in-context/{seed}")
-        task, reading = ground.task, ground.reading(readout="verbalizer")
-        words = [own[0] for own in reading.words]  # type: ignore[attr-defined]
-        pools: list[list[Row]] = [[] for _ in task.values]
+        task, answer, pools = ground.task, _answer(ground), dict[int, list[Row]]()
         for row in ground.train:
-            pools[task.index(row)].append(row)
-        rows = [row for pool in pools for row in draw.sample(pool, min(shots, len(pool)))]
+            pools.setdefault(task.index(row) if _classes(task) else 0, []).append(row)
+        rows = [row for _, pool in sorted(pools.items()) for row in draw.sample(pool, min(shots, len(pool)))]
         draw.shuffle(rows)
-        told = [f"{_filled(_template(ground), task, row)} {words[task.index(row)]}" for row in rows]
+        told = [f"{_filled(_template(ground), task, row)} {answer(row)}" for row in rows]
         room, tokenizer = ground.backbone.shape.positions, ground.backbone.tokenizer
         own = ground.run().max_length
         left = None if room is None else room - own if own is not None else room // 2
@@ -89,6 +88,19 @@ class InContext(Contender):
 def _size(tokenizer: Any, told: Sequence[str]) -> int:
     """Tokens of demonstrations, with some to spare for what stands around them."""
     return len(tokenizer(BETWEEN.join(told)).input_ids) + SPARE
+
+
+def _classes(task: Task) -> bool:
+    return task.kind == "classification"
+
+
+def _answer(ground: Ground) -> Callable[[Row], str]:
+    """What is the answer of a labelled row, as text: the word of its class, or its text."""
+    task = ground.task
+    if not _classes(task):
+        return lambda row: written(row, str(task.label))
+    words = [own[0] for own in ground.reading(readout="verbalizer").words]  # type: ignore[attr-defined]
+    return lambda row: words[task.index(row)]
 
 
 def _template(ground: Ground) -> str:

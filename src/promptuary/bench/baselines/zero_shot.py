@@ -12,13 +12,17 @@ from promptuary.train.progress import Progress
 
 
 class ZeroShot(Contender):
-    """The task's template and label words. Masked language models need a template with a blank (a `cloze` wording)."""
+    """The task's template and label words, or what the model writes behind it.
+
+    Masked language models need a template with a blank (a `cloze` wording).
+    """
 
     name = "zero-shot"
     summary = "a template and label words, nothing trained"
     source = "Brown et al. 2020: Language Models are Few-Shot Learners; calibration: Zhao et al. 2021"
     space = MappingProxyType({"calibrated": (False, True)})
     default = MappingProxyType({"calibrated": False})
+    kinds = frozenset({"classification", "text"})
     drawn = False
     small = True
 
