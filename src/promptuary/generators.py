@@ -7,6 +7,7 @@ al. 2023), `Queried` starts from a reading of the input, `Shuffled` is a control
 """
 
 from abc import ABC, abstractmethod
+from functools import reduce
 
 import torch
 from einops import rearrange
@@ -149,7 +150,7 @@ class Summed(Joint):
 
     def joined(self, prompts: list[Prompt]) -> Prompt:
         keep = torch.stack([p.keep for p in prompts]).amax(0)
-        return Prompt(torch.stack([p.values for p in prompts]).sum(0), keep)
+        return Prompt(reduce(torch.add, (p.values for p in prompts)), keep)
 
 
 class Concatenated(Joint):

@@ -1,4 +1,4 @@
-"""Asking the frozen model as it is: label words after (or in the blank of) a row in its template, or a text behind it."""
+"""Asking the frozen model as it is: label words after (or in the blank of) a row in its template, or for a text."""
 
 from collections.abc import Callable, Sequence
 
