@@ -28,8 +28,9 @@ from promptuary.data.collate import collate
 from promptuary.data.example import Example
 from promptuary.files import write
 from promptuary.readouts import Classifier
-from promptuary.train import record
+from promptuary.train import groups, record
 from promptuary.train.evaluation import arithmetic, training
+from promptuary.train.recipe import Recipe
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 ROWS, LENGTH, TIMES, STATIC = 32, 20, 15, "prompt-tuning"
@@ -65,8 +66,8 @@ def stepping(backbone: Backbone, name: str) -> Callable[[], float]:
     model = prompted(backbone, method, settings, init=None, seed=0)
     readout = Classifier(2, backbone.shape.output, pool="mean", seed=0)
     given = batch(backbone)
-    weights = [p for part in (model, readout) for p in part.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=1e-3)
+    recipe = Recipe(rate=1e-3)
+    optimizer = groups.optimizer(recipe, groups.groups(model, readout, recipe))
     training(model, readout, True)
 
     def step() -> float:
