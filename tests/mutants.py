@@ -506,11 +506,12 @@ MUTANTS = (
     Mutant("backbones/last_layer.py", "mask = told(module, query, key, mask)", "pass", FEW),
     Mutant("backbones/last_layer.py", "if kwargs.get(ROTARY) is not None:", "if False:", FEW),
     Mutant(
-        "backbones/last_layer.py", "0 < 2 * columns.shape[1]", "columns.shape[1] and 99 < 2 * columns.shape[1]", FEW
+        "backbones/last_layer.py", "0 < 5 * columns.shape[1]", "columns.shape[1] and 99 < 5 * columns.shape[1]", FEW
     ),
     Mutant("backbones/attachment.py", "and visit.layer == self.top:", "and True:", FEW),
+    Mutant("backbones/padding.py", "return call.layout.tokens if", "return call.layout.tokens[:, :1] if", FEW),
     Mutant("backbones/attachment.py", "and self.selects and last_layer", "and last_layer", FEW),
-    Mutant("backbones/decoder.py", "torch.cat([asked, before], 1)", "torch.cat([asked, before[:, :1]], 1)", FEW),
+    Mutant("backbones/decoder.py", "torch.cat([read(call), before], 1)", "torch.cat([read(call), before[:, :1]], 1)", FEW),
     Mutant(
         "backbones/encoder_decoder.py", "columns = read(call) if targets is None else None", "columns = read(call)", FEW
     ),

@@ -198,7 +198,8 @@ class Call:
         entry: where the row enters, if not as embeddings at the first layer. until: the layer before which the model
             stops, whose input is the result; `None` runs it all. Both are about the tower that reads the layout.
         blind: the soft tokens of the row, where they see one another and not the input, which sees them.
-        columns: the caller's tokens whose last states are read, beside those that predict targets; `None` is all.
+        columns: the caller's tokens whose last states are read, beside those that predict targets; `None` is all of
+            them. Soft tokens' are never read.
             The states of others are undefined then: where it saves work they are not made.
     """
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from promptuary.backbones.load import wrap
 from promptuary.data.batch import Batch
 from promptuary.mixing import Share, run
 from promptuary.model import SoftPrompted
-from promptuary.readouts import Classifier, LanguageModel, Readout, WordsAsContinuation, WordsAtBlanks
+from promptuary.readouts import Classifier, LanguageModel, Readout, Tagger, WordsAsContinuation, WordsAtBlanks
 from promptuary.values import Instance
 from tests.answers import EXACT, gap, small
 from tests.backbones import CAUSAL, ENCODER_DECODERS, FAMILIES, HOOKED, VOCABULARY, backbone, fresh
@@ -86,6 +87,38 @@ def test_losses_and_gradients_are_those_of_all_rows(family: str) -> None:
             some = losses(model, readout, given, readout.columns(given))
             for key, expected in whole.items():
                 assert (some[key] - expected).abs().max() <= 1e-4 * expected.abs().max(), (method, name, key)
+
+
+@contextmanager
+def unselected(model: SoftPrompted) -> Iterator[None]:
+    """With a last layer that makes all rows."""
+    attachment = model.backbone.attachment
+    selects, attachment.selects = attachment.selects, False
+    yield
+    attachment.selects = selects
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nobody_reads_soft_tokens(family: str) -> None:
+    """Where all tokens are read, the last layer makes none of the soft ones, where these are many."""
+    shape, given = backbone(family).shape, batch()
+    tags = replace(given, labels=None, tags=given.ids % 3)
+    read: list[tuple[Readout, Batch]] = [
+        (Classifier(2, shape.output, pool="mean"), given),
+        (Tagger(3, shape.output), tags),
+    ]
+    for method in ("prompt-tuning", "deep-prompt-tuning", "dp-position"):
+        for readout, asked in read:
+            model = prompted(backbone(family), method, {"length": 24}, init=None, seed=0, readout=readout).train()
+            with unselected(model):
+                whole = losses(model, readout, asked, None)
+            with worked(model) as rows:
+                some = losses(model, readout, asked, None)
+            for key, expected in whole.items():
+                assert (some[key] - expected).abs().max() <= 1e-4 * expected.abs().max(), (method, key)
+            if family in HOOKED and family != "albert":
+                assert min(rows.values()) == asked.ids.numel()
+                assert max(rows.values()) > 2 * asked.ids.numel()
 
 
 @pytest.mark.parametrize("family", HOOKED)

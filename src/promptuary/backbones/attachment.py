@@ -203,7 +203,8 @@ class Attachment:
             columns: those of the row whose last states are read; the last layer makes no others where that pays.
             ahead: keys and values of the row's first columns, which the layers then leave out (`blind.py`).
         """
-        read = columns if columns is not None and self.selects and last_layer.pays(columns, call) else None
+        length = call.layout.mask.shape[1] - (next(iter(ahead.values())).key.shape[2] if ahead else 0)
+        read = columns if columns is not None and self.selects and last_layer.pays(columns, length) else None
         idle = not (call.keys_values or call.states or call.entry or call.blind)
         bare = idle and call.until is None and read is None
         return _Carrying(self._place, None if bare else Promise(call, read, ahead=ahead))

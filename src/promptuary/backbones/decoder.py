@@ -112,8 +112,7 @@ class Decoder(Backbone):
         positions = None if texts.packing is None else texts.packing.position
         call = fitting(replace(call, layout=texts.layout), self.shape.positions, positions)
         before = rearrange(texts.before, "b c s -> b (c s)")
-        asked = read(call)
-        states = self._states(call, None if asked is None else torch.cat([asked, before], 1), texts.packing)
+        states = self._states(call, torch.cat([read(call), before], 1), texts.packing)
         predicting = at(states, before)
         return at(states, call.layout.tokens), rearrange(predicting, "b (c s) h -> b c s h", s=targets.ids.shape[2])
 

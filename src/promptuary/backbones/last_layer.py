@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from promptuary.backbones.attention import Bias, Carried, Extended, Key, Query, Value, WholeMask, told
 from promptuary.backbones.padding import at, written
 from promptuary.backbones.sight import NAME
-from promptuary.values import Call
 
 READ = "promptuary_read"  # an argument of the last layer: the columns that are read
 ROTARY = "position_embeddings"  # what layers with rotary positions are handed: cosines and sines by column
@@ -27,9 +26,11 @@ ROTARY = "position_embeddings"  # what layers with rotary positions are handed: 
 Columns = Int[Tensor, "rows read"]
 
 
-def pays(columns: Columns, call: Call) -> bool:
-    """Whether the two passes are less than one: keys and values are a quarter of a layer and more."""
-    return 0 < 2 * columns.shape[1] <= call.layout.mask.shape[1]
+def pays(columns: Columns, length: int) -> bool:
+    """Whether the two passes are less than one over rows of that length: queries, keys and values are a quarter of a
+    layer and more.
+    """
+    return 0 < 5 * columns.shape[1] <= 3 * length
 
 
 def only(forward: Callable[..., Any], columns: Columns, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

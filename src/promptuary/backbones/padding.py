@@ -63,9 +63,9 @@ def expanded(given: Shaped[Tensor, "batch *rest"], rows: int) -> Shaped[Tensor, 
     return given.repeat_interleave(rows // given.shape[0], dim=0)
 
 
-def read(call: Call) -> Int[Tensor, "batch read"] | None:
-    """The columns of the row whose states the caller reads; `None` is all of them."""
-    return None if call.columns is None else call.layout.tokens.gather(1, call.columns)
+def read(call: Call) -> Int[Tensor, "batch read"]:
+    """The columns of the row whose states the caller reads: none of the soft tokens'."""
+    return call.layout.tokens if call.columns is None else call.layout.tokens.gather(1, call.columns)
 
 
 def at(
