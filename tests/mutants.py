@@ -511,7 +511,9 @@ MUTANTS = (
     Mutant("backbones/attachment.py", "and visit.layer == self.top:", "and True:", FEW),
     Mutant("backbones/padding.py", "return call.layout.tokens if", "return call.layout.tokens[:, :1] if", FEW),
     Mutant("backbones/attachment.py", "and self.selects and last_layer", "and last_layer", FEW),
-    Mutant("backbones/decoder.py", "torch.cat([read(call), before], 1)", "torch.cat([read(call), before[:, :1]], 1)", FEW),
+    Mutant(
+        "backbones/decoder.py", "torch.cat([read(call), before], 1)", "torch.cat([read(call), before[:, :1]], 1)", FEW
+    ),
     Mutant(
         "backbones/encoder_decoder.py", "columns = read(call) if targets is None else None", "columns = read(call)", FEW
     ),
