@@ -1,5 +1,9 @@
 """Linear layers of a frozen model on a CPU are linear layers: against einsum in float64, and the layer as it was."""
 
+import copy
+import gc
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -60,9 +64,93 @@ def test_a_prepared_model_is_the_model(family: str, monkeypatch: pytest.MonkeyPa
     assert (found - plain).abs().max() <= CLOSE * plain.abs().max()
 
 
+def layer(transposed: bool, bias: bool = True, *, inputs: int = 64, outputs: int = 96) -> nn.Module:
+    """A frozen layer in bfloat16."""
+    source = torch.Generator().manual_seed(3)
+    made: nn.Module = FrozenConv1D(outputs, inputs) if transposed else FrozenLinear(inputs, outputs, bias=bias)
+    for p in made.parameters():
+        p.data = torch.randn(p.shape, generator=source).bfloat16()
+    return made.requires_grad_(False)
+
+
+@pytest.fixture
+def laying(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine where it is faster."""
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor's oneDNN has no products of bfloat16")
+    monkeypatch.setattr(cpu_linear, "lays", lambda: True)
+
+
+@pytest.mark.usefixtures("laying")
+@pytest.mark.parametrize("tokens", [1, 7, 2 * cpu_linear.FEW])
+@pytest.mark.parametrize(("transposed", "bias"), [(False, True), (False, False), (True, True)])
+def test_laid_out_weights_say_what_float64_says_to_the_last_place(tokens: int, transposed: bool, bias: bool) -> None:
+    frozen = layer(transposed, bias)
+    source = torch.Generator().manual_seed(4)
+    x, back = (torch.randn(2, tokens, n, generator=source).bfloat16() for n in (64, 96))
+    weight = frozen.weight.double().t() if transposed else frozen.weight.double()
+    exact = x.double().requires_grad_()
+    offset = frozen.bias.double() if frozen.bias is not None else 0.0
+    expected = torch.einsum("...i,oi->...o", exact, weight) + offset
+    expected.backward(back.double())
+    assert exact.grad is not None
+    for casting in (False, True):
+        ours = x.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=casting):
+            found = frozen(ours)
+        found.backward(back)
+        assert ours.grad is not None
+        for got, true in ((found, expected), (ours.grad, exact.grad)):
+            assert got.dtype == torch.bfloat16
+            assert (got.double() - true).abs().max() <= 2**-8 * true.abs().max()
+        with torch.no_grad():
+            assert torch.equal(frozen(x), found)
+    known = cpu_linear._LAYOUTS[frozen].by_pass
+    assert set(known) == ({False} if 2 * tokens > cpu_linear.FEW else {False, True})
+
+
+@pytest.mark.usefixtures("laying")
+def test_a_weight_that_changed_is_laid_out_anew() -> None:
+    frozen, x = layer(False), torch.ones(3, 64).bfloat16()
+    before = frozen(x)
+    with torch.no_grad():
+        frozen.weight.mul_(2.0)
+        assert torch.allclose(frozen(x) - frozen.bias, 2 * (before - frozen.bias), atol=0.5)
+        frozen.weight = nn.Parameter(torch.zeros(96, 64, dtype=torch.bfloat16), requires_grad=False)
+    assert torch.equal(frozen(x), frozen.bias.expand(3, -1))
+    twin = copy.deepcopy(frozen)
+    with torch.no_grad():
+        twin.weight.fill_(1.0)
+    assert not torch.equal(twin(x), frozen(x))
+
+
+@pytest.mark.usefixtures("laying")
+def test_what_is_laid_out_has_room_and_goes_with_its_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    gc.collect()
+    others, x = sum(own.bytes for own in cpu_linear._LAYOUTS.values()), torch.ones(3, 64).bfloat16()
+    first, second = layer(False), layer(False)
+    monkeypatch.setattr(cpu_linear, "ROOM", others + 2 * 64 * 96)
+    assert torch.equal(first(x), second(x))
+    assert (cpu_linear._LAYOUTS[first].bytes, cpu_linear._LAYOUTS[second].bytes) == (2 * 64 * 96, 0)
+    del first
+    gc.collect()
+    assert sum(own.bytes for own in cpu_linear._LAYOUTS.values()) == others
+
+
+@pytest.mark.usefixtures("laying")
+def test_layers_are_laid_out_by_several_threads_at_once() -> None:
+    layers, x = [layer(False) for _ in range(24)], torch.ones(2, 64).bfloat16()
+    with ThreadPoolExecutor(8) as pool, torch.inference_mode():
+        found = list(pool.map(lambda frozen: frozen(x), layers * 4))
+    assert all(torch.equal(one, found[0]) for one in found)
+    layers[0](x.requires_grad_()).sum().backward()  # what inference laid out may be trained through
+    assert x.grad is not None
+
+
 def test_what_does_not_suit_takes_the_plain_road(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = FrozenLinear(24, 40)
     x, _, _, back = parts(3)
+    monkeypatch.setattr(cpu_linear, "pays", lambda: True)
     with monkeypatch.context() as no:
         no.setattr(cpu_linear, "product", lambda *_: pytest.fail("took oneDNN's"))
         layer(x).backward(back)  # its weight is trained
@@ -76,7 +164,8 @@ def test_what_does_not_suit_takes_the_plain_road(monkeypatch: pytest.MonkeyPatch
 
 
 def test_where_it_does_not_pay_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_linear, "pays", lambda: False)
+    for way in ("pays", "lays"):
+        monkeypatch.setattr(cpu_linear, way, lambda: False)
     model = nn.Sequential(nn.Linear(2, 3), Conv1D(3, 2))
     prepare(model)
     assert [type(m) for m in model] == [nn.Linear, Conv1D]

@@ -1,14 +1,22 @@
-"""Linear layers of a frozen model in float32 on a CPU: oneDNN's matrix product, where it beats the one PyTorch takes.
+"""Linear layers of a frozen model on a CPU: oneDNN's matrix product, where it beats the one PyTorch takes.
 
-PyTorch hands products of float32 to the mathematics library it was built with, which on some processors runs at less
-than half of what oneDNN reaches (`benchmarks/speed/linear.py`). oneDNN takes the weights as they lie, also transposed
-for the backward pass, so nothing is copied or packed. A frozen weight has no gradient: that pass is one product.
+In float32 PyTorch hands products to the mathematics library it was built with, which on some processors runs at less
+than half of what oneDNN reaches. There oneDNN takes the weights as they lie, also transposed for the backward pass.
+
+In bfloat16 PyTorch takes oneDNN itself, which lays the weights out for the processor's matrix units at every call. Here
+a frozen weight is laid out once; transposed too, for the backward pass, where that is asked for with few tokens: with
+many, the layout is the smaller part of the work. What is laid out takes memory beside the model, up to `ROOM` in all.
+
+A frozen weight has no gradient: the backward pass is one product. The gains: `benchmarks/speed/linear.py`.
 """
 
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -17,15 +25,17 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 GAIN = 1.2  # below, it is not worth another road
+ROOM = 2 << 30  # bytes of laid out weights in a process; a layer that finds no room is multiplied as it lies
+FEW = 512  # tokens, up to which a weight that was laid out is the faster one for the backward pass too
 
 
 def prepare(model: nn.Module) -> None:
     """Let the linear layers of a frozen model take the faster product, where this machine has one.
 
-    The layers stay what they were, with their weights and names; another device or precision, autocast, a compiler and
-    a weight or bias that is trained take the plain road.
+    The layers stay what they were, with their weights and names; another device or precision, a compiler and a weight
+    or bias that is trained take the plain road.
     """
-    if not pays():
+    if not (pays() or lays()):
         return
     for module in model.modules():
         kind = KINDS.get(type(module))
@@ -39,7 +49,7 @@ class FrozenLinear(nn.Linear):
     def forward(self, input: Float[Tensor, "*rows inputs"]) -> Float[Tensor, "*rows outputs"]:
         if not _suits(input, self.weight, self.bias):
             return super().forward(input)
-        return product(input, self.weight, self.bias)
+        return product(input, self.weight, self.bias, self)
 
 
 class FrozenConv1D(Conv1D):
@@ -48,7 +58,7 @@ class FrozenConv1D(Conv1D):
     def forward(self, x: Float[Tensor, "*rows inputs"]) -> Float[Tensor, "*rows outputs"]:
         if not _suits(x, self.weight, self.bias):
             return cast("Tensor", super().forward(x))  # type: ignore[no-untyped-call]
-        return product(x, self.weight.t(), self.bias)
+        return product(x, self.weight.t(), self.bias, self)
 
 
 KINDS: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: FrozenLinear, Conv1D: FrozenConv1D}
@@ -58,22 +68,30 @@ def product(
     input: Float[Tensor, "*rows inputs"],
     weight: Float[Tensor, "outputs inputs"],
     bias: Float[Tensor, " outputs"] | None,
+    owner: nn.Module | None = None,
 ) -> Float[Tensor, "*rows outputs"]:
-    """`F.linear` by oneDNN; a gradient reaches the input alone."""
+    """`F.linear` by oneDNN; a gradient reaches the input alone.
+
+    Arguments:
+        owner: the layer that the weight belongs to: in bfloat16 it is laid out once for it.
+    """
     if torch.is_grad_enabled() and input.requires_grad:
-        return cast("Tensor", _Product.apply(input, weight, bias))  # type: ignore[no-untyped-call]
-    return _product(input, weight, bias)
+        return cast("Tensor", _Product.apply(input, weight, bias, owner))  # type: ignore[no-untyped-call]
+    return _product(input, _laid(weight, owner, turned=False), bias)
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.weight = weight  # it is frozen: nobody writes into it between the passes
-        return _product(input, weight, bias)
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, owner: nn.Module | None) -> Tensor:
+        ctx.weight, ctx.owner = weight, owner  # it is frozen: nobody writes into it between the passes
+        return _product(input, _laid(weight, owner, turned=False), bias)
 
     @staticmethod
     def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
-        return _product(given[0], ctx.weight.t(), None), None, None
+        [back] = given
+        if back.dtype == torch.bfloat16 and back.numel() > FEW * back.shape[-1]:
+            return back @ ctx.weight, None, None, None
+        return _product(back, _laid(ctx.weight, ctx.owner, turned=True), None), None, None, None
 
 
 def _product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -81,24 +99,85 @@ def _product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return done
 
 
+@dataclass
+class _Layouts:
+    """A layer's weight as it was laid out, for the pass forward (`False`) and the pass back (`True`).
+
+    Arguments:
+        mark: which numbers these are: a weight that moved or was written into is laid out anew.
+    """
+
+    mark: tuple[int, int]
+    by_pass: dict[bool, Tensor] = field(default_factory=dict)
+    bytes: int = 0
+
+
+_LAYOUTS: WeakKeyDictionary[nn.Module, _Layouts] = WeakKeyDictionary()
+_LOCK = threading.Lock()
+
+
+def _laid(weight: Tensor, owner: nn.Module | None, *, turned: bool) -> Tensor:
+    """The weight as oneDNN multiplies it fastest, transposed if `turned`; as it lies in float32, and without room."""
+    if owner is None or weight.dtype != torch.bfloat16:
+        return weight.t() if turned else weight
+    mark = (weight.data_ptr(), weight._version)
+    known = _LAYOUTS.get(owner)
+    if known is not None and known.mark == mark and turned in known.by_pass:
+        return known.by_pass[turned]
+    with _LOCK, torch.inference_mode(False), torch.no_grad():
+        known = _LAYOUTS.get(owner)
+        if known is None or known.mark != mark:
+            known = _LAYOUTS[owner] = _Layouts(mark)
+        plain, size = weight.t() if turned else weight, weight.numel() * weight.element_size()
+        if sum(own.bytes for own in _LAYOUTS.values()) + size > ROOM:
+            return plain
+        known.by_pass[turned] = torch.ops.mkldnn._reorder_linear_weight(plain.contiguous())
+        known.bytes += size
+        return known.by_pass[turned]
+
+
 def _suits(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     trained = weight.requires_grad or (bias is not None and bias.requires_grad)
-    plain = input.dtype == weight.dtype == torch.float32 and input.device.type == "cpu" and not trained
-    return plain and input.numel() > 0 and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
+    if trained or input.device.type != "cpu" or input.dtype != weight.dtype or not input.numel():
+        return False
+    if torch.compiler.is_compiling():
+        return False
+    casting = torch.is_autocast_enabled("cpu")
+    if input.dtype == torch.bfloat16:
+        return lays() and (not casting or torch.get_autocast_dtype("cpu") == torch.bfloat16)
+    return input.dtype == torch.float32 and not casting and pays()
 
 
 @cache
 def pays() -> bool:
-    """Whether oneDNN's product is clearly the faster one on this machine, by a measurement of some milliseconds."""
-    known = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if not known or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    """Whether oneDNN's product in float32 is clearly the faster one here, by a measurement of some milliseconds."""
+    if not _known():
         return False
     source = torch.Generator().manual_seed(0)
     input, weight = (torch.rand(256, 384, generator=source) for _ in range(2))
+    return _faster(lambda: F.linear(input, weight), lambda: _product(input, weight, None))
+
+
+@cache
+def lays() -> bool:
+    """Whether a weight in bfloat16 that was laid out before is clearly multiplied faster here; measured as `pays`."""
+    if not _known() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    source = torch.Generator().manual_seed(0)
+    input, weight = (torch.rand(rows, 384, generator=source).bfloat16() for rows in (128, 1536))
+    laid = torch.ops.mkldnn._reorder_linear_weight(weight)
+    return _faster(lambda: F.linear(input, weight), lambda: _product(input, laid, None))
+
+
+def _known() -> bool:
+    there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return there and all(hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight"))
+
+
+def _faster(plain: Callable[[], Tensor], ours: Callable[[], Tensor]) -> bool:
     with torch.no_grad():
-        ways: list[Callable[[], Tensor]] = [lambda: F.linear(input, weight), lambda: _product(input, weight, None)]
-        plain, ours = (min(_seconds(way) for _ in range(7)) for way in ways)
-    return plain > GAIN * ours
+        took = [min(_seconds(way) for _ in range(7)) for way in (plain, ours)]
+    return took[0] > GAIN * took[1]
 
 
 def _seconds(way: Callable[[], Tensor]) -> float:
