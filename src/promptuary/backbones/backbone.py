@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from promptuary.backbones import activation, cpu_linear, identity, int8
+from promptuary.backbones import activation, cpu_linear, identity, int8, norm
 from promptuary.backbones.attachment import Attachment, Reached
 from promptuary.backbones.draft import Draft
 from promptuary.backbones.generation import Generation
@@ -46,6 +46,7 @@ class Backbone(ABC):
         model.train(False)
         cpu_linear.prepare(model)
         activation.fuse(model)
+        norm.fuse(model)
         reads_together(model)
         self.attachment = Attachment(model, self.towers(self.model), self._trial)
         if not head:

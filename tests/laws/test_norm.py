@@ -1,0 +1,98 @@
+"""A frozen norm as one operation is the one that transformers writes, and no other norm is taken for it."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.t5.modeling_t5 import T5LayerNorm
+
+from promptuary.backbones import norm
+from tests.backbones import FAMILIES, backbone, bare
+
+WIDTH = 48
+
+
+def made(kind: Any, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A frozen norm with a weight of its own."""
+    module: nn.Module = kind(WIDTH)
+    source = torch.Generator().manual_seed(1)
+    for p in module.parameters():
+        p.data = torch.randn(p.shape, generator=source)
+    return module.to(dtype).requires_grad_(False)
+
+
+def fused(module: nn.Module) -> nn.Module:
+    twin = nn.Sequential(copy.deepcopy(module))
+    norm.fuse(twin)
+    return twin[0]
+
+
+def exact(x: Tensor, weight: Tensor, eps: float, back: Tensor) -> tuple[Tensor, Tensor]:
+    """Result and gradient in float64, by the definition."""
+    wide = x.double().requires_grad_()
+    rms = (torch.einsum("...w,...w->...", wide, wide) / x.shape[-1] + eps).sqrt()
+    out = torch.einsum("w,...w,...->...w", weight.double(), wide, 1 / rms)
+    (gradient,) = torch.autograd.grad(out, wide, back.double())
+    return out.detach(), gradient
+
+
+@pytest.mark.parametrize("kind", [T5LayerNorm, LlamaRMSNorm])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [(5,), (3, 7), (2, 3, 4)])
+def test_results_and_gradients_are_those_of_the_definition(
+    kind: Any, dtype: torch.dtype, rows: tuple[int, ...]
+) -> None:
+    plain = made(kind, dtype)
+    ours, source = fused(plain), torch.Generator().manual_seed(2)
+    assert isinstance(ours, kind)
+    assert type(ours) is not kind
+    x, back = (2 * torch.randn(*rows, WIDTH, generator=source).to(dtype) for _ in range(2))
+    expected, gradient = exact(x, plain.weight, norm._eps(plain), back)  # type: ignore[arg-type]
+    given = x.clone().requires_grad_()
+    found = ours(given)
+    found.backward(back)
+    assert given.grad is not None
+    near = (4 if dtype == torch.bfloat16 else 64) * torch.finfo(dtype).eps
+    for got, true in ((found, expected), (given.grad, gradient)):
+        assert got.dtype == dtype
+        assert (got.double() - true).abs().max() <= near * true.abs().max()
+    with torch.no_grad():
+        assert torch.equal(ours(x), found)
+        assert (ours(x) - plain(x)).abs().max() <= near * expected.abs().max()
+    assert torch.equal(given, x)  # the input is not written into
+
+
+def test_a_norm_that_is_another_function_stays() -> None:
+    class Shifted(LlamaRMSNorm):  # type: ignore[misc]
+        def forward(self, hidden_states: Tensor) -> Tensor:
+            return super().forward(hidden_states) + 1e-3
+
+    for kind in (GemmaRMSNorm, nn.LayerNorm, nn.RMSNorm):
+        assert type(fused(made(kind))) is kind
+    Shifted.__module__ = LlamaRMSNorm.__module__
+    assert type(fused(made(Shifted))) is Shifted
+
+
+def test_a_weight_that_is_trained_and_another_precision_take_the_plain_road(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, x = fused(made(LlamaRMSNorm)), torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(3))
+    monkeypatch.setattr(norm, "norm", lambda *_: pytest.fail("took the one operation"))
+    assert ours(x.bfloat16()).dtype == torch.float32  # as transformers' own
+    copy.deepcopy(ours).double()(x.double())
+    ours.requires_grad_(True)
+    ours(x).sum().backward()
+    assert ours.weight.grad is not None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_of_such_norms_takes_it_and_the_model_says_the_same(family: str) -> None:
+    found, plain = backbone(family).model, bare(family)
+    theirs = {type(m).__name__ for m in plain.modules()}
+    ours = {type(m).__name__ for m in found.modules()}
+    expected = {name for name in theirs if name.endswith("RMSNorm") or name == "T5LayerNorm"} - {"GemmaRMSNorm"}
+    assert {f"Frozen{name}" for name in expected} <= ours
+    assert not expected & ours
+    assert [n for n, _ in found.named_parameters()] == [n for n, _ in plain.named_parameters()]
