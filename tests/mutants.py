@@ -60,6 +60,7 @@ BANKED = ("tests/unit/test_bank.py",)
 TOGETHER = ("tests/unit/test_ensembles.py",)
 ON_A_CPU = ("tests/laws/test_cpu_attention.py",)
 LAZY = ("tests/laws/test_lazy.py",)
+NORMED = ("tests/laws/test_norm.py",)
 COUNTED = ("tests/laws/test_counts.py",)
 PRETRAINED = ("tests/unit/test_pretrain.py",)
 SCORED = ("tests/unit/test_metrics.py",)
@@ -632,10 +633,29 @@ MUTANTS = (
     # attention with gradients in bfloat16 on a CPU
     Mutant("backbones/cpu_attention.py", "mask.repeat(1, 1, each, 1)", "mask.repeat_interleave(each, 2)", ON_A_CPU),
     Mutant("backbones/cpu_attention.py", "b (h g) q k -> b h (g q) k", "b (g h) q k -> b h (g q) k", ON_A_CPU),
-    Mutant("backbones/cpu_attention.py", "scores.mul_(ctx.scale)", "scores.mul_(1.0)", ON_A_CPU),
-    Mutant("backbones/cpu_attention.py", "scores.mul_(scale) if", "scores if", ON_A_CPU),
-    Mutant("backbones/cpu_attention.py", "alpha=scale)", "alpha=1.0)", ON_A_CPU),
-    Mutant("backbones/cpu_attention.py", "kept[number]\n", "kept[0]\n", ON_A_CPU),
+    Mutant("backbones/cpu_attention.py", "moved.mul_(ctx.scale)", "moved.mul_(1.0)", ON_A_CPU),
+    Mutant("backbones/cpu_attention.py", "scores.mul_(scale)\n", "pass\n", ON_A_CPU),
+    Mutant("backbones/cpu_attention.py", "alpha=scale, out", "alpha=1.0, out", ON_A_CPU),
+    Mutant(
+        "backbones/cpu_attention.py",
+        "None) if kept is None else kept[",
+        "None) if kept is None else kept[:1][",
+        ON_A_CPU,
+    ),
+    Mutant(
+        "backbones/cpu_attention.py", "self.scores[:n], self.weights[:n]", "self.scores[:n], self.scores[:n]", ON_A_CPU
+    ),
+    # norms
+    Mutant("backbones/norm.py", 'back.sub_(unit.mul_(rearrange(along, "... -> ... 1")))', "back", NORMED),
+    Mutant("backbones/norm.py", "(given * ctx.weight)", "given", NORMED),
+    Mutant(
+        "backbones/norm.py",
+        "same[kind] = _looks_so(module) and _is_so(module)",
+        "same[kind] = _looks_so(module)",
+        NORMED,
+    ),
+    Mutant("backbones/norm.py", "if trained or x !=", "if x !=", NORMED),
+    Mutant("backbones/norm.py", "x.to(torch.float32, copy=True)", "x.float()", NORMED),
     # the store and the engine
     Mutant("store.py", "known.stamp == self._found(name)", "known is not None", STORED),
     Mutant("store.py", "_Version(stamp, before, str(error))", "_Version(stamp, None, str(error))", STORED),

@@ -13,7 +13,7 @@ from promptuary.model import SoftPrompted
 from promptuary.readouts import Classifier, LanguageModel, Readout, Span, Tagger, WordsAsContinuation
 from promptuary.train.evaluation import evaluate
 from promptuary.train.stepper import Stepper
-from tests.answers import gap, parts
+from tests.answers import EXACT, gap, parts
 from tests.backbones import backbone
 from tests.unit.train.toy import Listed, recipe
 
@@ -103,7 +103,7 @@ def test_accumulated_batches_have_the_loss_and_the_gradient_of_one_batch(
     assert step.loss == pytest.approx(float(loss.detach()), rel=1e-5)
     for gradient, whole in zip(found, wanted, strict=True):
         assert gradient is not None
-        assert gap(gradient, whole) <= 1e-5
+        assert gap(gradient, whole) <= EXACT
 
 
 @pytest.mark.parametrize("sizes", CUTS)

@@ -11,8 +11,9 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-BLOCK = 1 << 20  # scores of a block of rows: its 2 MB stay in the cache of a core
+BLOCK = 1 << 19  # scores of a block of rows: what is made of them stays in the cache of a core
 KEPT = 1 << 23  # weights of a layer that are kept for the backward pass; above, they are computed again
 # Numbers of bfloat16 in a register: a softmax over another number takes twice as long (`benchmarks/speed/products.py`).
 WIDE = 32
@@ -44,7 +45,7 @@ def attention(
     """
     heads, each = key.shape[1], query.shape[1] // key.shape[1]
     if mask is not None:
-        mask = _added(mask, query.dtype)
+        mask = _added(mask, query.dtype if _even(key) else torch.float32, torch.finfo(query.dtype).min)
         mask = mask.expand(query.shape[0], -1, query.shape[2], -1)
         if mask.shape[1] > 1:  # a score for each query head
             mask = rearrange(mask, "b (h g) q k -> b h (g q) k", h=heads)
@@ -56,18 +57,46 @@ def attention(
     return rearrange(cast("Tensor", out), "b h (g q) d -> b (h g) q d", g=each)
 
 
-def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
+def _even(key: Tensor) -> bool:
+    """Whether a softmax over bfloat16 fills whole registers; else it goes by float32, which costs less."""
+    return key.shape[2] % WIDE == 0
+
+
+def _added(mask: Tensor, dtype: torch.dtype, lowest: float) -> Tensor:
+    """What a mask adds to scores."""
     if mask.dtype != torch.bool:
-        return mask.clamp(min=torch.finfo(dtype).min).to(dtype)
-    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+        return mask.clamp(min=lowest).to(dtype)
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, lowest)
 
 
-def _weights(query: Grouped, key: Tensor, mask: Scores | None, scale: float) -> Scores:
-    scores = query @ key.mT
-    if scores.shape[-1] % WIDE:  # by way of float32, which costs less than that
-        scores, mask = (scores.float(), None) if mask is None else (scores, mask.float())
-    scores = scores.mul_(scale) if mask is None else torch.add(mask, scores, alpha=scale)
-    return scores.softmax(-1).to(query.dtype)
+class _Room:
+    """Memory for the scores of a block of rows, which every block writes into: new memory must be given pages first."""
+
+    def __init__(self, query: Grouped, key: Tensor, rows: int) -> None:
+        shape = (min(rows, len(query)), *query.shape[1:3], key.shape[2])
+        self.scores, self.weights, self.moved = (query.new_empty(shape) for _ in range(3))
+        self.even = _even(key)
+        wide = 0 if self.even else shape[0]
+        self.wide, self.soft = (query.new_empty(wide, *shape[1:], dtype=torch.float32) for _ in range(2))
+
+    def weigh(self, query: Grouped, key: Tensor, mask: Scores | None, scale: float, into: Scores | None) -> Scores:
+        """The softmax of a block's scores."""
+        n = len(query)
+        scores, into = self.scores[:n], self.weights[:n] if into is None else into
+        torch.bmm(_flat(query), _flat(key).mT, out=_flat(scores))
+        if not self.even:
+            scores = self.wide[:n].copy_(scores)
+        if mask is None:
+            scores.mul_(scale)
+        else:
+            torch.add(mask, scores, alpha=scale, out=scores)
+        if self.even:
+            return torch.softmax(scores, -1, out=into)
+        return into.copy_(torch.softmax(scores, -1, out=self.soft[:n]))
+
+
+def _flat(block: Shaped[Tensor, "rows heads _ _"]) -> Shaped[Tensor, "rows*heads _ _"]:
+    return block.flatten(0, 1)
 
 
 Left = tuple[Bool[Tensor, "rows heads asking own"], float]  # what is not dropped, and what makes up for the rest
@@ -91,47 +120,51 @@ class _Blocks(torch.autograd.Function):
     def forward(
         ctx: Any, query: Grouped, key: Tensor, value: Tensor, mask: Scores | None, scale: float, dropout: float
     ) -> Tensor:
-        scores = query.shape[1] * query.shape[2] * key.shape[2]
-        ctx.scale, ctx.rows = scale, max(1, BLOCK // scores)
-        keep = query.shape[0] * scores <= KEPT
-        kept, out, left = [], [], []
-        for block in _blocks(query.shape[0], ctx.rows):
-            weights = _weights(query[block], key[block], None if mask is None else mask[block], scale)
+        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+        rows, *scored = *query.shape[:3], key.shape[2]
+        scores = scored[0] * scored[1] * scored[2]
+        ctx.scale, ctx.rows, ctx.left = scale, max(1, BLOCK // scores), []
+        room, out = _Room(query, key, ctx.rows), query.new_empty(*query.shape[:3], value.shape[3])
+        kept = query.new_empty(rows, *scored) if rows * scores <= KEPT else None
+        for block in _blocks(rows, ctx.rows):
+            hidden = None if mask is None else mask[block]
+            weights = room.weigh(query[block], key[block], hidden, scale, None if kept is None else kept[block])
             if dropout:
-                left.append(_left(weights, dropout))
-            out.append((_thinned(weights, left[-1]) if dropout else weights) @ value[block])
-            if keep:
-                kept.append(weights)
-        ctx.left = left
-        ctx.save_for_backward(query, key, value, mask, *kept)
-        return torch.cat(out)
+                ctx.left.append(_left(weights, dropout))
+                weights = _thinned(weights, ctx.left[-1])
+            torch.bmm(_flat(weights), _flat(value[block]), out=_flat(out[block]))
+        ctx.save_for_backward(query, key, value, mask, kept)
+        return out
 
     @staticmethod
-    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, mask, *kept = ctx.saved_tensors
-        to_query, to_key, to_value, *_ = ctx.needs_input_grad
-        found: tuple[list[Tensor], list[Tensor], list[Tensor]] = [], [], []
-        for number, block in enumerate(_blocks(query.shape[0], ctx.rows)):
-            out = given[0][block]
-            weights = (
-                kept[number]
-                if kept
-                else _weights(query[block], key[block], None if mask is None else mask[block], ctx.scale)
-            )
+    @once_differentiable
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, mask, kept = ctx.saved_tensors
+        given, room = given.contiguous(), _Room(query, key, ctx.rows)
+        wanted = zip((query, key, value), ctx.needs_input_grad, strict=False)
+        to_query, to_key, to_value = (torch.empty_like(t) if needed else None for t, needed in wanted)
+        for number, block in enumerate(_blocks(len(query), ctx.rows)):
+            out, hidden = given[block], None if mask is None else mask[block]
+            weights = room.weigh(query[block], key[block], hidden, ctx.scale, None) if kept is None else kept[block]
             left = ctx.left[number] if ctx.left else None
-            if to_value:
-                found[2].append((weights if left is None else _thinned(weights, left)).mT @ out)
-            if to_query or to_key:
-                scores = out @ value[block].mT
-                scores = scores if left is None else _thinned(scores, left)
-                # The derivative of the softmax, as PyTorch itself computes it.
-                scores = torch._softmax_backward_data(scores, weights, -1, weights.dtype)
-                scores.mul_(ctx.scale)
-                if to_query:
-                    found[0].append(scores @ key[block])
-                if to_key:
-                    found[1].append(scores.mT @ query[block])
-        return *(torch.cat(parts) if parts else None for parts in found), None, None, None
+            if to_value is not None:
+                thin = weights if left is None else _thinned(weights, left)
+                torch.bmm(_flat(thin).mT, _flat(out), out=_flat(to_value[block]))
+            if to_query is None and to_key is None:
+                continue
+            scores = room.scores[: len(out)]
+            torch.bmm(_flat(out), _flat(value[block]).mT, out=_flat(scores))
+            scores = scores if left is None else _thinned(scores, left)
+            # The derivative of the softmax, as PyTorch itself computes it.
+            moved = torch.ops.aten._softmax_backward_data.out(
+                scores, weights, -1, weights.dtype, grad_input=room.moved[: len(out)]
+            )
+            moved.mul_(ctx.scale)
+            if to_query is not None:
+                torch.bmm(_flat(moved), _flat(key[block]), out=_flat(to_query[block]))
+            if to_key is not None:
+                torch.bmm(_flat(moved).mT, _flat(query[block]), out=_flat(to_key[block]))
+        return to_query, to_key, to_value, None, None, None
 
 
 def _blocks(rows: int, size: int) -> list[slice]:

@@ -10,6 +10,7 @@ import copy
 from typing import Any, cast
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -47,17 +48,22 @@ class _Norm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
         x, inverse = ctx.saved_tensors
-        back, unit = (given * ctx.weight).to(inverse.dtype), x * inverse
-        along = (back * unit).mean(-1, keepdim=True)
-        return (back - unit * along).mul_(inverse).to(x.dtype), None, None
+        back, unit = _wide(given * ctx.weight), _wide(x).mul_(inverse)
+        along = torch.linalg.vecdot(back, unit).div_(x.shape[-1])
+        return back.sub_(unit.mul_(rearrange(along, "... -> ... 1"))).mul_(inverse).to(x.dtype), None, None
 
 
 def _normed(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """The result, and one over the root mean square of each row, in float32."""
-    wide = x.float()
-    square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
+    wide = _wide(x)
+    square = rearrange(torch.linalg.vecdot(wide, wide), "... -> ... 1")
     inverse = square.div_(x.shape[-1]).add_(eps).rsqrt_()
-    return weight * (wide * inverse).to(x.dtype), inverse
+    return wide.mul_(inverse).to(x.dtype).mul_(weight), inverse
+
+
+def _wide(x: Tensor) -> Tensor:
+    """A copy in float32, to be written into."""
+    return x.to(torch.float32, copy=True)
 
 
 class _Frozen(nn.Module):

@@ -71,8 +71,9 @@ class LanguageModel(Readout):
     def loss(self, out: Output, batch: Batch) -> Float[Tensor, ""]:
         logits, ids = self._own(out, batch)
         entropy = F.cross_entropy(logits, ids, reduction="sum", label_smoothing=self.smoothing)
-        drift = self.z_loss * logits.logsumexp(1).square().sum()
-        return (entropy + drift) / max(len(ids), 1)
+        if self.z_loss:  # a pass over the vocabulary, forward and back, as long as the entropy's
+            entropy = entropy + self.z_loss * logits.logsumexp(1).square().sum()
+        return entropy / max(len(ids), 1)
 
     def count(self, batch: Batch) -> int:
         if self._ranks is None:
