@@ -654,8 +654,8 @@ MUTANTS = (
         "same[kind] = _looks_so(module)",
         NORMED,
     ),
-    Mutant("backbones/norm.py", "if trained or x !=", "if x !=", NORMED),
-    Mutant("backbones/norm.py", "x.to(torch.float32, copy=True)", "x.float()", NORMED),
+    Mutant("backbones/norm.py", " and not weight.requires_grad", "", NORMED),
+    Mutant("backbones/norm.py", "wide * inverse if wide is x else ", "", NORMED),
     # the store and the engine
     Mutant("store.py", "known.stamp == self._found(name)", "known is not None", STORED),
     Mutant("store.py", "_Version(stamp, before, str(error))", "_Version(stamp, None, str(error))", STORED),

@@ -61,8 +61,7 @@ def test_results_and_gradients_are_those_of_the_definition(
         assert got.dtype == dtype
         assert (got.double() - true).abs().max() <= near * true.abs().max()
     with torch.no_grad():
-        assert torch.equal(ours(x), found)
-        assert (ours(x) - plain(x)).abs().max() <= near * expected.abs().max()
+        assert torch.equal(ours(x), plain(x))
     assert torch.equal(given, x)  # the input is not written into
 
 
@@ -80,10 +79,10 @@ def test_a_norm_that_is_another_function_stays() -> None:
 def test_a_weight_that_is_trained_and_another_precision_take_the_plain_road(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, x = fused(made(LlamaRMSNorm)), torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(3))
     monkeypatch.setattr(norm, "norm", lambda *_: pytest.fail("took the one operation"))
-    assert ours(x.bfloat16()).dtype == torch.float32  # as transformers' own
-    copy.deepcopy(ours).double()(x.double())
+    assert ours(x.bfloat16().requires_grad_()).dtype == torch.float32  # as transformers' own
+    copy.deepcopy(ours).double()(x.double().requires_grad_())
     ours.requires_grad_(True)
-    ours(x).sum().backward()
+    ours(x.requires_grad_()).sum().backward()
     assert ours.weight.grad is not None
 
 

@@ -31,18 +31,19 @@ def fuse(model: nn.Module) -> None:
 
 def norm(x: States, weight: Float[Tensor, " width"], eps: float) -> States:
     """`weight * x / rms(x)`, with `eps` under the root; the root is taken in float32. A gradient reaches `x` alone."""
-    if torch.is_grad_enabled() and x.requires_grad:
-        return cast("Tensor", _Norm.apply(x, weight, eps))  # type: ignore[no-untyped-call]
-    return _normed(x, weight, eps)[0]
+    return cast("Tensor", _Norm.apply(x, weight, eps))  # type: ignore[no-untyped-call]
 
 
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        out, inverse = _normed(x, weight, eps)
+        wide = x.float()
+        square = rearrange(torch.linalg.vecdot(wide, wide), "... -> ... 1")
+        inverse = square.div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, inverse)
         ctx.weight = weight  # it is frozen: nobody writes into it between the passes
-        return out
+        unit = wide * inverse if wide is x else wide.mul_(inverse)
+        return unit.to(x.dtype).mul_(weight)
 
     @staticmethod
     @once_differentiable
@@ -53,29 +54,22 @@ class _Norm(torch.autograd.Function):
         return back.sub_(unit.mul_(rearrange(along, "... -> ... 1"))).mul_(inverse).to(x.dtype), None, None
 
 
-def _normed(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The result, and one over the root mean square of each row, in float32."""
-    wide = _wide(x)
-    square = rearrange(torch.linalg.vecdot(wide, wide), "... -> ... 1")
-    inverse = square.div_(x.shape[-1]).add_(eps).rsqrt_()
-    return wide.mul_(inverse).to(x.dtype).mul_(weight), inverse
-
-
 def _wide(x: Tensor) -> Tensor:
     """A copy in float32, to be written into."""
     return x.to(torch.float32, copy=True)
 
 
 class _Frozen(nn.Module):
-    """A family's norm whose weight is frozen."""
+    """A family's norm whose weight is frozen; where no gradient is wanted, the family's own code is as fast."""
 
     weight: Tensor
 
     def forward(self, hidden_states: States) -> States:
-        x, trained = hidden_states.dtype, self.weight.requires_grad
-        if trained or x != self.weight.dtype or x == torch.float64 or torch.compiler.is_compiling():
-            return cast("Tensor", super().forward(hidden_states))
-        return norm(hidden_states, self.weight, _eps(self))
+        x, weight = hidden_states, self.weight
+        wanted = torch.is_grad_enabled() and x.requires_grad and not weight.requires_grad
+        if not wanted or x.dtype != weight.dtype or x.dtype == torch.float64 or torch.compiler.is_compiling():
+            return cast("Tensor", super().forward(x))
+        return norm(x, weight, _eps(self))
 
 
 _KINDS: dict[type[nn.Module], type[nn.Module]] = {}
