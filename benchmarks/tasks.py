@@ -146,16 +146,8 @@ def read(
     Raises:
         DataError: for a file that is missing or broken.
     """
-    home = place / (problem.folder if isinstance(problem, Sampled) else name)
-    rows = _rows(home, problem.train)
-    task = classification(rows, name=name, text=problem.text, text_pair=problem.text_pair)
-    if isinstance(problem.selection, float):
-        train, selection = hold_out(rows, "label", problem.selection)
-    else:
-        train, selection = rows, _rows(home, problem.selection)
-    report = _rows(home, problem.report)
-    if isinstance(problem, Sampled):
-        train, selection, report = _sampled(problem, train, selection, report, seed)
+    train, selection, report = rows_of(name, problem, place, seed)
+    task = classification(train, name=name, text=problem.text, text_pair=problem.text_pair)
     train, selection, report = train[:limit], selection[:limit], report[:limit]
     columns = sorted(set(train[0].fields) - {"label"})
     wording = Wording(
@@ -173,6 +165,23 @@ def read(
     }
     held, reported = wording.encode(selection), wording.encode(report)
     return Ground(name, problem, task, wording, examples, held, reported, counts)
+
+
+def rows_of(name: str, problem: Problem, place: Path, seed: int = 0) -> tuple[list[Row], list[Row], list[Row]]:
+    """The rows that teach, that select, and that report.
+
+    Raises:
+        DataError: for a file that is missing or broken.
+    """
+    home = place / (problem.folder if isinstance(problem, Sampled) else name)
+    rows, report = _rows(home, problem.train), _rows(home, problem.report)
+    if isinstance(problem.selection, float):
+        train, selection = hold_out(rows, "label", problem.selection)
+    else:
+        train, selection = rows, _rows(home, problem.selection)
+    if isinstance(problem, Sampled):
+        return _sampled(problem, train, selection, report, seed)
+    return train, selection, report
 
 
 def _sampled(

@@ -646,7 +646,9 @@ MUTANTS = (
         "backbones/cpu_attention.py", "self.scores[:n], self.weights[:n]", "self.scores[:n], self.scores[:n]", ON_A_CPU
     ),
     # norms
-    Mutant("backbones/norm.py", 'back.sub_(unit.mul_(rearrange(along, "... -> ... 1")))', "back", NORMED),
+    Mutant("backbones/norm.py", "back.sub_(unit.mul_(along))", "back", NORMED),
+    Mutant("backbones/norm.py", "torch.autocast(a.device.type, enabled=False)", "torch.no_grad()", NORMED),
+    Mutant("backbones/norm.py", "parameters) != 1:", "parameters) < 0:", NORMED),
     Mutant("backbones/norm.py", "(given * ctx.weight)", "given", NORMED),
     Mutant(
         "backbones/norm.py",
@@ -777,7 +779,7 @@ MUTANTS = (
     Mutant("bench/store.py", 'if o["chosen"] != chosen]', 'if o["chosen"] < 0]', STUDIED),
     Mutant("bench/run.py", "not all(trial.finished for trial in trials)", "not trials[0].finished", STUDIED),
     Mutant("bench/run.py", "return trial.score or 0.0, -loss", "return -(trial.score or 0.0), -loss", STUDIED),
-    Mutant("bench/grounds.py", "selection + drawn[size:]", "selection + drawn[:size]", STUDIED),
+    Mutant("bench/grounds.py", "for part in drawn[size:]", "for part in drawn[:size]", STUDIED),
     Mutant("bench/grounds.py", 'random.Random(f"shots/{seed}")', 'random.Random("shots")', STUDIED),
     Mutant("bench/jobs.py", '"budget": plan.budget_of(task, regime).model_dump()', '"budget": 0', STUDIED),
     Mutant("bench/plan.py", "return [{}, *found]", "return found", PLANNED),
@@ -800,14 +802,18 @@ MUTANTS = (
     Mutant("bench/statistics.py", "values - values.mean() + whole]", "values]", RESAMPLED),
     Mutant("bench/grounds.py", "most / len(rows), run.unit)[1]", "most / len(rows))[1]", ANY_KIND),
     Mutant("bench/grounds.py", "if found and len(found)", "if len(found)", ANY_KIND),
-    Mutant("bench/grounds.py", "enumerate(units(rows, self.run().unit))", "enumerate(units(rows, None))", ANY_KIND),
+    Mutant("bench/grounds.py", "enumerate(units(rows, run.unit))", "enumerate(units(rows, None))", ANY_KIND),
     Mutant(
         "bench/grounds.py",
         "rows, [self.output(a) for a in answers]",
         "rows, [{'label': a.label} for a in answers]",
         ANY_KIND,
     ),
-    Mutant("bench/grounds.py", 'pools = {"Task": list(rows)}', 'pools = {"Task": [*rows, *rows]}', ANY_KIND),
+    Mutant("bench/grounds.py", '= {"Task": parts}', '= {"Task": [*parts, *parts]}', ANY_KIND),
+    Mutant("bench/grounds.py", "for own in units(rows, unit)]", "for own in units(rows, None)]", ANY_KIND),
+    Mutant("bench/grounds.py", "if spare >= len(classes):", "if True:", ANY_KIND),
+    Mutant("bench/run.py", "own if own in learned.scores else first.metric", "own", ANY_KIND),
+    Mutant("bench/run.py", " or ground.run().unit is not None", "", ANY_KIND),
     Mutant("bench/grounds.py", "else renamed(row) for row", "else row for row", ANY_KIND),
     Mutant(
         "bench/baselines/answers.py", "return [found[i] for i in range(len(rows))]", "return [*found.values()]", RIVALS

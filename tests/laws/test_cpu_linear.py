@@ -138,6 +138,18 @@ def test_what_is_laid_out_has_room_and_goes_with_its_layer(monkeypatch: pytest.M
 
 
 @pytest.mark.usefixtures("laying")
+def test_what_is_multiplied_otherwise_gives_its_room_back_and_weights_of_inference_take_none() -> None:
+    frozen, x = layer(False), torch.ones(3, 64).bfloat16()
+    frozen(x)
+    cpu_linear.forget(frozen)
+    assert frozen not in cpu_linear._LAYOUTS
+    with torch.inference_mode():
+        own = layer(False)
+        assert torch.equal(own(x), frozen(x))
+    assert own not in cpu_linear._LAYOUTS
+
+
+@pytest.mark.usefixtures("laying")
 def test_layers_are_laid_out_by_several_threads_at_once() -> None:
     layers, x = [layer(False) for _ in range(24)], torch.ones(2, 64).bfloat16()
     with ThreadPoolExecutor(8) as pool, torch.inference_mode():

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from promptuary.errors import SettingError
+from promptuary.train import groups
 from promptuary.train.adafactor import Adafactor
 from promptuary.train.fit import Result, fit
 from promptuary.train.lazy import LazyAdamW, gathered
+from promptuary.train.recipe import Recipe
 from tests.strategies import seeds
 from tests.unit.train.test_resume import Bomb, Killed, same
 from tests.unit.train.toy import Toy, numbers, parts, recipe
@@ -57,6 +59,19 @@ def test_a_row_is_an_adamw_of_its_own(seed: int, count: int, decay: float, one_p
     assert torch.equal(table[-3:], start[-3:])
     # What is not sparse is torch's own step, to the last bit or in one pass.
     torch.testing.assert_close(other, plain, rtol=1e-6 if one_pass else 0.0, atol=0.0)
+
+
+def test_a_tensor_that_lies_apart_in_memory_is_not_stepped_in_one_pass() -> None:
+    for start, one_pass in ((torch.zeros(3, 4), True), (torch.zeros(3, 8)[:, :4], False)):
+        group = {
+            "name": "x",
+            "params": [nn.Parameter(start)],
+            "names": ["x"],
+            "rate": 0.1,
+            "lr": 0.1,
+            "weight_decay": 0.0,
+        }
+        assert groups.optimizer(Recipe(), [group]).defaults["fused"] is one_pass
 
 
 def test_a_row_with_a_gradient_of_zeros_has_none() -> None:

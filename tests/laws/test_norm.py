@@ -65,15 +65,36 @@ def test_results_and_gradients_are_those_of_the_definition(
     assert torch.equal(given, x)  # the input is not written into
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_under_autocast_the_root_is_taken_in_float32_too(dtype: torch.dtype) -> None:
+    plain, source = made(LlamaRMSNorm, dtype), torch.Generator().manual_seed(5)
+    x, back = (2 * torch.randn(9, WIDTH, generator=source).to(dtype) for _ in range(2))
+    found = []
+    for casting in (False, True):
+        given = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=casting):
+            out = fused(plain)(given)
+            out.backward(back)
+        found.append((out, given.grad))
+    for alone, cast in zip(*found, strict=True):
+        assert torch.equal(alone, cast)
+
+
 def test_a_norm_that_is_another_function_stays() -> None:
+    class Gated(LlamaRMSNorm):  # type: ignore[misc]
+        def forward(self, hidden_states: Tensor, gate: Tensor | None = None) -> Tensor:
+            normed: Tensor = super().forward(hidden_states)
+            return normed if gate is None else normed * gate
+
     class Shifted(LlamaRMSNorm):  # type: ignore[misc]
         def forward(self, hidden_states: Tensor) -> Tensor:
             return super().forward(hidden_states) + 1e-3
 
     for kind in (GemmaRMSNorm, nn.LayerNorm, nn.RMSNorm):
         assert type(fused(made(kind))) is kind
-    Shifted.__module__ = LlamaRMSNorm.__module__
-    assert type(fused(made(Shifted))) is Shifted
+    for kind in (Shifted, Gated):
+        kind.__module__ = LlamaRMSNorm.__module__
+        assert type(fused(made(kind))) is kind
 
 
 def test_a_weight_that_is_trained_and_another_precision_take_the_plain_road(monkeypatch: pytest.MonkeyPatch) -> None:

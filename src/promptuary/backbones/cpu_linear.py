@@ -104,12 +104,20 @@ class _Layouts:
     """A layer's weight as it was laid out, for the pass forward (`False`) and the pass back (`True`).
 
     Arguments:
-        mark: which numbers these are: a weight that moved or was written into is laid out anew.
+        mark: which numbers these are: a weight that moved or was written into (but for by way of `.data`, which leaves
+            no trace) is laid out anew.
+        by_pass: the weight as it lies, where it found no room.
     """
 
     mark: tuple[int, int]
     by_pass: dict[bool, Tensor] = field(default_factory=dict)
     bytes: int = 0
+
+
+def forget(layer: nn.Module) -> None:
+    """Give back what was laid out for a layer that is multiplied otherwise from now on."""
+    with _LOCK:
+        _LAYOUTS.pop(layer, None)
 
 
 _LAYOUTS: WeakKeyDictionary[nn.Module, _Layouts] = WeakKeyDictionary()
@@ -118,7 +126,7 @@ _LOCK = threading.Lock()
 
 def _laid(weight: Tensor, owner: nn.Module | None, *, turned: bool) -> Tensor:
     """The weight as oneDNN multiplies it fastest, transposed if `turned`; as it lies in float32, and without room."""
-    if owner is None or weight.dtype != torch.bfloat16:
+    if owner is None or weight.dtype != torch.bfloat16 or weight.is_inference():
         return weight.t() if turned else weight
     mark = (weight.data_ptr(), weight._version)
     known = _LAYOUTS.get(owner)
@@ -130,9 +138,10 @@ def _laid(weight: Tensor, owner: nn.Module | None, *, turned: bool) -> Tensor:
             known = _LAYOUTS[owner] = _Layouts(mark)
         plain, size = weight.t() if turned else weight, weight.numel() * weight.element_size()
         if sum(own.bytes for own in _LAYOUTS.values()) + size > ROOM:
-            return plain
-        known.by_pass[turned] = torch.ops.mkldnn._reorder_linear_weight(plain.contiguous())
-        known.bytes += size
+            known.by_pass[turned] = plain
+        else:
+            known.by_pass[turned] = torch.ops.mkldnn._reorder_linear_weight(plain.contiguous())
+            known.bytes += size
         return known.by_pass[turned]
 
 

@@ -43,6 +43,7 @@ def into(towers: Iterable[nn.Module], how: str, name: str) -> None:
         for module in tower.modules():
             if isinstance(module, nn.Linear):
                 module.__class__ = nn.Linear if type(module) is cpu_linear.FrozenLinear else type(module)
+                cpu_linear.forget(module)
                 found += 1
         quantize_(tower, Int8WeightOnlyConfig() if how == "weights" else Int8DynamicActivationInt8WeightConfig())
     if not found:

@@ -7,10 +7,10 @@ theirs: it is tried when a model is loaded.
 """
 
 import copy
+import inspect
 from typing import Any, cast
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -38,8 +38,7 @@ class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         wide = x.float()
-        square = rearrange(torch.linalg.vecdot(wide, wide), "... -> ... 1")
-        inverse = square.div_(x.shape[-1]).add_(eps).rsqrt_()
+        inverse = _dot(wide, wide).div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, inverse)
         ctx.weight = weight  # it is frozen: nobody writes into it between the passes
         unit = wide * inverse if wide is x else wide.mul_(inverse)
@@ -50,8 +49,15 @@ class _Norm(torch.autograd.Function):
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
         x, inverse = ctx.saved_tensors
         back, unit = _wide(given * ctx.weight), _wide(x).mul_(inverse)
-        along = torch.linalg.vecdot(back, unit).div_(x.shape[-1])
-        return back.sub_(unit.mul_(rearrange(along, "... -> ... 1"))).mul_(inverse).to(x.dtype), None, None
+        along = _dot(back, unit).div_(x.shape[-1])
+        return back.sub_(unit.mul_(along)).mul_(inverse).to(x.dtype), None, None
+
+
+def _dot(a: States, b: States) -> Float[Tensor, "*rows 1"]:
+    """Products of rows in float32, which an autocast would take in half precision."""
+    with torch.autocast(a.device.type, enabled=False):
+        found: Tensor = torch.linalg.vecdot(a, b)
+        return found.unsqueeze(-1)
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -88,6 +94,8 @@ def _looks_so(module: nn.Module) -> bool:
     parts = dict(module.named_parameters())
     named = type(module).__module__.startswith("transformers.") and not isinstance(module, _Frozen)
     if not named or set(parts) != {"weight"} or _eps(module) <= 0:
+        return False
+    if len(inspect.signature(module.forward).parameters) != 1:  # a norm with a gate
         return False
     return parts["weight"].dim() == 1 and parts["weight"].dtype != torch.float64
 

@@ -27,7 +27,7 @@ from promptuary.bench.comparison import (
 )
 from promptuary.bench.contenders import CONTENDERS
 from promptuary.bench.doubts import alarms
-from promptuary.bench.records import Record, Worth, majority, own_report, right, unfolded, unpacked, worth
+from promptuary.bench.records import Record, Worth, by_rows, majority, own_report, right, unfolded, unpacked, worth
 from promptuary.bench.statistics import Interval
 from promptuary.ensembles import vote
 from promptuary.train.record import origin
@@ -181,7 +181,9 @@ def _elsewhere(records: Sequence[Record]) -> list[Elsewhere]:
 
 def _together(records: Sequence[Record]) -> Together | None:
     known = [r for r in records if "reports" in r]
-    if len(known) < 3 or "true" not in own_report(known[0]) or len({own_report(r)["true"] for r in known}) > 1:
+    if len(known) < 3 or not by_rows(known[0], own_report(known[0])):
+        return None
+    if len({own_report(r)["true"] for r in known}) > 1:
         return None
     classes = len(known[0]["labels"])
     said = np.stack([unfolded(own_report(r)["probabilities"], classes) for r in known])  # [members, rows, classes]

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from promptuary.bench.records import Record, majority, own_report, right, unpacked
+from promptuary.bench.records import Record, by_rows, majority, own_report, right, unpacked
 
 FAR = 2.0  # standard errors between the best and the last step's score, from where they are far apart
 
@@ -11,7 +11,7 @@ FAR = 2.0  # standard errors between the best and the last step's score, from wh
 def alarms(records: Sequence[Record]) -> list[str]:
     """What looks wrong with the seeds of one method on one task, each as one sentence."""
     known, said = [r for r in records if "reports" in r], []
-    if known and "true" in own_report(known[0]):
+    if known and by_rows(known[0], own_report(known[0])):
         rows = right(known)
         share, most = float(rows.mean()), majority(unpacked(own_report(known[0])["true"]))
         error = (most * (1 - most) / rows.shape[1]) ** 0.5

@@ -27,6 +27,7 @@ from promptuary.material import hold_out, units
 from promptuary.specs import Run
 from promptuary.tasks import chosen
 
+SLOW = 25  # blocks of rows that are left out in turn where a score takes long (of texts)
 Probabilities = NDArray[np.floating[Any]]  # [rows, classes]
 
 if TYPE_CHECKING:
@@ -83,7 +84,14 @@ class Ground:
     def scores(self, rows: Sequence[Row], answers: Sequence[Any]) -> dict[str, float]:
         """The task's scores of answers to labelled rows."""
         reading = self._plain
-        return dict(reading.scored(reading.scores(self.task, rows, answers), rows, [self.output(a) for a in answers]))
+        found = reading.scores(self.task, rows, answers)
+        try:
+            return dict(reading.scored(found, rows, [self.output(a) for a in answers]))
+        except KeyError as error:
+            raise SettingError(
+                f"Task {self.run().task!r} is scored by the column {error}, which these rows do not have. Leave them "
+                "out of its transfers."
+            ) from error
 
     def output(self, answer: Any) -> dict[str, Any]:
         """The fields of an answer, as `promptuary predict` writes them."""
@@ -93,11 +101,13 @@ class Ground:
         """What each unit of rows contributes to the score that reports (`statistics.contributions`); `None` where some
         of the rows have no such score.
         """
-        number = {place: i for i, own in enumerate(units(rows, self.run().unit)) for place in own}
+        run = self.run()
+        number = {place: i for i, own in enumerate(units(rows, run.unit)) for place in own}
         try:
             return statistics.contributions(
                 lambda places: self.scores([rows[i] for i in places], [answers[i] for i in places])[self.metric],
                 [number[place] for place in range(len(rows))],
+                most=SLOW if run.kind.slow else statistics.BLOCKS,
             )
         except DataError:
             return None
@@ -143,7 +153,7 @@ def rows_of(plan: "Plan", task: str, regime: str, seed: int) -> Rows:
     train = list(source.rows(of.source("train", of.train)))
     made = run.kind.task(train, task, run)
     if how.each is not None:
-        train, selection = shots(train, made, how.each, seed)
+        train, selection = shots(train, made, how.each, seed, run.unit)
     else:
         train, selection = _split(of, train, run)
         train = capped(train, run, how.rows)
@@ -183,7 +193,14 @@ def capped(rows: Sequence[Row], run: Run, most: int | None) -> list[Row]:
     """At most so many rows, in whole units, stratified by class where rows have one; the same for everybody."""
     if most is None or most >= len(rows):
         return list(rows)
-    held, found = hold_out(rows, _strata(run), most / len(rows), run.unit)[1], list[Row]()
+    parts, found = units(rows, run.unit), list[Row]()
+    spare = len(parts) - -(-most * len(parts) // len(rows))  # units that no share takes
+    classes = {str(row.fields.get(run.label)) for row in rows} if run.kind.stratified and run.unit is None else {""}
+    if spare >= len(classes):
+        held = hold_out(rows, _strata(run), most / len(rows), run.unit)[1]
+    else:  # too few are left out to be shared among the classes
+        left = {i for own in random.Random("capped").sample(parts, max(1, spare)) for i in own}
+        held = [row for i, row in enumerate(rows) if i not in left]
     for own in units(held, run.unit):  # shares round up
         if found and len(found) + len(own) > most:
             break
@@ -191,9 +208,11 @@ def capped(rows: Sequence[Row], run: Run, most: int | None) -> list[Row]:
     return found
 
 
-def shots(rows: Sequence[Row], task: Task, each: int, seed: int) -> tuple[list[Row], list[Row]]:
+def shots(
+    rows: Sequence[Row], task: Task, each: int, seed: int, unit: str | None = None
+) -> tuple[list[Row], list[Row]]:
     """`each` rows of every class to learn from, and as many others to select with, drawn by `seed`; `each` rows in all
-    where rows have no classes.
+    where rows have no classes, and `each` questions in all where several rows are one (`unit`).
 
     Of a class with fewer than twice as many rows, half teach and half select.
 
@@ -201,12 +220,12 @@ def shots(rows: Sequence[Row], task: Task, each: int, seed: int) -> tuple[list[R
         DataError: for a class with a single row.
     """
     draw = random.Random(f"shots/{seed}")
-    pools: dict[str, list[Row]] = {f"Class {name!r} of task": [] for name in task.labels}
-    if task.kind != "classification":
-        pools = {"Task": list(rows)}
-    else:
-        for row in rows:
-            pools[f"Class {task.labels[task.index(row)]!r} of task"].append(row)
+    parts = [[rows[i] for i in own] for own in units(rows, unit)]
+    pools: dict[str, list[list[Row]]] = {"Task": parts}
+    if task.kind == "classification" and unit is None:
+        pools = {f"Class {name!r} of task": [] for name in task.labels}
+        for part in parts:
+            pools[f"Class {task.labels[task.index(part[0])]!r} of task"].append(part)
     train, selection = list[Row](), list[Row]()
     for name, pool in pools.items():
         if len(pool) < 2:
@@ -216,7 +235,8 @@ def shots(rows: Sequence[Row], task: Task, each: int, seed: int) -> tuple[list[R
             )
         size = min(each, len(pool) // 2)
         drawn = draw.sample(pool, 2 * size)
-        train, selection = train + drawn[:size], selection + drawn[size:]
+        train += [row for part in drawn[:size] for row in part]
+        selection += [row for part in drawn[size:] for row in part]
     return train, selection
 
 
@@ -239,6 +259,8 @@ def _transferred(plan: "Plan", known: Task, to: str, labels: Mapping[str, str], 
     other, read = plan.run(to), _reporting(plan, to, most)
     back = {theirs: ours for ours, theirs in labels.items()}
     unknown = sorted(set(labels) - set(known.labels))
+    if labels and known.kind != "classification":
+        raise SettingError(f"Transfer to {to!r}: labels are classes, and {known.name!r} is of kind {known.kind!r}.")
     if unknown:
         raise SettingError(
             f"Transfer to {to!r}: {known.name!r} has no class {unknown[0]!r}. {nearest(unknown[0], known.labels)}"

@@ -101,6 +101,10 @@ class Plan(Part):
                 self.budget_of(task, name)
         for task in self.tasks:
             self._check(task)
+            if not any(self.fits(method, task) for method in self.named_methods()):
+                raise SettingError(
+                    f"Task {task!r}: none of the methods learns tasks of kind {self.run(task).kind.name!r}."
+                )
         for method in self.named_methods():
             for settings in self.trials(method):
                 contender(method).check(settings)

@@ -17,12 +17,13 @@ A final trial has, beside these:
     search            every trial of the search: number, settings, score, outcome, seconds
     chosen            the number of the trial that was chosen
     edges             settings that were chosen at the edge of their space
-    metric            the score that chose; metrics: those it is the mean of, or itself
+    chosen_by         the score that chose
+    metric            the score that reports; metrics: those it is the mean of, or itself
     labels            the names of the classes, in the order of their numbers
     reports           for each task that was asked (its own first): `scores`, `inference_ms` a row, `rows`; of classes
                       `true` and `said` (the class of each row, one character each, see `packed`) and `probabilities`
                       (float16 in base64, `[rows, classes]`), of other kinds `answers`, as `promptuary predict` writes
-                      them; unless the metric is the accuracy of classes, `contributions` of units of rows to it
+                      them; unless the metric is the accuracy of rows, `contributions` of units of rows to it
                       (`statistics.contributions`)
     opened            how often the rows that report were opened, each with the choice and the time
     prompt            the folder of the saved prompt, relative to the study's, or `null`
@@ -138,10 +139,17 @@ def worth(records: Sequence[Record], task: str | None = None) -> Worth | None:
     """
     if not records:
         return None
-    if records[0]["metrics"] == ["accuracy"] and records[0]["labels"]:
+    reports = [own_report(r) if task is None else r["reports"][task] for r in records]
+    if by_rows(records[0], reports[0]):
         return right(records, task)
-    found = [(own_report(r) if task is None else r["reports"][task])["contributions"] for r in records]
-    return None if None in found or len({len(own) for own in found}) > 1 else np.array(found, dtype=float)
+    found = [report.get("contributions") for report in reports]
+    sizes = {0 if own is None else len(own) for own in found}
+    return None if 0 in sizes or len(sizes) > 1 else np.array(found, dtype=float)
+
+
+def by_rows(record: Record, report: Mapping[str, Any]) -> bool:
+    """Whether the score is the share of rows that are answered rightly."""
+    return record["metrics"] == ["accuracy"] and "true" in report and "contributions" not in report
 
 
 def majority(true: NDArray[np.int64]) -> float:

@@ -141,7 +141,7 @@ class Worker:
         except tuple(OUTCOMES) as error:
             self._lost(entry, error, {"settings": dict(job.settings)})
             return
-        self.store.finish(entry, told, goodness(learned.scores, _metric(grounds)))
+        self.store.finish(entry, told, goodness(learned.scores, _metric(grounds, learned)))
 
     def _learn(
         self, grounds: Mapping[str, Ground], entry: Entry, settings: Mapping[str, Any], place: Path
@@ -195,10 +195,10 @@ class Worker:
         except tuple(OUTCOMES) as error:
             self._lost(entry, error, {"search": search, "chosen": chosen.job.number})
             return
-        metric = _metric(grounds)
+        metric = _metric(grounds, learned)
         told |= {
-            "search": search, "chosen": chosen.job.number, "edges": self._edges(chosen, trials), "metric": metric,
-            "reports": reports, "opened": list(self.store.now(entry).opened),
+            "search": search, "chosen": chosen.job.number, "edges": self._edges(chosen, trials), "chosen_by": metric,
+            "metric": metric, "reports": reports, "opened": list(self.store.now(entry).opened),
         }  # fmt: skip
         told |= self._of_tasks(grounds, learned, told, place)
         self.store.finish(entry, told, goodness(learned.scores, metric))
@@ -292,9 +292,11 @@ def _tried(trial: Entry) -> dict[str, Any]:
     }
 
 
-def _metric(grounds: Mapping[str, Ground]) -> str:
-    """The score that chooses: of several tasks the mean of theirs."""
-    return "mean" if len(grounds) > 1 else next(iter(grounds.values())).run().metric
+def _metric(grounds: Mapping[str, Ground], learned: Learned) -> str:
+    """The score that chooses: of several tasks the mean of theirs; of what has no loss, the score that reports."""
+    first = next(iter(grounds.values()))
+    own = first.run().metric
+    return "mean" if len(grounds) > 1 else own if own in learned.scores else first.metric
 
 
 def _scored_by(ground: Ground) -> dict[str, Any]:
@@ -319,7 +321,7 @@ def _asked(ground: Ground, learned: Learned, rows: Sequence[Any]) -> dict[str, A
         }  # fmt: skip
     else:
         told["answers"] = [ground.output(answer) for answer in answers]
-    if not classes or ground.metrics != ["accuracy"]:
+    if not classes or ground.metrics != ["accuracy"] or ground.run().unit is not None:
         told["contributions"] = ground.contributions(rows, answers)
     return told
 

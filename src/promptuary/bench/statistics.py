@@ -141,7 +141,8 @@ def contributions(score: Callable[[Sequence[int]], float], units: Sequence[int],
 
     Arguments:
         score: of the rows at these places. units: for each row the number of its unit, from 0 on.
-        most: units are left out one by one, or so many blocks of them, of nearly equal size, where there are more.
+        most: units are left out one by one, or so many blocks of them where there are more. Blocks of one unit and of
+            two count alike, which makes intervals a little wide.
     """
     count, blocks, whole = max(units) + 1, np.asarray(units) % most, score(range(len(units)))
     sizes = np.bincount(np.arange(count) % most)  # units of each block

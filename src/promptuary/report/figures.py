@@ -172,7 +172,7 @@ def gains(names: Sequence[str], middle: Sequence[float], intervals: Sequence[tup
         axes.scatter([100 * gain], [place], s=42, marker="o", color=fill, edgecolors=INK, linewidths=0.8, zorder=2)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xlabel(f"gain over {over}, points of accuracy")
+    axes.set_xlabel(f"gain over {over}, points")
     return figure
 
 

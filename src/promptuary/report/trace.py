@@ -76,7 +76,7 @@ def _row(number: int, record: Record) -> tuple[str, ...]:
         f"{number}",
         f"{record['seed']}",
         f"{metric} {record['reports'][record['task']]['scores'][metric]:.4f}",
-        f"{record['scores'].get(metric, float('nan')):.4f}",
+        f"{record['scores'].get(record.get('chosen_by'), record['scores'].get(metric, float('nan'))):.4f}",
         f"{record['chosen']} of {len(record['search'])}",
         settings(record["settings"]),
         f"{record['cost']['seconds']:.1f}",

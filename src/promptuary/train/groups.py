@@ -91,7 +91,8 @@ def optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> Optimizer:
         return Adafactor(plain)
     # All of AdamW's arithmetic in one pass over each tensor: a fifth of its time on a CPU, which is much where a table
     # of a vocabulary or a whole model is trained.
-    one_pass = all(p.device.type in ("cpu", "cuda") for group in plain for p in group["params"])
+    known = [p for group in plain for p in group["params"]]
+    one_pass = all(p.device.type in ("cpu", "cuda") and p.is_contiguous() for p in known)  # it reads memory in a row
     return LazyAdamW(plain, fused=one_pass)
 
 

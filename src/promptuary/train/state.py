@@ -122,8 +122,9 @@ def restore_optimizer(optimizer: Optimizer, named: Mapping[str, nn.Parameter], s
     """Put an optimizer's saved tensors back."""
     for path, tensor in saved.items():
         name, _, key = path.rpartition("/")
-        # Step counts stay on the CPU, where torch keeps them too.
-        optimizer.state[named[name]][key] = tensor.clone() if tensor.dim() == 0 else tensor.to(named[name].device)
+        # Step counts stay on the CPU, where torch keeps them too; but for AdamW in one pass, which wants them beside.
+        apart = tensor.dim() == 0 and not optimizer.defaults.get("fused")
+        optimizer.state[named[name]][key] = tensor.clone() if apart else tensor.clone().to(named[name].device)
 
 
 def seed_random(seed: int, device: torch.device) -> None:

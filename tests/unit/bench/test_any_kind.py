@@ -10,7 +10,7 @@ import torch
 from promptuary.backbones.load import load
 from promptuary.bench import tables
 from promptuary.bench.contenders import contender
-from promptuary.bench.grounds import Ground, capped, rows_of
+from promptuary.bench.grounds import Ground, capped, rows_of, shots
 from promptuary.bench.jobs import jobs
 from promptuary.bench.plan import Plan
 from promptuary.bench.run import run
@@ -147,6 +147,33 @@ def test_few_rows_of_what_has_no_classes_are_so_many_in_all(shelf: Shelf, tmp_pa
     assert len({row.place for row in (*found.train, *found.selection)}) == SIZES["train"]
 
 
+def test_a_task_that_no_method_learns_is_refused(shelf: Shelf, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="'own': none of the methods learns tasks of kind 'tagging'"):
+        study(shelf, tmp_path, "tagging", "bert", "entity_f1", "bag-of-words", against="majority")
+
+
+def test_a_named_task_is_chosen_by_its_loss_and_reports_its_scores(shelf: Shelf, tmp_path: Path) -> None:
+    rows = [
+        {"mr": f"name[{name}]", "references": [f"{name} is good", f"good is {name}"]} for name in ("box", "lid") * 6
+    ]
+    files = {part: str(lines(tmp_path / f"e2e-{part}.jsonl", rows)) for part in SIZES}
+    files = {part: f"task:e2e_nlg/text-to-text/{part}:{path}" for part, path in files.items()}
+    task = {"task": "e2e_nlg/text-to-text", "max_new_tokens": 3, **files}
+    own = plan(shelf, tmp_path, "zero-shot", "p-tuning-v2", family="t5", tasks={"own": task}, against="zero-shot")
+    run(own, tmp_path / "out")
+    found = {r["method"]: r for r in finished(own, tmp_path / "out")}
+    assert {m: (r["chosen_by"], r["metric"]) for m, r in found.items()} == {
+        "zero-shot": ("mean", "mean"), "p-tuning-v2": ("loss", "mean"),
+    }  # fmt: skip
+    for r in found.values():
+        report = r["reports"]["own"]
+        assert set(report["scores"]) >= {"bleu", "chrf", "rouge_l", "mean"}
+        assert np.mean(report["contributions"]) == pytest.approx(report["scores"]["mean"])
+        assert len(report["contributions"]) == 2  # a text with several references is one
+    [table] = compared(own, [*found.values()]).tables
+    assert [d.method for d in table.differences] == ["p-tuning-v2"]
+
+
 def test_a_loss_is_no_score_to_report(shelf: Shelf, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"scored by its loss, which is no score to report\. Write metric = one of"):
         study(shelf, tmp_path, "text", "t5", "loss", "p-tuning-v2")
@@ -157,6 +184,14 @@ def test_where_the_loss_chooses_a_named_task_reports_its_own_scores() -> None:
     place = Ground({"task": "e2e_nlg/text-to-text"}, nothing, nothing, nothing, (), ())
     assert place.run().metric == "loss"
     assert (place.metric, place.metrics) == ("mean", ["bleu", "chrf", "rouge_l"])
+
+
+def test_labels_of_a_transfer_are_of_classes(shelf: Shelf, tmp_path: Path) -> None:
+    own = study(shelf, tmp_path, "tagging", "bert", "entity_f1", "frozen").model_dump(exclude={"transfers"})
+    both = {**own["tasks"], "other": own["tasks"]["own"]}
+    mapped = {"from": "own", "to": "other", "labels": {"B-place": "B-thing"}}
+    with pytest.raises(SettingError, match="labels are classes, and 'own' is of kind 'tagging'"):
+        rows_of(Plan(**{**own, "tasks": both, "transfers": (mapped,)}), "own", "full", 0)
 
 
 def test_kinds_do_not_transfer_to_one_another(shelf: Shelf, tmp_path: Path) -> None:
@@ -201,14 +236,18 @@ def test_of_two_choices_that_are_both_called_true_the_more_probable_one_counts()
 
     assert place.scores(place.train, said(0.9, 0.6))["accuracy"] == 1.0
     assert place.scores(place.train, said(0.6, 0.9))["accuracy"] == 0.0
-    assert len(place.contributions(place.train, said(0.9, 0.6)) or ()) == 30
+    assert place.contributions(place.train, said(0.9, 0.6)) == pytest.approx([1.0] * 30)
 
 
 def test_a_question_of_several_rows_is_drawn_and_held_out_as_a_whole() -> None:
     made, rows = Run(task="copa/classifier", train="-", out="-"), [Row(row, "x") for row in COPA]
     for part in (capped(rows, made, 15), *hold_out(rows, "label", 0.3, made.unit)):
         assert {len(own) for own in units(part, "group")} == {2}
+    for part in shots(rows, made.kind.task(rows, "copa", made), 7, 0, made.unit):
+        assert {len(own) for own in units(part, "group")} == {2}
+        assert len(part) == 14
     assert len(capped(rows, made, 15)) == 14
+    assert len(capped(rows, made, 59)) == 58  # a single question is left out
     assert len(capped(rows, made, 1)) == 2  # one question at least
 
 
@@ -216,3 +255,12 @@ def test_methods_that_know_no_words_have_no_cell(shelf: Shelf, tmp_path: Path) -
     own = study(shelf, tmp_path, "tagging", "bert", "entity_f1", "bag-of-words", "zero-shot", "lora", "frozen")
     assert {job.about["method"] for job in jobs(own)} == {"lora", "frozen"}
     assert contender("lora").kinds > contender("bag-of-words").kinds
+
+
+def test_a_cap_just_below_the_number_of_rows_leaves_a_row_out() -> None:
+    made = Run(train="-", out="-")
+    rows = [Row({"text": f"t{i}", "label": "ab"[i % 2]}, "x") for i in range(100)]
+    assert len(capped(rows, made, 99)) == 99
+    assert capped(rows, made, 99) == capped(rows, made, 99)
+    assert len(capped(rows, made, 50)) == 50
+    assert sum(row.fields["label"] == "a" for row in capped(rows, made, 50)) == 25

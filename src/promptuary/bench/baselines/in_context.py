@@ -78,8 +78,11 @@ class InContext(Contender):
         draw.shuffle(rows)
         told = [f"{_filled(_template(ground), task, row)} {answer(row)}" for row in rows]
         room, tokenizer = ground.backbone.shape.positions, ground.backbone.tokenizer
-        own = ground.run().max_length
-        left = None if room is None else room - own if own is not None else room // 2
+        run = ground.run()
+        written_after = 0 if _classes(task) else run.max_new_tokens
+        left = None if room is None else room // 2
+        if room is not None and run.max_length is not None:
+            left = room - run.max_length - written_after
         while told and left is not None and _size(tokenizer, told) > left:
             told.pop()
         return BETWEEN.join(told), _size(tokenizer, told)
