@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -176,10 +177,10 @@ def test_vectors_of_empty_slots_are_taken_over_where_there_are_as_many(
 
 @pytest.mark.parametrize("settings", [{"rank": 3}, {"buckets": 40}, {"lazy": True}])
 def test_every_table_is_kept_and_taken(shelf: Shelf, bert: Backbone, tmp_path: Path, settings: dict[str, Any]) -> None:
-    longer = {"epochs": 25, "batch": 8, "rate": 0.02}  # the vocabulary of the tests is another one in each process
+    longer = {"epochs": 50, "batch": 8, "rate": 0.02}  # the vocabulary of the tests is another one in each process
     run = described(shelf, tmp_path, settings={"length": 6, **settings}, recipe=longer)
     losses = [e["loss"] for e in pretrain(run, backbone=bert).result.history if e["event"] == "step"]
-    assert losses[-1] < 0.8 * losses[0]
+    assert mean(losses[-3:]) < 0.8 * losses[0]
     ours = started(bert, **settings, pretrained=str(tmp_path)).state_dict()
     assert all(torch.equal(ours[n], t) for n, t in tensors(tmp_path).items() if n != "inner.touched")
 

@@ -252,9 +252,9 @@ def test_a_question_of_several_rows_is_drawn_and_held_out_as_a_whole() -> None:
 
 
 def test_methods_that_know_no_words_have_no_cell(shelf: Shelf, tmp_path: Path) -> None:
-    own = study(shelf, tmp_path, "tagging", "bert", "entity_f1", "bag-of-words", "zero-shot", "lora", "frozen")
-    assert {job.about["method"] for job in jobs(own)} == {"lora", "frozen"}
-    assert contender("lora").kinds > contender("bag-of-words").kinds
+    own = study(shelf, tmp_path, "tagging", "bert", "entity_f1", "bag-of-words", "zero-shot", "adapters", "frozen")
+    assert {job.about["method"] for job in jobs(own)} == {"adapters", "frozen"}
+    assert contender("adapters").kinds > contender("bag-of-words").kinds
 
 
 def test_a_cap_just_below_the_number_of_rows_leaves_a_row_out() -> None:

@@ -122,7 +122,6 @@ def test_with_each_seed_every_cell_has_a_search_of_its_own(tmp_path: Path) -> No
         ("budget = {epochs = 3}", "budget = {epochs = -3}", "Budget 'epochs'"),
         ('"sst2/classifier"', '"sst2/classifer"', "Did you mean 'classifier'?"),
         ('report = "test.csv"', "", 'must say where its rows are. Write report = "FILE".'),
-        ('"sst2/classifier"', '"wnut17"', "Task 'sst2' is of kind 'tagging'. A plan compares classifiers"),
         ("trials = 3", "trials = 4", "the space of 'frozen' has only 2 settings beside the default. Every method must"),
         ('name = "main"', 'name = "main"\nagainst = "frosen"', "There is no method 'frosen'"),
         ("[regimes.full]", '[[transfers]]\nfrom = "sst2"\nto = "m"\n[regimes.full]', "there is no task 'm'"),
