@@ -529,7 +529,6 @@ MUTANTS = (
     Mutant("backbones/cpu_linear.py", "if known is None or known.mark != mark:", "if known is None:", MULTIPLIED),
     Mutant("backbones/cpu_linear.py", "+ size > ROOM:", "+ size > 99 * ROOM:", MULTIPLIED),
     Mutant("backbones/cpu_linear.py", "back.numel() > FEW", "back.numel() < FEW", MULTIPLIED),
-    Mutant("backbones/cpu_linear.py", "torch.inference_mode(False), ", "", MULTIPLIED),
     Mutant(
         "backbones/attachment.py",
         "call.layout.tokens.where(call.entry.mask, given",

@@ -118,6 +118,7 @@ def test_a_weight_that_changed_is_laid_out_anew() -> None:
         assert torch.allclose(frozen(x) - frozen.bias, 2 * (before - frozen.bias), atol=0.5)
         frozen.weight = nn.Parameter(torch.zeros(96, 64, dtype=torch.bfloat16), requires_grad=False)
     assert torch.equal(frozen(x), frozen.bias.expand(3, -1))
+    assert cpu_linear._LAYOUTS[frozen].bytes == 2 * 64 * 96  # what was laid out before is no more
     twin = copy.deepcopy(frozen)
     with torch.no_grad():
         twin.weight.fill_(1.0)

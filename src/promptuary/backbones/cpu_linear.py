@@ -132,7 +132,7 @@ def _laid(weight: Tensor, owner: nn.Module | None, *, turned: bool) -> Tensor:
     known = _LAYOUTS.get(owner)
     if known is not None and known.mark == mark and turned in known.by_pass:
         return known.by_pass[turned]
-    with _LOCK, torch.inference_mode(False), torch.no_grad():
+    with _LOCK, torch.no_grad():
         known = _LAYOUTS.get(owner)
         if known is None or known.mark != mark:
             known = _LAYOUTS[owner] = _Layouts(mark)
