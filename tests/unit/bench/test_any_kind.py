@@ -9,11 +9,13 @@ import torch
 
 from promptuary.backbones.load import load
 from promptuary.bench import tables
+from promptuary.bench.contender import Learned
 from promptuary.bench.contenders import contender
 from promptuary.bench.grounds import Ground, capped, rows_of, shots
 from promptuary.bench.jobs import jobs
 from promptuary.bench.plan import Plan
-from promptuary.bench.run import run
+from promptuary.bench.records import worth
+from promptuary.bench.run import _asked, run
 from promptuary.bench.study import compared, export, finished
 from promptuary.data import source
 from promptuary.data.source import Row
@@ -227,13 +229,24 @@ def copa() -> Ground:
     return Read({"task": "copa/classifier"}, nothing, nothing, task, rows, rows)
 
 
+def said(a: float, b: float) -> list[Answer]:
+    """That each question's choices are true, with these probabilities."""
+    values = [a if row["choice"] == "a" else b for row in COPA]
+    return [Answer(str(p > 0.5), max(p, 1 - p), {"False": 1 - p, "True": p}) for p in values]
+
+
+def test_what_is_reported_of_questions_counts_questions() -> None:
+    place = copa()
+    told = _asked(place, Learned({}, lambda rows: said(0.9, 0.6)), place.train)
+    assert told["scores"]["accuracy"] == 1.0
+    record = {"metrics": ["accuracy"], "labels": ["False", "True"], "task": "copa", "reports": {"copa": told}}
+    found = worth([record])
+    assert found is not None
+    assert found.tolist() == [pytest.approx([1.0] * 30)]
+
+
 def test_of_two_choices_that_are_both_called_true_the_more_probable_one_counts() -> None:
     place = copa()
-
-    def said(a: float, b: float) -> list[Answer]:
-        values = [a if row["choice"] == "a" else b for row in COPA]
-        return [Answer(str(p > 0.5), max(p, 1 - p), {"False": 1 - p, "True": p}) for p in values]
-
     assert place.scores(place.train, said(0.9, 0.6))["accuracy"] == 1.0
     assert place.scores(place.train, said(0.6, 0.9))["accuracy"] == 0.0
     assert place.contributions(place.train, said(0.9, 0.6)) == pytest.approx([1.0] * 30)
