@@ -82,7 +82,9 @@ _KINDS: dict[type[nn.Module], type[nn.Module]] = {}
 
 
 def _frozen(kind: type[nn.Module]) -> type[nn.Module]:
-    return _KINDS.setdefault(kind, type(f"Frozen{kind.__name__}", (_Frozen, kind), {}))
+    if kind not in _KINDS:
+        _KINDS[kind] = type(f"Frozen{kind.__name__}", (_Frozen, kind), {})
+    return _KINDS[kind]
 
 
 def _eps(module: nn.Module) -> float:
