@@ -101,11 +101,11 @@ class Ground:
         """What each unit of rows contributes to the score that reports (`statistics.contributions`); `None` where some
         of the rows have no such score.
         """
-        run = self.run()
+        run, metric = self.run(), self.metric
         number = {place: i for i, own in enumerate(units(rows, run.unit)) for place in own}
         try:
             return statistics.contributions(
-                lambda places: self.scores([rows[i] for i in places], [answers[i] for i in places])[self.metric],
+                lambda places: self.scores([rows[i] for i in places], [answers[i] for i in places])[metric],
                 [number[place] for place in range(len(rows))],
                 most=SLOW if run.kind.slow else statistics.BLOCKS,
             )
@@ -158,7 +158,7 @@ def rows_of(plan: "Plan", task: str, regime: str, seed: int) -> Rows:
         train, selection = _split(of, train, run)
         train = capped(train, run, how.rows)
         selection = capped(selection, run, how.selected)
-    for row in (*train, *selection) if made.values and run.kind.stratified else ():
+    for row in (*train, *selection) if run.kind.stratified else ():
         made.index(row)
     reports = {task: Sealed(_reporting(plan, task, how.reported))}
     for transfer in plan.transfers:
