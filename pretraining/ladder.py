@@ -33,6 +33,8 @@ class Stage:
         config: the model's shape. after: the stage whose weights it starts from.
         share: of the ladder's time. rate: the highest learning rate, in units of each tensor's own size at the start.
         last: what is left of the rate at the end. rows: windows in a batch.
+        matrix_rate: the same for the matrices of the layers, which Muon turns then; 0 leaves them to AdamW.
+        guide: weight of the encoder's own loss (`train.encoder_loss`).
     """
 
     config: PretrainedConfig
@@ -42,6 +44,8 @@ class Stage:
     last: float = 0.0
     after: str | None = None
     rows: int = 128
+    matrix_rate: float = 0.0
+    guide: float = 0.0
     seed: int = 0
     decay: float = 0.1
     warmup: float = 0.02
@@ -66,19 +70,30 @@ def causal(dim: int, inner: int, layers: int, heads: int) -> LlamaConfig:
     )  # fmt: skip
 
 
-def both(name: str, config: T5Config, share: float, rate: float) -> dict[str, Stage]:
-    """Span corruption, then LM adaptation with a tenth to a sixth of the time, as Lester's 100 thousand steps of T5."""
-    span = Stage(config, SpanCorruption(), share * 0.85, rate, last=0.1)
-    adapted = Stage(config, PrefixLanguageModel(), share * 0.15, rate * 0.3, after=f"{name}-span")
-    return {f"{name}-span": span, name: adapted}
+def both(name: str, config: T5Config, share: float) -> dict[str, Stage]:
+    """Short windows first, then span corruption, then LM adaptation, as Lester's 100 thousand steps of T5.
+
+    In short windows there is little to look through: that the encoder can be read is found out sooner.
+    """
+    begun = Stage(
+        config, SpanCorruption(71, 10, 3), share * 0.1, 2e-2, last=1.0, matrix_rate=5e-2, guide=1.0, rows=64
+    )  # fmt: skip
+    span = Stage(
+        config, SpanCorruption(284, 42, 14), share * 0.75, 2e-2, last=0.05, after=f"{name}-begun", matrix_rate=5e-2,
+        guide=0.5, rows=32,
+    )  # fmt: skip
+    adapted = Stage(
+        config, PrefixLanguageModel(256), share * 0.15, 4e-3, after=f"{name}-span", matrix_rate=1e-2, rows=16
+    )  # fmt: skip
+    return {f"{name}-begun": begun, f"{name}-span": span, name: adapted}
 
 
 STAGES: Mapping[str, Stage] = MappingProxyType(
     {
-        **both("ladder-1m", text_to_text(128, 256, 3, 4), 0.12, 2e-2),
-        **both("ladder-4m", text_to_text(256, 384, 3, 4), 0.22, 2e-2),
-        "ladder-causal-4m": Stage(causal(256, 512, 6, 4), LanguageModel(), 0.21, 5e-2),
-        **both("ladder-12m", text_to_text(384, 512, 4, 6), 0.45, 2e-2),
+        **both("ladder-1m", text_to_text(128, 256, 3, 4), 0.12),
+        **both("ladder-4m", text_to_text(256, 384, 3, 4), 0.22),
+        "ladder-causal-4m": Stage(causal(256, 512, 6, 4), LanguageModel(256), 0.21, 2e-2, matrix_rate=5e-2, rows=32),
+        **both("ladder-12m", text_to_text(384, 512, 4, 6), 0.45),
     }
 )
 

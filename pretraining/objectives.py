@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 SIZE, PAD, END, IGNORED = 16_384, 0, 1, -100
+SENTINELS = SIZE - 100  # ids from here on
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,16 @@ class Steps(torch.utils.data.Dataset):  # type: ignore[type-arg]
         drawn = np.random.default_rng((self.mixture.seed, 2, step))
         found = self.objective.batch(self.mixture.windows(step, self.rows, self.objective.width), drawn)
         return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in found.items()}
+
+
+def first_hidden(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Of a batch of span corruption: where the sentinels stand in the inputs, and what each hides first.
+
+    Returns: places and tokens, both (rows, spans).
+    """
+    inputs, labels = batch["input_ids"], batch["labels"]
+    places, told = ((ids >= SENTINELS).nonzero()[:, 1].view(len(ids), -1) for ids in (inputs, labels))
+    return places, labels.gather(1, told + 1)
 
 
 def _parts(total: int, count: int, rows: int, drawn: np.random.Generator) -> np.ndarray:

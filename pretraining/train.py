@@ -20,7 +20,7 @@ import corpus
 import torch
 import transformers
 from accelerate import Accelerator
-from objectives import Mixture, Steps
+from objectives import Mixture, Steps, first_hidden
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
@@ -44,14 +44,14 @@ def build(config: PretrainedConfig, seed: int) -> PreTrainedModel:
 
 
 def train(
-    name: str, stage: Stage, tokens: Path, out: Path, *, steps: int, save: bool = True, compiled: bool | None = None
+    name: str, stage: Stage, tokens: Path, out: Path, *, steps: int, save: bool = True, compiled: bool = True
 ) -> dict[str, Any]:
     """Train a stage to its end, or go on where it stopped; a finished stage is left alone.
 
     Arguments:
         out: the stage's folder is `out / name`: weights in bf16, `record.jsonl`, `summary.json`.
         save: whether anything is written at all.
-        compiled: whether the step is compiled; `None` compiles on a GPU.
+        compiled: whether the step is compiled, which takes most of a minute and halves the time of a step.
 
     Returns: the summary: last scores, tokens seen, seconds a step, operations a second.
     """
@@ -66,15 +66,23 @@ def train(
         model.load_state_dict(torch.load(out / stage.after / "weights.pt", weights_only=True))
     per_row = operations(stage)
     model.to(device).train()
-    optimizer = torch.optim.AdamW(groups(model, stage), betas=(0.9, 0.98), eps=1e-9, fused=device.type == "cuda")
-    scheduler = LambdaLR(optimizer, shape(steps, stage.warmup, stage.last))
-    optimizer, scheduler = accelerator.prepare(optimizer, scheduler)
+    moving = optimizers(model, stage)
+    schedules = [LambdaLR(one, shape(steps, stage.warmup, stage.last)) for one in moving]
+    moving, schedules = (
+        list(accelerator.prepare(*of)) if len(of) > 1 else [accelerator.prepare(of[0])] for of in (moving, schedules)
+    )
 
     def loss_of(batch: Mapping[str, Tensor]) -> Tensor:
         with accelerator.autocast():
             return model(**batch).loss
 
-    step_loss = torch.compile(loss_of) if (device.type == "cuda" if compiled is None else compiled) else loss_of
+    def guided(batch: Mapping[str, Tensor], places: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        with accelerator.autocast():
+            out = model(**batch)
+            return out.loss, encoder_loss(model, out.encoder_last_hidden_state, places, hidden)
+
+    step_loss = guided if stage.guide else loss_of
+    step_loss = torch.compile(step_loss) if compiled else step_loss
     state = State(place / "state", accelerator, model)
     done = state.load() if save else 0
     if save:
@@ -85,7 +93,8 @@ def train(
         event="start", step=done, steps=steps, name=name, torch=torch.__version__, rows=stage.rows, rate=stage.rate,
         transformers=transformers.__version__, device=str(device), objective=type(stage.objective).__name__,
         hardware=torch.cuda.get_device_name() if device.type == "cuda" else platform.processor(), seed=stage.seed,
-        operations_per_row=per_row,
+        operations_per_row=per_row, threads=torch.get_num_threads(), tokens_per_step=stage.rows * stage.objective.width,
+        guide=stage.guide, matrix_rate=stage.matrix_rate,
     )  # fmt: skip
     data = Steps(
         Mixture(
@@ -100,20 +109,24 @@ def train(
     saved, marked_step, pace = began, done, 0.0
     losses: list[Tensor] = []
     for step, batch in enumerate(batches(data, range(done, steps), device), start=done + 1):
-        loss = step_loss(batch)
-        accelerator.backward(loss)
+        if stage.guide:
+            loss, guide = step_loss(batch, *first_hidden(batch))
+            accelerator.backward(loss + stage.guide * guide)
+        else:
+            loss = step_loss(batch)
+            accelerator.backward(loss)
         if stage.clip:
             accelerator.clip_grad_norm_(model.parameters(), stage.clip)
-        optimizer.step()
-        scheduler.step()
-        optimizer.zero_grad()
+        for one in (*moving, *schedules):
+            one.step()
+        model.zero_grad()
         losses.append(loss.detach())
         if step <= 20 or step % LOG == 0 or step == steps:
             mean = torch.stack(losses).mean().item()
             losses.clear()
             now = time.perf_counter()
             pace, marked, marked_step = (now - marked) / (step - marked_step), now, step
-            rate = scheduler.get_last_lr()[0]
+            rate = schedules[0].get_last_lr()[0]
             known.write(event="loss", step=step, loss=mean, rate=rate, seconds=now - began, pace=pace)
             if step % (10 * LOG) == 0:
                 windows = stage.rows / pace
@@ -139,6 +152,7 @@ def train(
         "windows": steps * stage.rows,
         "tokens": steps * stage.rows * stage.objective.width,
         "seconds_per_step": pace,
+        "seconds": pace * steps,
         "tokens_per_second": stage.rows * stage.objective.width / pace,
         "operations_per_second": per_row * stage.rows / pace,
         "mfu": per_row * stage.rows / pace / peak if peak else None,
@@ -152,6 +166,36 @@ def train(
         (place / "summary.json").write_text(json.dumps(summary, indent=2))
         state.remove()
     return summary
+
+
+def encoder_loss(model: PreTrainedModel, states: Tensor, places: Tensor, hidden: Tensor) -> Tensor:
+    """How well the encoder itself knows, at each sentinel, the first token it hides; read by the output table.
+
+    Without it a decoder gains nothing from reading an encoder that knows nothing, and an encoder that nobody reads
+    learns nothing: small models stay there for a hundred million tokens (README).
+
+    Arguments:
+        states: (rows, inputs, dim). places, hidden: (rows, spans), from `first_hidden`.
+    """
+    at = states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))
+    logits = model.lm_head(at * states.shape[-1] ** -0.5).flatten(0, 1).float()
+    return nn.functional.cross_entropy(logits, hidden.flatten())
+
+
+def optimizers(model: PreTrainedModel, stage: Stage) -> list[torch.optim.Optimizer]:
+    """AdamW; for the matrices of the layers Muon, where the stage has a rate for them."""
+    found = groups(model, stage)
+    table = model.get_input_embeddings().weight
+
+    def turned(group: Mapping[str, Any]) -> bool:
+        [p] = group["params"]
+        return bool(stage.matrix_rate) and p.ndim == 2 and p is not table and min(p.shape) > 8
+
+    adamw = torch.optim.AdamW([g for g in found if not turned(g)], betas=(0.9, 0.98), eps=1e-9, fused=True)
+    matrices = [{**g, "lr": g["lr"] / stage.rate * stage.matrix_rate} for g in found if turned(g)]
+    if not matrices:
+        return [adamw]
+    return [adamw, torch.optim.Muon(matrices, momentum=0.95, adjust_lr_fn="match_rms_adamw")]
 
 
 def groups(model: PreTrainedModel, stage: Stage) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +14,14 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "pretraining"))
 
 import corpus
 import ladder
+import ngram
 import objectives
+import score
 import train as training
 from objectives import END, IGNORED, PAD, SIZE, LanguageModel, Mixture, PrefixLanguageModel, SpanCorruption, Steps
 
 TINY = replace(
-    ladder.STAGES["ladder-1m-span"], config=ladder.text_to_text(8, 8, 1, 2), objective=SpanCorruption(40, 6, 2), rows=2
+    ladder.STAGES["ladder-1m-begun"], config=ladder.text_to_text(8, 8, 1, 2), objective=SpanCorruption(40, 6, 2), rows=2
 )
 
 
@@ -43,6 +46,60 @@ def test_corrupted_spans_put_back_are_the_text() -> None:
         assert list(spans) == [SIZE - 1, SIZE - 2]  # told in order, each with something hidden
         assert all(spans.values())
         assert [t for i in inputs[:-1] for t in spans.get(int(i), [int(i)])] == window.tolist()
+
+
+def test_the_encoder_is_asked_for_the_first_token_of_each_span() -> None:
+    windows = drawn().integers(300, 16_000, (50, 40))
+    found = {k: torch.from_numpy(v) for k, v in SpanCorruption(40, 6, 2).batch(windows, drawn(1)).items()}
+    places, tokens = objectives.first_hidden(found)
+    assert (found["input_ids"].gather(1, places) == torch.tensor([SIZE - 1, SIZE - 2])).all()
+    for label, told in zip(found["labels"].tolist(), tokens.tolist(), strict=True):
+        assert [label[label.index(SIZE - 1 - i) + 1] for i in range(2)] == told
+
+
+def test_what_is_scored_stands_in_the_text_where_it_is_said_to_stand(tokens: Path) -> None:
+    [held] = corpus.tokens(tokens, (corpus.VALIDATION,))
+    text = held.tolist()
+    fives = {tuple(text[i : i + 5]) for i in range(len(text) - 4)}
+    for asked in (
+        next(score.hidden(tokens)), next(score.following(tokens, causal=False)),
+        next(score.following(tokens, causal=True)),
+    ):  # fmt: skip
+        labels = asked.batch["labels"]
+        assert labels[asked.counts].tolist() == asked.tokens.tolist()
+        assert len(asked.tokens) > 500
+        assert {(*c, t) for c, t in zip(asked.contexts.tolist(), asked.tokens.tolist(), strict=True)} <= fives
+
+
+def kneser_ney(arrays: list[list[int]], context: list[int], token: int) -> float:
+    """The same model, written as the formula stands, one probability at a time."""
+    order = len(context) + 1
+    seen = [Counter(tuple(a[i : i + n + 1]) for a in arrays for i in range(len(a) - n)) for n in range(order)]
+    for n in range(order - 1):
+        seen[n] = Counter({gram: sum(longer[1:] == gram for longer in seen[n + 1]) for gram in seen[n]})
+    found = 1 / SIZE
+    for n, counts in enumerate(seen):
+        own = tuple(context[order - 1 - n :])
+        values = list(counts.values())
+        once, twice = values.count(1), values.count(2)
+        discount = once / max(1, once + 2 * twice)
+        follow = {gram[-1]: count for gram, count in counts.items() if gram[:-1] == own}
+        if total := sum(follow.values()):
+            found = (max(follow.get(token, 0) - discount, 0) + discount * len(follow) * found) / total
+    return found
+
+
+def test_the_counting_model_is_kneser_and_neys() -> None:
+    source = drawn()
+    arrays = [source.integers(0, 6, 200), source.integers(0, 6, 100)]
+    model = ngram.Ngram(arrays, 3)
+    contexts = source.integers(0, 6, (20, 2))
+    found = np.stack([model.probabilities(contexts, np.full(20, t)) for t in range(6)], axis=1)
+    wanted = [[kneser_ney([a.tolist() for a in arrays], c, t) for t in range(6)] for c in contexts.tolist()]
+    np.testing.assert_allclose(found, wanted, rtol=1e-9)
+    everything = sum(model.probabilities(contexts, np.full(20, t)) for t in range(SIZE))
+    np.testing.assert_allclose(everything, 1)
+    assert (model.best(contexts) == found.argmax(1)).all()
 
 
 def test_ways_to_cut_are_equally_likely() -> None:
@@ -108,7 +165,7 @@ def test_the_same_seed_gives_the_same_losses_and_a_resumed_run_is_the_uninterrup
     tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
-    training.train("tiny", TINY, tokens, one, steps=20)
+    training.train("tiny", TINY, tokens, one, steps=20, compiled=False)
     monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(training, "LOG", 1)
     saved = training.State.save
@@ -120,8 +177,8 @@ def test_the_same_seed_gives_the_same_losses_and_a_resumed_run_is_the_uninterrup
 
     monkeypatch.setattr(training.State, "save", killed)
     with pytest.raises(KeyboardInterrupt):
-        training.train("tiny", TINY, tokens, other, steps=20)
-    training.train("tiny", TINY, tokens, other, steps=20)
+        training.train("tiny", TINY, tokens, other, steps=20, compiled=False)
+    training.train("tiny", TINY, tokens, other, steps=20, compiled=False)
     assert len(losses(one / "tiny" / "record.jsonl")) == 20
     assert losses(one / "tiny" / "record.jsonl") == losses(other / "tiny" / "record.jsonl")
     mine, theirs = (torch.load(out / "tiny" / "weights.pt") for out in (one, other))
