@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from promptuary.backbones import load as loading
 from promptuary.backbones.attachment import Attachment, Promise
 from promptuary.backbones.identity import same_model
 from promptuary.backbones.load import available, load, wrap
@@ -177,3 +178,36 @@ def test_a_name_that_cannot_be_fetched_says_what_there_is(monkeypatch: pytest.Mo
     assert all(isinstance(k, str) and v for k, v in available().items())
     with pytest.raises(BackboneError, match="Did you mean 'minilm'"):
         load("minlm")
+
+
+def test_random_weights_are_the_same_model_untrained(tmp_path: Path) -> None:
+    fresh("bert").save_pretrained(tmp_path)
+    torch.manual_seed(5)
+    drawn, trained = load(f"random:{tmp_path}"), load(str(tmp_path))
+    after = torch.rand(3)
+    torch.manual_seed(5)
+    assert torch.equal(after, torch.rand(3))  # nobody else's draws move
+    assert drawn.name == f"random:{tmp_path}"
+    mine, theirs = (dict(b.model.named_parameters()) for b in (drawn, trained))
+    assert {k: p.shape for k, p in mine.items()} == {k: p.shape for k, p in theirs.items()}
+    matrices = [k for k, p in mine.items() if p.ndim == 2]
+    assert not any(torch.equal(mine[k], theirs[k]) for k in matrices)
+    torch.manual_seed(6)
+    again = load(f"random:{tmp_path}", dtype=torch.bfloat16)
+    assert all(torch.equal(mine[k].bfloat16(), p) for k, p in again.model.named_parameters())
+    assert again.dtype == torch.bfloat16
+
+
+def test_a_model_of_the_ladder_is_looked_for_where_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PROMPTUARY_MODELS", raising=False)
+    made_up = {**loading.SHORT_NAMES, "ladder-9m": loading._ladder("ladder-9m", "made up")}
+    monkeypatch.setattr(loading, "SHORT_NAMES", made_up)
+    with pytest.raises(BackboneError, match=r"export PROMPTUARY_MODELS=<its folder models>"):
+        load("ladder-9m")
+    assert "ladder-9m" not in available()
+    fresh("t5").save_pretrained(tmp_path / "ladder-9m")
+    monkeypatch.setenv("PROMPTUARY_MODELS", str(tmp_path))
+    assert load("ladder-9m").name == "ladder-9m"
+    assert available()["ladder-9m"] == "made up"

