@@ -132,7 +132,6 @@ def load(
     kind, auto, head = _kind(config, config.architectures or [])
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     verbosity = transformers_logging.get_verbosity()
-    model: Any
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         if name != trained:
@@ -152,12 +151,11 @@ def load(
     return backbone
 
 
-def _drawn(auto: Any, config: PreTrainedConfig) -> PreTrainedModel:
+def _drawn(auto: Any, config: PreTrainedConfig) -> Any:
     """A model with the random weights that its class begins with, in float32."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model: PreTrainedModel = auto.from_config(config, dtype=torch.float32)
-        return model
+        return auto.from_config(config, dtype=torch.float32)
 
 
 def _without_pooler(model: PreTrainedModel) -> None:

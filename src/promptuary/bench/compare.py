@@ -157,7 +157,7 @@ def _spread(own: dict[int, Record], other: Mapping[int, Record]) -> dict[int, Re
     if len(own) != 1:
         return own
     [(seed, record)] = own.items()
-    known = CONTENDERS.get(record["method"])
+    known = CONTENDERS.get(record.get("of", record["method"]))
     if known is None or known.drawn:
         return own
     return {seed: record} | {s: record for s, r in other.items() if r["rows"]["digest"] == record["rows"]["digest"]}

@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from promptuary.bench.contenders import contender
 from promptuary.bench.plan import Plan
 from promptuary.bench.space import Settings
 from promptuary.bench.store import Job
@@ -36,7 +35,7 @@ def _of_seed(plan: Plan, trials: Trials, regime: str, nth: int) -> Iterator[Job]
     for task, methods in asked:
         for backbone in plan.backbones:
             for method in (own for own in methods if plan.fits(own, task)):
-                if nth < len(seeds) and (nth == 0 or how.drawn or contender(method).drawn):
+                if nth < len(seeds) and (nth == 0 or how.drawn or plan.contender(method).drawn):
                     first = seeds[nth] if plan.search.each_seed else seeds[0]
                     yield from _of_cell(plan, trials[method], regime, task, backbone, method, seeds[nth], first)
 
@@ -50,7 +49,7 @@ def _of_cell(
         tried: the settings that the search tries. first: the seed that searches.
     """
     about = {"task": task, "regime": regime, "backbone": backbone, "method": method}
-    made = {**about, **_made_of(plan, regime, task), "trials": list(tried)}
+    made = {**about, "of": plan.contender(method).name, **_made_of(plan, regime, task), "trials": list(tried)}
     mark = _hash({**made, "seed": first})
     search = f"{_spoken(about)}, search with seed {first} #{mark}"
     study = f"{task}, {regime}, {backbone}"

@@ -15,6 +15,10 @@
     rate = [0.1, 0.3, 0.9]
     length = {low = 5, high = 50}
 
+    [variants."prompt-tuning@5"]  # a method with other settings, by a name that stands beside the others
+    of = "prompt-tuning"
+    settings = {length = 5}
+
     [tasks.sst2]                # a task with a name, or columns of any rows
     task = "sst2/classifier"
     report = "task:sst2/classifier/test"
@@ -47,7 +51,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from promptuary.bench.contender import Contender
 from promptuary.bench.contenders import CONTENDERS, contender
-from promptuary.bench.sections import Budget, Mixture, Name, Part, Regime, Search, TaskPlan, Transfer
+from promptuary.bench.sections import Budget, Mixture, Name, Part, Regime, Search, TaskPlan, Transfer, Variant
 from promptuary.bench.space import Space, draws, first
 from promptuary.errors import SettingError, nearest
 from promptuary.specs import Run, Seed, complaint
@@ -57,11 +61,11 @@ class Plan(Part):
     """A plan.
 
     Arguments:
-        backbones: as `promptuary tune --backbone`. methods: promptuary's methods and baselines, by name.
+        backbones: as `promptuary tune --backbone`. methods: promptuary's methods and baselines, and variants, by name.
         seeds: of everything random, and of the rows where they are drawn. device: where the models run.
         against: the method that every other one is held against.
-        budget, search, tasks, regimes, mixtures, transfers: see there; `budget` of a regime wins over that of a task
-            or a mixture, which wins over that of the plan.
+        budget, search, variants, tasks, regimes, mixtures, transfers: see there; `budget` of a regime wins over that of
+            a task or a mixture, which wins over that of the plan.
     """
 
     name: Name
@@ -72,6 +76,7 @@ class Plan(Part):
     device: str = "auto"
     budget: Budget = Budget()
     search: Search = Search()
+    variants: dict[Name, Variant] = Field({})
     tasks: Annotated[dict[Name, TaskPlan], Field(min_length=1)]
     regimes: Annotated[dict[Name, Regime], Field(min_length=1)] = Field({"full": Regime()})
     mixtures: dict[Name, Mixture] = Field({})
@@ -79,8 +84,11 @@ class Plan(Part):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
+        for name in self.variants:
+            if name in CONTENDERS:
+                raise SettingError(f"Variant {name!r} has the name of a method. Give it one of its own.")
         for method in self.named_methods():
-            contender(method)
+            self.contender(method)
         for name, regime in self.regimes.items():
             for task in regime.tasks or ():
                 _known("Regime", name, "task", task, self.tasks)
@@ -94,8 +102,8 @@ class Plan(Part):
         for name, mixture in self.mixtures.items():
             self._check_mixture(name, mixture)
         for method, space in self.search.space.items():
-            _known("Search", "space", "method", method, CONTENDERS)
-            contender(method).check(first(space))
+            _known("Search", "space", "method", method, {*CONTENDERS, *self.variants})
+            self.contender(method).check(first(space))
         for name in self.regimes:
             for task in (*self.tasks, *self.mixtures):
                 self.budget_of(task, name)
@@ -107,8 +115,22 @@ class Plan(Part):
                 )
         for method in self.named_methods():
             for settings in self.trials(method):
-                contender(method).check(settings)
+                self.contender(method).check(settings)
         return self
+
+    def contender(self, name: str) -> Contender:
+        """The method, or that which a variant is of.
+
+        Raises:
+            SettingError: for an unknown name, with the nearest known one.
+        """
+        if name in self.variants:
+            return contender(self.variants[name].of)
+        if name not in CONTENDERS:
+            raise SettingError(
+                f"There is no method {name!r} to compare. {nearest(name, {*CONTENDERS, *self.variants})}"
+            )
+        return CONTENDERS[name]
 
     def named_methods(self) -> Iterator[str]:
         """Every method that the plan names, some more than once."""
@@ -128,14 +150,14 @@ class Plan(Part):
         if len({self.tasks[task].dropout for task in mixture.tasks}) > 1:
             raise SettingError(f"Mixture {name!r}: its tasks differ in dropout, which is of the frozen model.")
         for method in mixture.methods:
-            if not contender(method).mixes:
+            if not self.contender(method).mixes:
                 raise SettingError(
                     f"Mixture {name!r}: {method!r} learns one task at a time. Expected methods of promptuary's own."
                 )
 
     def fits(self, method: str, task: str) -> bool:
         """Whether a method learns tasks of this one's kind (of a mixture: of all of its tasks')."""
-        return all(self.run(own).kind.name in contender(method).kinds for own in self.members(task))
+        return all(self.run(own).kind.name in self.contender(method).kinds for own in self.members(task))
 
     def members(self, task: str) -> tuple[str, ...]:
         """The tasks of a mixture; of a task, itself."""
@@ -172,8 +194,13 @@ class Plan(Part):
             raise SettingError(complaint(error, "Budget")) from error
 
     def space(self, method: str) -> Space:
-        """What a search may change of a method: the plan's space, or the method's own."""
-        return self.search.space.get(method, contender(method).space)
+        """What a search may change of a method: the plan's space, or the method's own; never what a variant sets."""
+        space = self.search.space.get(method, self.contender(method).space)
+        return {name: values for name, values in space.items() if name not in self.settings(method)}
+
+    def settings(self, method: str) -> dict[str, Any]:
+        """What every trial of a variant has; of a method nothing."""
+        return dict(self.variants[method].settings) if method in self.variants else {}
 
     def trials(self, method: str) -> list[dict[str, Any]]:
         """The settings that a method's search tries, in order: first the default, then others drawn from its space.
@@ -181,9 +208,9 @@ class Plan(Part):
         Raises:
             SettingError: where the space has fewer points than every method may try.
         """
-        of: Contender = contender(method)
-        if not of.space and method not in self.search.space:
-            return [{}]
+        of, own = self.contender(method), self.settings(method)
+        if not self.space(method):
+            return [own]
         found = draws(self.space(method), self.search.trials - 1, seed=self.search.seed, without=of.default)
         if len(found) < self.search.trials - 1 and not of.small:
             raise SettingError(
@@ -191,7 +218,7 @@ class Plan(Part):
                 f"beside the default. Every method must have the same number: widen [search.space.{method}], or lower "
                 "trials."
             )
-        return [{}, *found]
+        return [own | settings for settings in ({}, *found)]
 
 
 def read(path: Path) -> Plan:

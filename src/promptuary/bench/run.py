@@ -23,7 +23,6 @@ from rich.console import Console
 
 from promptuary.bench.board import Board
 from promptuary.bench.contender import Learned
-from promptuary.bench.contenders import contender
 from promptuary.bench.grounds import Ground, probabilities
 from promptuary.bench.jobs import jobs
 from promptuary.bench.loaded import Loaded
@@ -58,7 +57,7 @@ def run(plan: Plan, folder: Path, *, console: Console | None = None, minutes: fl
         PromptuaryError: for a plan or rows that cannot be, before anything runs.
     """
     for method in {job.about["method"] for job in jobs(plan)}:
-        contender(str(method)).available()
+        plan.contender(str(method)).available()
     worker = Worker(plan, folder, Board(console))
     try:
         worker.check()
@@ -148,7 +147,7 @@ class Worker:
     ) -> tuple[Learned, dict[str, Any]]:
         """What a method learned, and what every record tells of it."""
         about, first = entry.job.about, next(iter(grounds.values()))
-        who, budget = contender(str(about["method"])), self.plan.budget_of(about["task"], about["regime"])
+        who, budget = self.plan.contender(str(about["method"])), self.plan.budget_of(about["task"], about["regime"])
         mixture = self.plan.mixtures.get(str(about["task"]))
         how: dict[str, Any] = {"seed": int(about["seed"]), "folder": place, "progress": self.board}
         with peak(first.backbone.device) as most:
@@ -162,7 +161,7 @@ class Worker:
         rows: dict[str, Any] = {name: sum(own[name] for own in counts) for name in counts[0]}
         rows["digest"] = digest(*(rows for ground in grounds.values() for rows in (ground.train, ground.selection)))
         told = {
-            **about, "settings": dict(settings), "recipe": dict(learned.recipe),
+            **about, "of": who.name, "settings": dict(settings), "recipe": dict(learned.recipe),
             "budget": budget.model_dump(), "scores": dict(learned.scores), "last": dict(learned.last),
             "curve": list(learned.curve), "cost": cost, "alarms": dict(learned.alarms), "rows": rows,
             **self.about, "when": _now(),
@@ -243,7 +242,7 @@ class Worker:
     def _settled(self, trial: Entry) -> dict[str, Any]:
         """The value that every setting of the space had in a trial."""
         method = str(trial.job.about["method"])
-        default = {name: contender(method).default.get(name) for name in self.plan.space(method)}
+        default = {name: self.plan.contender(method).default.get(name) for name in self.plan.space(method)}
         return {**default, **trial.job.settings}
 
     def _clear(self, trials: Sequence[Entry], keep: Path) -> None:

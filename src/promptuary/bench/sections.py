@@ -141,6 +141,17 @@ class Regime(Part):
         return self.each is not None
 
 
+class Variant(Part):
+    """A method under a name of its own, with settings that every one of its trials has.
+
+    Arguments:
+        of: a method of promptuary's or a baseline. settings: of the method, or fields of its recipe.
+    """
+
+    of: str
+    settings: dict[str, Any] = {}
+
+
 class Mixture(Part):
     """Tasks that share one prompt, tuned on a mixture of their rows (`promptuary.multitask`).
 

@@ -1,5 +1,6 @@
 """A plan is looked at as a whole before anything runs, and says what is wrong with it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,56 @@ def test_every_method_has_as_many_trials_and_the_first_is_its_default(tmp_path: 
     for trial in plan.trials("prompt-tuning")[1:]:
         assert 0.1 <= trial["rate"] <= 1.0
         assert trial["length"] in (5, 20)
+
+
+VARIANTS = """
+[variants."prompt-tuning@7"]
+of = "prompt-tuning"
+settings = {length = 7}
+
+[variants.slow]
+of = "frozen"
+settings = {head_rate = 0.001}
+
+[tasks.sst2]
+"""
+
+
+def test_a_variant_is_a_method_with_settings_that_no_trial_changes(tmp_path: Path) -> None:
+    text = GOOD.replace("[tasks.sst2]", VARIANTS).replace(
+        '"prompt-tuning"]', '"prompt-tuning", "prompt-tuning@7", "slow"]'
+    )
+    plan = made(text, tmp_path)
+    assert plan.contender("prompt-tuning@7") is plan.contender("prompt-tuning")
+    found = plan.trials("prompt-tuning@7")
+    assert found[0] == {"length": 7}
+    assert len({trial["rate"] for trial in found[1:]}) == 2
+    assert {trial["length"] for trial in found} == {7}
+    assert plan.trials("slow") == [{"head_rate": 0.001}]  # all that a search would change is set
+    names = {job.about["method"] for job in jobs(plan)}
+    assert {"prompt-tuning", "prompt-tuning@7", "slow"} <= names
+    other = made(text.replace("length = 7", "length = 8"), tmp_path)
+    changed = {job.about["method"] for job in jobs(other) if job.name not in {old.name for old in jobs(plan)}}
+    assert changed == {"prompt-tuning@7"}
+    searched = made(text.replace("[search.space.prompt-tuning]", '[search.space."prompt-tuning@7"]'), tmp_path)
+    assert set(searched.space("prompt-tuning@7")) == {"rate"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("length = 7", "lenght = 7", "'prompt-tuning' has no setting 'lenght'. Did you mean 'length'?"),
+        ('of = "frozen"', 'of = "frosen"', "There is no method 'frosen' to compare. Did you mean 'frozen'?"),
+        ("[variants.slow]", "[variants.lora]", "Variant 'lora' has the name of a method. Give it one of its own."),
+        ('"slow"]', '"slo"]', "There is no method 'slo' to compare. Did you mean 'slow'?"),
+    ],
+)
+def test_a_variant_that_cannot_be_is_told(old: str, new: str, said: str, tmp_path: Path) -> None:
+    text = GOOD.replace("[tasks.sst2]", VARIANTS).replace(
+        '"prompt-tuning"]', '"prompt-tuning", "prompt-tuning@7", "slow"]'
+    )
+    with pytest.raises(SettingError, match=re.escape(said)):
+        made(text.replace(old, new), tmp_path)
 
 
 def test_the_jobs_are_all_cells_seed_by_seed_with_their_searches_first(tmp_path: Path) -> None:

@@ -127,6 +127,17 @@ def test_a_finished_plan_runs_nothing_again_and_a_longer_one_only_what_is_new(
     assert all(after[name] == trial for name, trial in before.items())
 
 
+def test_a_variant_competes_under_its_own_name(shelf: Shelf, tmp_path: Path) -> None:
+    variants = {"prompt-tuning@3": {"of": "prompt-tuning", "settings": {"length": 3}}}
+    study = plan(shelf, tmp_path, "prompt-tuning", "prompt-tuning@3", variants=variants)
+    assert run(study, tmp_path / "out")
+    one, other = finished(study, tmp_path / "out")
+    assert [one["method"], other["method"]] == ["prompt-tuning", "prompt-tuning@3"]
+    assert one["of"] == other["of"] == "prompt-tuning"
+    assert other["recipe"]["settings"]["length"] == 3
+    assert one["cost"]["trained"] - other["cost"]["trained"] == (20 - 3) * 32
+
+
 def test_a_plan_that_asks_for_something_else_does_not_take_over_what_was_found(shelf: Shelf, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(plan(shelf, tmp_path, "majority"), out)
