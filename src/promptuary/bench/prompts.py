@@ -31,7 +31,8 @@ BUDGET = frozenset({"epochs", "steps", "batch", "accumulation", "patience", "eva
 class Prompted(Contender):
     """A method of `promptuary.methods`. A search changes its rate by a factor of three, unless a plan says otherwise.
 
-    Settings are those of the method, fields of its recipe, and rates of parts (`rates.choice`).
+    Settings are those of the method, fields of its recipe, rates of parts (`rates.choice`), and `init`, where a prompt
+    starts.
     """
 
     mixes = True
@@ -43,7 +44,7 @@ class Prompted(Contender):
         self.space = around(rate, getattr(method.recipe, rate))
         recipe = {name: value for name, value in asdict(method.recipe).items() if name not in BUDGET}
         rates = {PART + name: value for name, value in method.rates.items()}
-        self.default = MappingProxyType({**recipe, **rates, **method.settings()})
+        self.default = MappingProxyType({**recipe, **rates, "init": "auto", **method.settings()})
 
     def check(self, settings: Mapping[str, Any]) -> None:
         for name in settings:
@@ -110,9 +111,10 @@ def _nothing(rows: Sequence[Row]) -> Answers:
 
 
 def _parts(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a trial as a run has them: those of the method, of its recipe, and rates of parts."""
+    """Settings of a trial as a run has them: its start, those of the method, of its recipe, and rates of parts."""
     return {
-        "settings": {k: v for k, v in settings.items() if k not in FIELDS and not k.startswith(PART)},
+        **{k: v for k, v in settings.items() if k == "init"},
+        "settings": {k: v for k, v in settings.items() if k not in {"init", *FIELDS} and not k.startswith(PART)},
         "recipe": {k: v for k, v in settings.items() if k in FIELDS},
         "rates": {k.removeprefix(PART): v for k, v in settings.items() if k.startswith(PART)},
     }
