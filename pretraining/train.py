@@ -68,9 +68,8 @@ def train(
     model.to(device).train()
     moving = optimizers(model, stage)
     schedules = [LambdaLR(one, shape(steps, stage.warmup, stage.last)) for one in moving]
-    moving, schedules = (
-        list(accelerator.prepare(*of)) if len(of) > 1 else [accelerator.prepare(of[0])] for of in (moving, schedules)
-    )
+    prepared = accelerator.prepare(*moving, *schedules)
+    moving, schedules = prepared[: len(moving)], prepared[len(moving) :]
 
     def loss_of(batch: Mapping[str, Tensor]) -> Tensor:
         with accelerator.autocast():
