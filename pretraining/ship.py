@@ -22,12 +22,17 @@ matplotlib.use("svg")
 import torch
 from ladder import STAGES, Stage
 from matplotlib import pyplot
-from objectives import SpanCorruption
+from objectives import LanguageModel, PrefixLanguageModel, SpanCorruption
 from score import TOKENIZERS
 from train import build
 from transformers import AutoTokenizer
 
-LARGEST, ALL = 20e6, 48e6  # bytes of a file, and of all shipped files
+LARGEST = 20e6  # bytes of a file
+OBJECTIVES: Mapping[type, str] = {
+    SpanCorruption: "span corruption (15 %, spans of 3)",
+    PrefixLanguageModel: "prefix language model",
+    LanguageModel: "the next token",
+}
 
 
 def ship(name: str, out: Path, models: Path) -> Path:
@@ -41,9 +46,13 @@ def ship(name: str, out: Path, models: Path) -> Path:
     AutoTokenizer.from_pretrained(TOKENIZERS / kind).save_pretrained(place)
     shutil.copy(source / "record.jsonl", place)
     record = [json.loads(line) for line in (source / "record.jsonl").read_text().splitlines()]
-    summary, scores = (json.loads((source / f"{part}.json").read_text()) for part in ("summary", "scores"))
+    scores = json.loads((source / "scores.json").read_text())
+    chain = [name]
+    while (before := STAGES[chain[0]].after) is not None:
+        chain.insert(0, before)
+    summaries = {one: json.loads((out / one / "summary.json").read_text()) for one in chain}
     _picture(record, place / "losses.svg")
-    (place / "README.md").write_text(card(name, stage, record, summary, scores))
+    (place / "README.md").write_text(card(name, stage, record, summaries, scores))
     for file in place.iterdir():
         if file.stat().st_size > LARGEST:
             raise SystemExit(f"{file} has {file.stat().st_size / 1e6:.1f} MB. Expected at most {LARGEST / 1e6:.0f}.")
@@ -66,23 +75,25 @@ def _picture(record: list[dict[str, Any]], file: Path) -> None:
 
 
 def card(
-    name: str, stage: Stage, record: list[dict[str, Any]], summary: Mapping[str, Any], scores: Mapping[str, Any]
+    name: str,
+    stage: Stage,
+    record: list[dict[str, Any]],
+    summaries: Mapping[str, Mapping[str, Any]],
+    scores: Mapping[str, Any],
 ) -> str:
-    """The model card, as Markdown with the hub's header."""
+    """The model card, as Markdown with the hub's header.
+
+    Arguments:
+        summaries: of the stages that led to the model, the first one first.
+    """
     spans, both = isinstance(stage.objective, SpanCorruption), stage.config.is_encoder_decoder
     start = next(line for line in record if line["event"] == "start")
-    shape = stage.config.to_dict()
+    summary, shape = summaries[name], stage.config.to_dict()
     width, layers = shape.get("d_model") or shape["hidden_size"], shape.get("num_layers") or shape["num_hidden_layers"]
     inner = shape.get("d_ff") or shape["intermediate_size"]
     body = summary["parameters"] - summary["embedding"]
     towers = f"{layers} + {layers} layers" if both else f"{layers} layers"
-    hours = sum(line["seconds"] for line in record if line["event"] == "end_of_process") / 3600
-    after = f" It starts from `{stage.after}`." if stage.after else ""
-    told = {
-        "SpanCorruption": "span corruption (15 % of the tokens, spans of 3 on average)",
-        "PrefixLanguageModel": "prefix language modelling (the LM adaptation of Lester et al. 2021)",
-        "LanguageModel": "the next token",
-    }[type(stage.objective).__name__]
+    stages = "\n".join(_row(one, STAGES[one], its) for one, its in summaries.items())
     use = (
         "Filling gaps; the model before LM adaptation, for comparisons. Its answers start with sentinels."
         if spans
@@ -108,14 +119,15 @@ from nothing by the scripts in `pretraining/`: width {width}, inner width {inner
 {summary["parameters"] / 1e6:.1f} M weights, {body / 1e6:.1f} M of them outside the embedding table (16,384 tokens, tied
 with the output).
 
-Trained with {told}.{after}
-
 ## How much it was trained
 
-{summary["tokens"] / 1e6:.1f} M tokens in {summary["steps"]:,} steps (windows of {stage.objective.width} tokens; the
-corpus holds 94.6 M, the core of it read twice as often). {_hardware(start, summary)}
-{f"{hours:.1f} hours." if hours else ""} PyTorch {start["torch"]}, transformers {start["transformers"]}, seed
-{start["seed"]}.
+| stage | objective | steps | tokens | hours | tokens a second | TFLOP/s | held-out loss |
+| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |
+{stages}
+
+The corpus holds 94.6 M tokens; its core is read twice as often as the rest. Held-out losses are of each stage's own
+objective. TFLOP/s are of matrix products. Hardware: {start["hardware"] or "a CPU"}, {start["threads"]} thread(s).
+PyTorch {start["torch"]}, transformers {start["transformers"]}, seed {start["seed"]}. The last stage:
 
 ![losses](losses.svg)
 
@@ -146,14 +158,20 @@ old books, and nothing was done to make it harmless. It is not made for use by p
 """
 
 
-def _hardware(start: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
-    """Where it was trained, and how fast."""
-    operations = summary["operations_per_second"] / 1e12
-    share = f", {100 * summary['mfu']:.0f} % of the machine's bf16 peak" if summary["mfu"] else ""
-    return (
-        f"Hardware: {start['hardware'] or 'a CPU'}, {start['threads']} thread(s), {summary['tokens_per_second']:,.0f} "
-        f"tokens a second, {operations:.2f} TFLOP/s of matrix products{share}."
-    )
+def _row(name: str, stage: Stage, summary: Mapping[str, Any]) -> str:
+    """A stage in the card's table."""
+    told = f"{OBJECTIVES[type(stage.objective)]}, windows of {stage.objective.width}"
+    cells = (
+        f"`{name}`", told, f"{summary['steps']:,}", f"{summary['tokens'] / 1e6:.1f} M",
+        f"{summary['seconds'] / 3600:.1f}", f"{summary['tokens_per_second']:,.0f}",
+        f"{summary['operations_per_second'] / 1e12:.2f}{_share(summary)}", f"{summary['validation_loss']:.3f}",
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def _share(summary: Mapping[str, Any]) -> str:
+    """Of the machine's peak in bf16, where it is known."""
+    return f" ({100 * summary['mfu']:.0f} % of the peak)" if summary["mfu"] else ""
 
 
 def main(arguments: list[str]) -> None:

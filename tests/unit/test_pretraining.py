@@ -17,6 +17,7 @@ import ladder
 import ngram
 import objectives
 import score
+import ship
 import train as training
 from objectives import END, IGNORED, PAD, SIZE, LanguageModel, Mixture, PrefixLanguageModel, SpanCorruption, Steps
 
@@ -198,3 +199,34 @@ def test_the_tokenizer_keeps_text_and_lines() -> None:
     assert text_to_text.decode(ids, skip_special_tokens=True) == text.replace("“", '"').replace("”", '"')
     assert text_to_text.convert_tokens_to_ids("<extra_id_0>") == SIZE - 1
     assert len(text_to_text) == SIZE
+
+
+def test_a_shipped_model_is_the_trained_one_and_its_card_says_what_was_measured(
+    tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from promptuary.backbones.load import load
+
+    stages = {
+        "tiny-span": TINY,
+        "tiny": replace(TINY, objective=PrefixLanguageModel(40, 4), after="tiny-span", guide=0.0),
+    }
+    for module in (ship, score):
+        monkeypatch.setattr(module, "STAGES", stages)
+    monkeypatch.setattr(score, "WINDOWS", 16)
+    for name, stage in stages.items():
+        training.train(name, stage, tokens, tmp_path, steps=4, compiled=False)
+        score.main([str(tokens), str(tmp_path), name])
+    counted = score.counted
+    assert counted(tokens) is counted(tokens)
+    place = ship.ship("tiny", tmp_path, tmp_path / "models")
+    kept = torch.load(tmp_path / "tiny" / "weights.pt")
+    loaded = dict(load(str(place)).model.named_parameters())
+    assert all(torch.equal(p, kept[name].bfloat16().float()) for name, p in loaded.items())
+    found = json.loads((tmp_path / "tiny" / "scores.json").read_text())
+    card = (place / "README.md").read_text()
+    for who in ("model", "5-gram"):
+        assert f"| {found[who]['loss']:.3f} | {found[who]['perplexity']:.1f} |" in card
+    assert all(repr(sample["written"]) in card for sample in found["samples"])
+    assert "| `tiny-span` | span corruption" in card
+    assert "| `tiny` | prefix language model" in card
+    assert (place / "losses.svg").stat().st_size > 1000
