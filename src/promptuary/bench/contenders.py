@@ -1,6 +1,6 @@
 """Everything that can compete, by name: promptuary's methods and the baselines."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from promptuary.bench.baselines import BASELINES
@@ -14,12 +14,15 @@ CONTENDERS: Mapping[str, Contender] = MappingProxyType(
 )
 
 
-def contender(name: str) -> Contender:
+def contender(name: str, others: Iterable[str] = ()) -> Contender:
     """The contender of that name.
+
+    Arguments:
+        others: what else could have been meant.
 
     Raises:
         SettingError: for an unknown name, with the nearest known one.
     """
     if name not in CONTENDERS:
-        raise SettingError(f"There is no method {name!r} to compare. {nearest(name, CONTENDERS)}")
+        raise SettingError(f"There is no method {name!r} to compare. {nearest(name, {*CONTENDERS, *others})}")
     return CONTENDERS[name]
