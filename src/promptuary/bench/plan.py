@@ -126,11 +126,7 @@ class Plan(Part):
         """
         if name in self.variants:
             return contender(self.variants[name].of)
-        if name not in CONTENDERS:
-            raise SettingError(
-                f"There is no method {name!r} to compare. {nearest(name, {*CONTENDERS, *self.variants})}"
-            )
-        return CONTENDERS[name]
+        return contender(name, self.variants)
 
     def named_methods(self) -> Iterator[str]:
         """Every method that the plan names, some more than once."""
