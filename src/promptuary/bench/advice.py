@@ -25,15 +25,15 @@ class Estimate:
 
     Arguments:
         name: `prompt` is the choice. spoken: method, settings and steps.
-        accuracy: on the sealed rows; interval: where it would fall for other rows.
+        score: on the sealed rows; interval: where it would fall for other rows. macro_f1: of classes.
         gain, gain_interval: of the choice over this one. p: of a sign-flip test, corrected by Holm's rule.
     """
 
     name: str
     spoken: str
-    accuracy: float
+    score: float
     interval: Interval
-    macro_f1: float
+    macro_f1: float | None = None
     gain: float = 0.0
     gain_interval: Interval = (0.0, 0.0)
     p: float = 1.0
@@ -44,9 +44,11 @@ class Advice:
     """What a search found.
 
     Arguments:
-        learned: whether the choice is above the majority beyond chance. words: the answer, sentence by sentence.
+        metric: what the scores are. learned: whether the choice is above the commonest answer beyond chance.
+        words: the answer, sentence by sentence.
     """
 
+    metric: str
     learned: bool
     estimates: tuple[Estimate, ...]
     words: tuple[str, ...]
@@ -54,24 +56,46 @@ class Advice:
 
 def advise(result: Mapping[str, Any]) -> Advice:
     """What a result says."""
-    true, texts = unpacked(result["true"]), result["texts"]
-    right = {name: (unpacked(own["said"]) == true)[None].astype(float) for name, own in result["estimates"].items()}
-    gains = {name: right["prompt"] - own for name, own in right.items() if name != "prompt"}
+    worth, texts = _worth(result)
+    gains = {name: worth["prompt"] - own for name, own in worth.items() if name != "prompt"}
     p = {name: statistics.flipped(statistics.together(gain, texts)) for name, gain in gains.items()}
     corrected = dict(zip(p, statistics.holm([*p.values()]), strict=True))
-    found = tuple(_estimate(name, result, right[name], gains.get(name), corrected.get(name)) for name in right)
+    found = tuple(_estimate(name, result, worth[name], texts, gains.get(name), corrected.get(name)) for name in worth)
     above = p.get("majority", 1.0)
     learned = above < LEVEL and float(gains["majority"].mean()) > 0
     words = _learned(result, found) if learned else _nothing(result, found, above)
-    return Advice(learned, found, (*words, *_beside(result)))
+    return Advice(_metric(result), learned, found, (*words, *_beside(result)))
+
+
+def _metric(result: Mapping[str, Any]) -> str:
+    """What the estimates are: of classes the accuracy, whatever chose."""
+    return "accuracy" if result["true"] is not None else str(result["metric"])
+
+
+def _worth(result: Mapping[str, Any]) -> tuple[dict[str, NDArray[np.float64]], Sequence[int]]:
+    """What rows contribute to each rival's score, `[1, rows]`, and for each row the number of its text.
+
+    Of classes it is whether the row was answered rightly; else what texts contribute (`statistics.contributions`).
+    """
+    own = result["estimates"]
+    if result["true"] is None:
+        found = {name: np.array([e["contributions"]], dtype=float) for name, e in own.items()}
+        return found, range(found["prompt"].shape[1])
+    true = unpacked(result["true"])
+    return {name: (unpacked(e["said"]) == true)[None].astype(float) for name, e in own.items()}, result["texts"]
 
 
 def _estimate(
-    name: str, result: Mapping[str, Any], right: NDArray[np.float64], gain: NDArray[np.float64] | None, p: float | None
+    name: str,
+    result: Mapping[str, Any],
+    worth: NDArray[np.float64],
+    texts: Sequence[int],
+    gain: NDArray[np.float64] | None,
+    p: float | None,
 ) -> Estimate:
-    own, texts = result["estimates"][name], result["texts"]
-    scores = own["scores"]
-    alone = Estimate(name, spoken(own), scores["accuracy"], _interval(right, texts, (0.0, 1.0)), scores["macro_f1"])
+    own = result["estimates"][name]
+    score = own["scores"][_metric(result)]
+    alone = Estimate(name, spoken(own), score, _interval(worth, texts, (0.0, 1.0)), own["scores"].get("macro_f1"))
     if gain is None or p is None:
         return alone
     return replace(alone, gain=float(gain.mean()), gain_interval=_interval(gain, texts, (-1.0, 1.0)), p=p)
@@ -90,13 +114,15 @@ def table(advice: Advice, rows: int) -> Captioned:
         gain = "" if e.name == "prompt" else f"{100 * e.gain:+.1f}"
         p = "" if e.name == "prompt" else f"{e.p:.3g}"
         between = f"{100 * e.interval[0]:.1f} to {100 * e.interval[1]:.1f}"
+        macro = [] if e.macro_f1 is None else [percent(e.macro_f1)]
         body.append(
             [
-                Cell(e.name), Cell(e.spoken), percent(e.accuracy), Cell(between, e.interval[0]), percent(e.macro_f1),
+                Cell(e.name), Cell(e.spoken), percent(e.score), Cell(between, e.interval[0]), *macro,
                 Cell(gain, e.gain if gain else None), Cell(p, e.p if p else None),
             ]
         )  # fmt: skip
-    heads = ["", "what", "accuracy, %", "95 % interval", "macro F1, %", "the prompt's gain", "p (Holm)"]
+    classes = ["macro F1, %"] if advice.estimates[0].macro_f1 is not None else []
+    heads = ["", "what", f"{advice.metric}, %", "95 % interval", *classes, "the prompt's gain", "p (Holm)"]
     return f"{rows:,} rows that nothing was chosen by", (heads, body)
 
 
@@ -111,12 +137,12 @@ def _learned(result: Mapping[str, Any], found: tuple[Estimate, ...]) -> list[str
     best = found[0]
     rows = result["rows"]["estimate"]
     words = [
-        f"Use {best.spoken}, on {result['backbone']}. It answers {_percent(best.accuracy)} of {rows:,} rows that "
-        f"nothing was chosen by, with an interval from {_percent(best.interval[0])} to {_percent(best.interval[1])}."
+        f"Use {best.spoken}, on {result['backbone']}. It {_reaches(result, best)} {rows:,} rows that nothing was "
+        f"chosen by, with an interval from {_percent(best.interval[0])} to {_percent(best.interval[1])}."
     ]
     for other in found[1:]:
         if other.name == "majority":
-            words.append(f"Always saying the commonest class is right for {_percent(other.accuracy)}.")
+            words.append(f"Always saying {_commonest(result)} reaches {_percent(other.score)}.")
         elif other.p < BETTER and other.gain > 0:
             words.append(f"It beats {_called(other)} by {100 * other.gain:.1f} points (p = {other.p:.2g}).")
         elif other.p < BETTER:
@@ -136,9 +162,9 @@ def _learned(result: Mapping[str, Any], found: tuple[Estimate, ...]) -> list[str
 def _nothing(result: Mapping[str, Any], found: tuple[Estimate, ...], p: float) -> list[str]:
     best, most = found[0], next((e for e in found if e.name == "majority"), found[0])
     return [
-        f"There is nothing to learn here that this search could find: {best.spoken} answers "
-        f"{_percent(best.accuracy)} of {result['rows']['estimate']:,} rows that nothing was chosen by, and always "
-        f"saying the commonest class {_percent(most.accuracy)} (p = {p:.2g}).",
+        f"There is nothing to learn here that this search could find: {best.spoken} {_reaches(result, best)} "
+        f"{result['rows']['estimate']:,} rows that nothing was chosen by, and always saying {_commonest(result)} "
+        f"reaches {_percent(most.score)} (p = {p:.2g}).",
         "The labels may not depend on the text, or the rows are too few, or the time was too short. Do not use this "
         "prompt.",
     ]
@@ -154,6 +180,16 @@ def _beside(result: Mapping[str, Any]) -> list[str]:
             "label says, with 95 % probability and more: doubtful.jsonl lists them, the surest first."
         )
     return words
+
+
+def _reaches(result: Mapping[str, Any], own: Estimate) -> str:
+    """`answers 85.4 % of`, `has an entity_f1 of 60.2 % on`."""
+    metric, share = _metric(result), _percent(own.score)
+    return f"answers {share} of" if metric == "accuracy" else f"has {metric} {share} on"
+
+
+def _commonest(result: Mapping[str, Any]) -> str:
+    return "the commonest class" if result["true"] is not None else "the commonest answer"
 
 
 def _called(other: Estimate) -> str:

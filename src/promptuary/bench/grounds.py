@@ -20,7 +20,7 @@ from promptuary.bench.sealed import Sealed
 from promptuary.bench.sections import Budget, TaskPlan
 from promptuary.data import source
 from promptuary.data.source import Row
-from promptuary.data.task import Task, label_of, named, words
+from promptuary.data.task import Task, label_of, named
 from promptuary.errors import DataError, SettingError, nearest
 from promptuary.kinds.classification import Answer
 from promptuary.material import hold_out, units
@@ -97,12 +97,17 @@ class Ground:
         """The fields of an answer, as `promptuary predict` writes them."""
         return self._plain.output(answer)
 
-    def contributions(self, rows: Sequence[Row], answers: Sequence[Any]) -> list[float] | None:
+    def contributions(
+        self, rows: Sequence[Row], answers: Sequence[Any], unit: Sequence[int] = ()
+    ) -> list[float] | None:
         """What each unit of rows contributes to the score that reports (`statistics.contributions`); `None` where some
         of the rows have no such score.
+
+        Arguments:
+            unit: for each row the number of its unit, from 0 on, if not as the task has it.
         """
         run, metric = self.run(), self.metric
-        number = {place: i for i, own in enumerate(units(rows, run.unit)) for place in own}
+        number: Any = unit or {place: i for i, own in enumerate(units(rows, run.unit)) for place in own}
         try:
             return statistics.contributions(
                 lambda places: self.scores([rows[i] for i in places], [answers[i] for i in places])[metric],
@@ -164,18 +169,13 @@ def rows_of(plan: "Plan", task: str, regime: str, seed: int) -> Rows:
     for transfer in plan.transfers:
         if transfer.source == task:
             reports[transfer.to] = _transferred(plan, made, transfer.to, transfer.labels, how.reported)
-    known = {_said_in(made, row) for row in train}
+    known = {made.said(row) for row in train}
     counts = {
         "train": len(train),
         "selection": len(selection),
-        "shared": sum(_said_in(made, row) in known for row in selection),
+        "shared": sum(made.said(row) in known for row in selection),
     }
     return Rows(made, train, selection, reports, counts)
-
-
-def _said_in(task: Task, row: Row) -> tuple[str, ...]:
-    """What a row says, in whatever its kind of task has: texts, or words."""
-    return tuple(words(row, task.text)) if task.kind == "tagging" else task.texts(row)
 
 
 def _split(of: TaskPlan, train: list[Row], run: Run) -> tuple[list[Row], list[Row]]:

@@ -1,6 +1,7 @@
 """A user's own rows: what looks wrong with them, and how they are divided into rows that teach, select and estimate.
 
-Copies of one text stay on one side of every division, so that nothing is estimated on what was learned.
+Copies of one text, and questions on one context, stay on one side of every division, so that nothing is estimated on
+what was learned.
 """
 
 import random
@@ -42,15 +43,15 @@ def same(texts: Sequence[str]) -> str:
 
 
 def copies(rows: Sequence[Row], task: Task) -> list[int]:
-    """For each row the number of its text, which copies share."""
-    texts = [same(task.texts(row)) for row in rows]
+    """For each row the number of its text, which copies share; of a question the number of its context."""
+    texts = [same(task.said(row)[1:] if task.kind == "answering" else task.said(row)) for row in rows]
     numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     return [numbers[text] for text in texts]
 
 
 def divide(rows: Sequence[Row], task: Task, seed: int = 0) -> Divided:
-    """Stratified by class, copies together: of up to 1,000 rows 60 % teach, 20 % select and 20 % estimate, of up to
-    10,000 rows 70, 10 and 20 %, of more 85, 5 and 10 %.
+    """Stratified by class where rows have one, copies together: of up to 1,000 rows 60 % teach, 20 % select and 20 %
+    estimate, of up to 10,000 rows 70, 10 and 20 %, of more 85, 5 and 10 %.
 
     Raises:
         DataError: for too few rows, and for a class that has none to teach.
@@ -60,7 +61,8 @@ def divide(rows: Sequence[Row], task: Task, seed: int = 0) -> Divided:
             f"{len(rows)} rows are too few to compare methods on: some must select and some estimate. Expected "
             f"{FEWEST} or more; with fewer, tune one method (`promptuary tune`)."
         )
-    labels, groups = [task.index(row) for row in rows], copies(rows, task)
+    classes = task.kind == "classification"
+    labels, groups = [task.index(row) if classes else 0 for row in rows], copies(rows, task)
     select, estimate = next((shares for most, *shares in SHARES if len(rows) <= most), LEAST)
     if max(groups) + 1 < FOLDS:
         raise DataError(f"The {len(rows)} rows have only {max(groups) + 1} different texts. Expected {FOLDS} or more.")
@@ -74,7 +76,7 @@ def divide(rows: Sequence[Row], task: Task, seed: int = 0) -> Divided:
     sealed = [row for row, fold in zip(rows, part, strict=True) if fold < estimate]
     selection = [row for row, fold in zip(rows, part, strict=True) if estimate <= fold < estimate + select]
     train = [row for row, fold in zip(rows, part, strict=True) if fold >= estimate + select][:MOST]
-    missing = sorted(set(range(len(task.values))) - {task.index(row) for row in train})
+    missing = sorted(set(range(len(task.values))) - {task.index(row) for row in train}) if classes else []
     if missing:
         name = task.labels[missing[0]]
         raise DataError(
@@ -104,20 +106,24 @@ def _dealt(labels: Sequence[int], groups: Sequence[int], draw: random.Random) ->
 
 
 def warnings(rows: Sequence[Row], task: Task) -> list[str]:
-    """What looks wrong with the rows, each as a sentence: copies, copies with different labels, tiny classes, texts
-    that give the label away.
+    """What looks wrong with the rows, each as a sentence: copies, and with classes copies with different labels, tiny
+    classes, texts that give the label away.
     """
-    texts, classes = [same(task.texts(row)) for row in rows], [task.index(row) for row in rows]
-    labels = defaultdict[str, list[int]](list)
-    for text, own in zip(texts, classes, strict=True):
-        labels[text].append(own)
-    said = []
-    repeated = len(rows) - len(labels)
+    texts, said = [same(task.said(row)) for row in rows], list[str]()
+    repeated = len(rows) - len(set(texts))
     if repeated:
         said.append(
             f"{repeated:,} of {len(rows):,} rows are copies of another one. Copies were kept on one side of every "
             "division, else they would be learned by heart and praised for it."
         )
+    return said + _of_classes(rows, task, texts) if task.kind == "classification" else said
+
+
+def _of_classes(rows: Sequence[Row], task: Task, texts: Sequence[str]) -> list[str]:
+    classes, said = [task.index(row) for row in rows], list[str]()
+    labels = defaultdict[str, list[int]](list)
+    for text, own in zip(texts, classes, strict=True):
+        labels[text].append(own)
     torn = [own for own in labels.values() if len(set(own)) > 1]
     if torn:
         said.append(

@@ -22,7 +22,7 @@ class Question:
     """What is asked.
 
     Arguments:
-        rows: all rows of the user. task: what they are. asked: settings of a run that describe it.
+        rows: all rows of the user. task: what they are, of any kind. asked: settings of a run that describe it.
         backbone: its name. budget_s: seconds for everything. out: the folder of the answer.
         methods: those that may compete; empty: those in `candidates`.
     """
@@ -39,8 +39,11 @@ class Question:
     seed: int = 0
 
 
-def candidates(methods: Sequence[str] = ()) -> list[Candidate]:
+def candidates(methods: Sequence[str] = (), kind: str = "classification") -> list[Candidate]:
     """Who competes, the most promising first: the defaults, longer prompts, smaller rates.
+
+    Arguments:
+        kind: of the task. Where texts are written, there is no head to train on the frozen model.
 
     Raises:
         SettingError: for a method that makes no prompt, with the nearest that does.
@@ -51,7 +54,7 @@ def candidates(methods: Sequence[str] = ()) -> list[Candidate]:
     names = tuple(name for name in methods if name != CONTROL) or FIRST
     longer = [(name, contender(name).default.get("length")) for name in names]
     found = [Candidate(name) for name in names]
-    found.append(Candidate(CONTROL, control=True))
+    found += [Candidate(CONTROL, control=True)] if kind != "text" else []
     found += [Candidate(name, (("length", 2 * length),)) for name, length in longer if length]
     found += [Candidate(name, (("rate", float(f"{contender(name).default['rate'] / 3:.3g}")),)) for name in names]
     return found if methods else found + [Candidate(name) for name in LATER]

@@ -1,8 +1,9 @@
 """Which method suits these rows? A search within a time, an estimate on rows that no choice has seen, and a prompt.
 
 The rows are divided once (`own_rows`). Candidates compete by successive halving (`halving`), scored on the rows that
-select. When the time is over, what is best there is chosen, and the sealed rows are opened, once: for the choice, the
-frozen head, bag of words and the majority. Everything that finished is in the store; the same call goes on.
+select. When the time is over, what is best there is chosen, and the sealed rows are opened, once: for the choice, and
+for those of the frozen head, bag of words, the untrained model and the commonest answer that know the kind of task.
+Everything that finished is in the store; the same call goes on.
 """
 
 import json
@@ -120,26 +121,31 @@ class _Search:
         return self.end()
 
     def baselines(self) -> None:
-        """The methods that take seconds; of bag of words other penalties too, where that costs next to nothing."""
+        """The methods that take seconds and know the kind of task; of bag of words other penalties too, where that
+        costs next to nothing.
+        """
+        kind = self.question.task.kind
         self.run(Candidate("majority"), 0)
+        if kind == "text":
+            self.run(Candidate("zero-shot"), 0)
         began = time.monotonic()
-        for c in (10.0, 1.0, 100.0):
+        for c in (10.0, 1.0, 100.0) if kind in contender("bag-of-words").kinds else ():
             if time.monotonic() - began < SHARE / 2 * self.question.budget_s:
                 self.run(Candidate("bag-of-words", (("c", c),)), 0)
 
     def halve(self) -> None:
         """Three rounds, as long as the time lets; what few rows leave of it is for whoever has not run as long."""
+        field = candidates(self.question.methods, self.question.task.kind)
         if "steps" not in self.notes:
             pace = self.pilot()
-            chosen, steps = entrants(candidates(self.question.methods), self.left, pace, self.epoch)
+            chosen, steps = entrants(field, self.left, pace, self.epoch)
             self.notes |= {"steps": steps, "entrants": [str(c) for c in chosen]}
         pace, steps = Pace(**self.notes["pace"]), int(self.notes["steps"])
-        field = candidates(self.question.methods)
-        control = next(c for c in field if c.control)
+        control = [c for c in field if c.control]
         best = promoted(self.round([c for c in field if str(c) in self.notes["entrants"]], steps, pace))
-        second = self.round([*best, *({control} - {*best})], THIRD * steps, pace)
+        second = self.round([*best, *(c for c in control if c not in best)], THIRD * steps, pace)
         winners = promoted(second)[:1] or best[:1]
-        final = list(dict.fromkeys([*winners, control]))
+        final = list(dict.fromkeys([*winners, *control]))
         paces = [self.paces.get(c.method, pace) for c in final]
         longest = last_steps(0.9 * self.left, paces, self.epoch, max(EPOCHS * self.epoch, STEPS))
         if longest > THIRD * steps and "last" not in self.notes:
@@ -234,7 +240,7 @@ class _Search:
                 self.board.says(f"{candidate}: {outcome}. {error}")
                 return self.store.now(entry)
             self.measure(candidate, steps, learned, time.monotonic() - began)
-            metric = self.ground(steps).run().metric
+            metric = self.ground(steps).metric
             told = {
                 "settings": dict(candidate.settings), "scores": dict(learned.scores), "cost": vars(learned.cost),
                 "alarms": dict(learned.alarms), "recipe": dict(learned.recipe), "curve": list(learned.curve),
@@ -272,7 +278,7 @@ class _Search:
                 "on."
             )
         rivals = {"prompt": chosen}
-        for name in ("frozen", "bag-of-words", "majority"):
+        for name in ("frozen", "bag-of-words", "zero-shot", "majority"):
             own = choose([e for e in trials if e.job.about["method"] == name])
             if own is not None and own is not chosen:
                 rivals[name] = own

@@ -31,10 +31,18 @@ def result_of(
     Arguments:
         rivals: by name; `prompt` is the choice. answers: theirs to `rows`, by the same names.
     """
+    classes, texts = question.task.kind == "classification", copies(rows, question.task)
+
+    def told(answers: Answers) -> dict[str, Any]:
+        if classes:
+            return {"said": packed(probabilities(question.task, answers).argmax(1).tolist())}
+        return {"contributions": ground.contributions(rows, answers, texts)}
+
     return {
         "backbone": question.backbone,
+        "kind": question.task.kind,
         "labels": list(question.task.labels),
-        "metric": ground.run().metric,
+        "metric": ground.metric,
         "warnings": warnings(question.rows, question.task),
         "budget_s": question.budget_s,
         "tried": [
@@ -47,13 +55,13 @@ def result_of(
             for e in entries
             if e.finished and not e.job.final
         ],
-        "true": packed(question.task.index(row) for row in rows),
-        "texts": copies(rows, question.task),
+        "true": packed(question.task.index(row) for row in rows) if classes else None,
+        "texts": texts,
         "estimates": {
             name: {
                 **_told(entry),
                 "alarms": (entry.record or {}).get("alarms"),
-                "said": packed(probabilities(question.task, answers[name]).argmax(1).tolist()),
+                **told(answers[name]),
                 "scores": ground.scores(rows, answers[name]),
             }
             for name, entry in rivals.items()
@@ -74,7 +82,9 @@ def _told(entry: Entry) -> dict[str, Any]:
 
 
 def doubtful(task: Task, rows: Sequence[Row], learned: Learned) -> list[dict[str, Any]]:
-    """The rows whose label is denied with certainty, the surest first: often the label is wrong."""
+    """The rows whose class is denied with certainty, the surest first: often the label is wrong."""
+    if task.kind != "classification":
+        return []
     shares = probabilities(task, learned.answer(rows))
     true, said = np.array([task.index(row) for row in rows]), shares.argmax(1)
     sure = np.flatnonzero((said != true) & (shares.max(1) >= SURE)).tolist()

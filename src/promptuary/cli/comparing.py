@@ -60,9 +60,15 @@ def bench(
 def compare(
     data: Annotated[str, typer.Argument(help="Your rows: a .csv/.jsonl/.tsv/.parquet file, or as for `tune`.")],
     budget: Annotated[str, typer.Option(help="The time for everything: 90s, 20min, 1h.")] = "20min",
-    text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    task: Annotated[
+        str | None, typer.Option(help="classification, text, tagging or answering (default classification).")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="Column of the text (default: as for tune).")] = None,
     text_pair: Annotated[str | None, typer.Option(help="Column of a second text.")] = None,
-    label: Annotated[str, typer.Option(help="Column of the class.")] = "label",
+    label: Annotated[str | None, typer.Option(help="Column of the answer (default: as for tune).")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="The score that chooses (default: the task's; of texts chrf).")
+    ] = None,
     backbone: Annotated[str, typer.Option(help="A short name, a folder, or a name on the hub.")] = "minilm",
     method: Annotated[
         list[str] | None, typer.Option(help="A method that may compete (repeatable; default: those that do best).")
@@ -86,20 +92,26 @@ def compare(
     from promptuary.bench import check_installed
     from promptuary.bench.duration import seconds
     from promptuary.data import source
-    from promptuary.data.task import classification
+    from promptuary.errors import SettingError
+    from promptuary.specs import Run
 
     check_installed()
     allowed = seconds(budget)
+    asked = given(task=task, text=text, text_pair=text_pair, label=label, metric=metric, max_length=max_length)
+    if metric == "loss":
+        raise SettingError("--metric loss: that says nothing of how good an answer is. Name a score of the task's.")
+    if Run(train=data, out="-", **asked).metric == "loss":
+        asked["metric"] = "chrf"
+    run = Run(train=data, out="-", **asked)
     rows = list(source.rows(data))
-    task = classification(rows, name=Path(data).stem, text=text, text_pair=text_pair, label=label)
+    made = run.kind.task(rows, Path(data).stem, run)
 
     from promptuary.bench.advice import advise, table
     from promptuary.bench.question import Question
     from promptuary.bench.recommend import PROMPT, recommend
 
-    asked = given(text=text, text_pair=text_pair, label=label, max_length=max_length)
     question = Question(
-        rows, task, asked, backbone, allowed, folder, tuple(method or ()), precision=precision, seed=seed
+        rows, made, asked, backbone, allowed, folder, tuple(method or ()), precision=precision, seed=seed
     )
     result = recommend(question, console=None if as_json else err, began=began)
     advice = advise(result)
@@ -108,7 +120,7 @@ def compare(
         _report_on(folder)
         return
     caption, (heads, cells) = table(advice, result["rows"]["estimate"])
-    shown = Table(title=f"{task.name}: {caption}")
+    shown = Table(title=f"{made.name}: {caption}")
     for column in heads:
         shown.add_column(column, justify="left" if column in ("", "what") else "right", overflow="fold")
     for line in cells:

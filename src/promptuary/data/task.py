@@ -66,6 +66,14 @@ class Task:
         columns = (self.text,) if self.text_pair is None else (self.text, self.text_pair)
         return tuple(written(row, column) for column in columns)
 
+    def said(self, row: Row) -> tuple[str, ...]:
+        """What the row says, in whatever its kind of task has: its texts, or its words.
+
+        Raises:
+            DataError: when a column is missing, or holds no such thing.
+        """
+        return tuple(words(row, self.text)) if self.kind == "tagging" else self.texts(row)
+
     def index(self, row: Row) -> int:
         """The index of the row's class.
 

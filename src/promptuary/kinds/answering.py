@@ -1,6 +1,7 @@
 """Questions whose answers stand in a context: extractive question answering, as in SQuAD."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -46,6 +47,12 @@ class Answering(Kind):
     @classmethod
     def task(cls, rows: Iterable[Row], name: str, run: "Run") -> Task:
         return answering(name=name, question=run.text, context=str(run.text_pair), label=run.label)
+
+    @classmethod
+    def commonest(cls, task: Task, rows: Sequence[Row]) -> Callable[[Row], Found]:
+        known = Counter(text for row in rows for text in accepted(row, str(task.label)))
+        answer = Found(known.most_common(1)[0][0], 0.0)
+        return lambda row: answer
 
     def reader(self, backbone: "Backbone", wording: Encoder, *, seed: int = 0) -> "Span":
         from promptuary.readouts import Span

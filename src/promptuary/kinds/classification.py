@@ -1,6 +1,7 @@
 """One class a row, read by a trained layer, by label words, or written out as text."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -71,6 +72,15 @@ class Classification(Kind):
         return classification(
             rows, name=name, text=run.text, text_pair=run.text_pair, label=run.label, classes=run.classes
         )
+
+    @classmethod
+    def commonest(cls, task: Task, rows: Sequence[Row]) -> Callable[[Row], Answer]:
+        """The probabilities are the shares of the classes."""
+        counts = Counter(task.index(row) for row in rows)
+        shares = [counts[c] / len(rows) for c in range(len(task.values))]
+        most = shares.index(max(shares))
+        answer = Answer(task.values[most], shares[most], dict(zip(task.labels, shares, strict=True)))
+        return lambda row: answer
 
     @classmethod
     def begin(cls, run: "Run", backbone: "Backbone", task: Task, *, soft: int, columns: Sequence[str]) -> Self:

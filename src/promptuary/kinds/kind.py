@@ -75,6 +75,11 @@ class Kind(BaseModel, ABC):
         """
 
     @classmethod
+    @abstractmethod
+    def commonest(cls, task: Task, rows: Sequence[Row]) -> Callable[[Row], Any]:
+        """What knows nothing of the input answers to any row: the answer that these labelled rows have most often."""
+
+    @classmethod
     def begin(cls, run: "Run", backbone: "Backbone", task: Task, *, soft: int, columns: Sequence[str]) -> Self:
         """Decide, when a run starts, what its settings leave open.
 

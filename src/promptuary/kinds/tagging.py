@@ -1,6 +1,7 @@
 """A tag for each word: entities, parts of speech."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -41,6 +42,13 @@ class Tagging(Kind):
     @classmethod
     def task(cls, rows: Iterable[Row], name: str, run: "Run") -> Task:
         return tagging(rows, name=name, text=run.text, label=run.label)
+
+    @classmethod
+    def commonest(cls, task: Task, rows: Sequence[Row]) -> Callable[[Row], Tags]:
+        """The commonest tag for every word."""
+        known = Counter(tag for row in rows for tag in tags(row, str(task.label), len(words(row, task.text))))
+        most = known.most_common(1)[0][0]
+        return lambda row: Tags([most] * len(words(row, task.text)))
 
     def row(self, task: Task, texts: Sequence[str], place: str) -> Row:
         """A text is split into words at its spaces."""

@@ -1,6 +1,7 @@
 """A text for each row: summaries, translations, replies, whatever a model that writes can be asked for."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
@@ -58,6 +59,11 @@ class Text(Kind):
     @classmethod
     def task(cls, rows: Iterable[Row], name: str, run: "Run") -> Task:
         return text_to_text(name=name, text=run.text, text_pair=run.text_pair, label=run.label)
+
+    @classmethod
+    def commonest(cls, task: Task, rows: Sequence[Row]) -> Callable[[Row], Reply]:
+        answer = Reply(Counter(written(row, str(task.label)) for row in rows).most_common(1)[0][0])
+        return lambda row: answer
 
     @classmethod
     def begin(cls, run: "Run", backbone: "Backbone", task: Task, *, soft: int, columns: Sequence[str]) -> Self:

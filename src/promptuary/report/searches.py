@@ -92,7 +92,7 @@ def _prices(search: Search, known: figures.Styles) -> Part:
         cost = own[e.name]["cost"] or {}
         for name in points:
             if name in cost:
-                points[name].append(Point(own[e.name]["method"], float(cost[name]), e.accuracy, e.interval))
+                points[name].append(Point(own[e.name]["method"], float(cost[name]), e.score, e.interval))
     made = figures.prices(known, points)
     return Part("prices", "Scores against costs", figures.legend(known) + grid(made) if made else "", made)
 
@@ -114,6 +114,8 @@ def _learning(search: Search) -> Part:
 
 
 def _mistakes(search: Search) -> Part:
+    if search.result["true"] is None:
+        return Part("mistakes", "Mistakes of the prompt", "")
     true, said = unpacked(search.result["true"]), unpacked(search.result["estimates"]["prompt"]["said"])
     labels = tuple(map(str, search.result["labels"]))
     found = Confused(labels, statistics.confusion(true.tolist(), said.tolist(), len(labels)).astype(int))

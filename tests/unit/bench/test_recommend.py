@@ -19,12 +19,15 @@ from promptuary.bench.recommend import DOUBTFUL, PROMPT, RESULT, recommend
 from promptuary.bench.records import packed
 from promptuary.bench.sealed import Permit, Sealed
 from promptuary.checkpoint import PROMPT as PROMPT_FILE
+from promptuary.data import source
 from promptuary.data.source import Row
 from promptuary.data.task import Task, classification
 from promptuary.errors import DataError, SettingError
+from promptuary.specs import Run
 from promptuary.train import state
 from promptuary.tuned import open_prompt
-from tests.saved import Shelf, done, lines, opinions
+from tests.saved import Shelf, done, lines, opinions, refused
+from tests.toys import answered, tagged, written
 
 
 def rows_of(made: list[dict[str, Any]]) -> tuple[list[Row], Task]:
@@ -46,7 +49,7 @@ def question(shelf: Shelf, out: Path, made: list[dict[str, Any]], **more: Any) -
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few candidates and short runs."""
     few = [Candidate("p-tuning-v2"), Candidate("frozen", control=True)]
-    monkeypatch.setattr(searching, "candidates", lambda methods=(): few)
+    monkeypatch.setattr(searching, "candidates", lambda *_: few)
     monkeypatch.setattr(searching, "entrants", lambda c, seconds, pace, epoch: (few, 3))
     monkeypatch.setattr(searching, "last_steps", lambda *a: 12)
     monkeypatch.setattr(searching, "PILOT", 2)
@@ -179,13 +182,73 @@ def test_a_search_ends_with_an_estimate_and_a_prompt_that_says_the_same(
     assert recommend(asked) == json.loads(json.dumps(result))  # it is known: nothing runs
 
 
+def unlike(kind: str, count: int) -> list[dict[str, Any]]:
+    """Rows of a kind, no two alike."""
+    match kind:
+        case "text":
+            return [{**row, "text": f"{row['text']} {i}", "target": f"{i % 3}"} for i, row in enumerate(written(count))]
+        case "tagging":
+            return [
+                {"tokens": [*row["tokens"], f"{i}"], "tags": [*row["tags"], "O"]} for i, row in enumerate(tagged(count))
+            ]
+        case _:
+            return [{**row, "context": f"{row['context']} {i}"} for i, row in enumerate(answered(count))]
+
+
+@pytest.mark.parametrize(
+    ("kind", "family", "metric"),
+    [("tagging", "bert", "entity_f1"), ("answering", "bert", "token_f1"), ("text", "t5", "chrf")],
+)
+def test_a_search_answers_for_any_kind_of_task(
+    kind: str, family: str, metric: str, shelf: Shelf, tmp_path: Path, short: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "candidates", lambda methods, kind: candidates(["p-tuning-v2"], kind)[:2])
+    monkeypatch.setattr(searching, "entrants", lambda field, *_: (field, 3))
+    data, out = lines(tmp_path / "own.jsonl", unlike(kind, 100)), tmp_path / "out"
+    options = ("--task", kind, "--backbone", shelf.model(family), "--budget", "60s", "--max-length", "40", "--out", out)
+    found = json.loads(done("compare", data, *options, "--json"))
+    rivals = {"tagging": {"frozen", "majority"}, "answering": {"frozen", "majority"}, "text": {"zero-shot", "majority"}}
+    assert {"prompt", *rivals[kind]} - set(found["estimates"]) <= {"frozen"}  # which may be the choice itself
+    assert found["metric"] == found["advice"]["metric"] == metric
+    run = Run(train=str(data), out="-", task=kind, metric=metric)
+    rows = list(source.rows(str(data)))
+    sealed = divide(rows, run.kind.task(rows, "own", run)).estimate.open(Permit("x", 0))
+    own = found["estimates"]["prompt"]
+    assert open_prompt(out / PROMPT).evaluate(sealed)[metric] == pytest.approx(own["scores"][metric])
+    assert np.mean(own["contributions"]) == pytest.approx(own["scores"][metric])
+    assert any(f"{metric} {100 * own['scores'][metric]:.1f} % on 20 rows" in w for w in found["advice"]["words"])
+    page = (out / "report.html").read_text()
+    assert f"{metric}, %" in page
+    assert "Mistakes of the prompt" not in page
+    assert not (out / DOUBTFUL).read_text()
+
+
+def test_questions_on_one_context_stay_on_one_side() -> None:
+    made = [
+        {"question": f"q {i}", "context": f"in {i // 5} now", "answers": [{"text": "in", "answer_start": 0}]}
+        for i in range(200)
+    ]
+    rows, run = [Row(fields, f"row {i}") for i, fields in enumerate(made)], Run(train="-", out="-", task="answering")
+    parts = divide(rows, run.kind.task(rows, "own", run))
+    sealed = parts.estimate.open(Permit("x", 0))
+    sides = [{row.fields["context"] for row in part} for part in (parts.train, parts.selection, sealed)]
+    assert sum(map(len, sides)) == 40 == len(set().union(*sides))
+    assert (len(parts.train), len(parts.selection), len(sealed)) == (120, 40, 40)
+
+
+def test_a_loss_is_no_score_to_compare_by(shelf: Shelf, tmp_path: Path) -> None:
+    data = lines(tmp_path / "own.jsonl", unlike("text", 60))
+    said = refused("compare", data, "--task", "text", "--metric", "loss", "--out", tmp_path / "out")
+    assert "--metric loss: that says nothing of how good an answer is" in said
+
+
 @pytest.mark.slow
 def test_what_few_rows_leave_of_the_time_is_for_whoever_has_not_run_as_long(
     shelf: Shelf, tmp_path: Path, short: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered = searching.candidates()
     field = [entered[0], Candidate("prompt-tuning"), Candidate("p-tuning-v2", (("length", 4),)), entered[1]]
-    monkeypatch.setattr(searching, "candidates", lambda methods=(): field)
+    monkeypatch.setattr(searching, "candidates", lambda *_: field)
     found = recommend(question(shelf, tmp_path / "out", distinct(100)))
     ran = {t["trial"] for t in found["tried"]}
     assert {f"{c}, 12 steps" for c in field} <= ran
@@ -311,7 +374,31 @@ def test_a_good_prompt_is_recommended_with_its_interval_and_its_rivals() -> None
     assert "It beats the frozen model with a trained head (100 steps) by" in words
     assert "It is not clearly better than bag of words" in words
     best = advice.estimates[0]
-    assert best.interval[0] < best.accuracy < best.interval[1]
+    assert best.interval[0] < best.score < best.interval[1]
+
+
+def test_scores_that_are_no_share_of_rows_are_advised_on_by_what_texts_contribute() -> None:
+    draw = np.random.default_rng(3)
+
+    def result(prompt: float) -> dict[str, Any]:
+        made = told(0.5, {"frozen": 0.5, "majority": 0.5}, true=None, metric="entity_f1")
+        for name, middle in (("prompt", prompt), ("frozen", 0.4), ("majority", 0.0)):
+            own = made["estimates"][name]
+            values = draw.normal(middle, 0.3, 100) if middle else np.zeros(100)
+            own["contributions"], own["scores"] = values.tolist(), {"entity_f1": float(values.mean()), "accuracy": 0.9}
+        return made
+
+    found = result(0.6)
+    advice = advise(found)
+    score = found["estimates"]["prompt"]["scores"]["entity_f1"]
+    assert advice.learned
+    assert advice.estimates[0].score == score
+    assert advice.estimates[0].macro_f1 is None
+    assert advice.words[0].startswith(
+        f"Use ipt, 100 steps, on minilm. It has entity_f1 {100 * score:.1f} % on 400 rows"
+    )
+    assert "Always saying the commonest answer reaches 0.0 %." in advice.words
+    assert not advise(result(0.01)).learned
 
 
 def test_a_better_rival_is_named_and_doubts_are_told() -> None:
