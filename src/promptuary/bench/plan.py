@@ -190,8 +190,12 @@ class Plan(Part):
             raise SettingError(complaint(error, "Budget")) from error
 
     def space(self, method: str) -> Space:
-        """What a search may change of a method: the plan's space, or the method's own; never what a variant sets."""
-        space = self.search.space.get(method, self.contender(method).space)
+        """What a search may change of a method: the plan's space, or the method's own.
+
+        A variant has the space of its method, without what it sets.
+        """
+        of = self.contender(method)
+        space = self.search.space.get(method, self.search.space.get(of.name, of.space))
         return {name: values for name, values in space.items() if name not in self.settings(method)}
 
     def settings(self, method: str) -> dict[str, Any]:

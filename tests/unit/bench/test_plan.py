@@ -98,6 +98,7 @@ def test_a_variant_is_a_method_with_settings_that_no_trial_changes(tmp_path: Pat
         '"prompt-tuning"]', '"prompt-tuning", "prompt-tuning@7", "slow"]'
     )
     plan = made(text, tmp_path)
+    assert plan.space("prompt-tuning@7") == {"rate": plan.space("prompt-tuning")["rate"]}
     assert plan.contender("prompt-tuning@7") is plan.contender("prompt-tuning")
     found = plan.trials("prompt-tuning@7")
     assert found[0] == {"length": 7}
