@@ -73,7 +73,9 @@ def compare(
     method: Annotated[
         list[str] | None, typer.Option(help="A method that may compete (repeatable; default: those that do best).")
     ] = None,
-    max_length: Annotated[int, typer.Option(help="Cut longer texts to this many tokens.")] = 128,
+    max_length: Annotated[
+        int | None, typer.Option(help="Cut longer texts to this many tokens (default 128; contexts 384).")
+    ] = None,
     precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Of the frozen model.")] = "fp32",
     seed: Annotated[int, typer.Option(help="Of the division of the rows, and of everything random.")] = 0,
     folder: Annotated[Path, typer.Option("--out", help="Where the answer and the prompt go.")] = Path("compared"),
@@ -97,11 +99,12 @@ def compare(
 
     check_installed()
     allowed = seconds(budget)
-    asked = given(task=task, text=text, text_pair=text_pair, label=label, metric=metric, max_length=max_length)
     if metric == "loss":
         raise SettingError("--metric loss: that says nothing of how good an answer is. Name a score of the task's.")
-    if Run(train=data, out="-", **asked).metric == "loss":
-        asked["metric"] = "chrf"
+    asked = given(task=task, text=text, text_pair=text_pair, label=label, metric=metric, max_length=max_length)
+    plain = Run(train=data, out="-", **asked)
+    length = 384 if plain.kind.name == "answering" else 128
+    asked = {"max_length": length, **({"metric": "chrf"} if plain.metric == "loss" else {}), **asked}
     run = Run(train=data, out="-", **asked)
     rows = list(source.rows(data))
     made = run.kind.task(rows, Path(data).stem, run)
