@@ -71,6 +71,7 @@ def hidden(tokens: Path) -> Iterator[Asked]:
         contexts, told = [], []
         for window, row, label, counted in zip(windows, inputs, labels, counts, strict=True):
             places = np.array(_hidden_places(row, label))
+            places = places[window[places] != END]  # where a document ends inside of a window
             assert (window[places] == label[counted]).all()
             late = places >= ORDER - 1
             counted[np.flatnonzero(counted)[~late]] = False
@@ -136,8 +137,9 @@ def answered(model: PreTrainedModel, asked: Sequence[Asked]) -> dict[str, float]
 def counted(tokens: Path, file: Path) -> dict[str, dict[str, float]]:
     """Scores of the 5-gram model of all training text, by what is asked; kept in a file."""
     if not file.exists():
+        questions = {SPANS: list(hidden(tokens)), REST: list(following(tokens, causal=False))}
         model, found = Ngram(corpus.tokens(tokens, corpus.CORE + corpus.EXTRA)), {}
-        for what, asked in ((SPANS, list(hidden(tokens))), (REST, list(following(tokens, causal=False)))):
+        for what, asked in questions.items():
             contexts = np.concatenate([one.contexts for one in asked])
             told = np.concatenate([one.tokens for one in asked])
             costs, right = -np.log(model.probabilities(contexts, told)), model.best(contexts) == told
