@@ -155,7 +155,7 @@ def tokens(tmp_path: Path) -> Path:
     place.mkdir()
     for name in (*corpus.CORE, *corpus.EXTRA, corpus.VALIDATION):
         text = drawn().integers(300, 16_000, 4000).astype(np.uint16)
-        text[::50] = END  # documents end in the middle of windows
+        text[::700] = END  # documents end in the middle of windows
         np.save(place / f"{name.split('.')[0]}.npy", text)
     return place
 
