@@ -31,6 +31,8 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 WINDOWS, ROWS, SEED = 256, 16, 2
 SPANS, REST = "hidden spans", "what follows a beginning"
+# Windows as all sizes were trained on: longer ones have sentinels that no model knows.
+SPAN, PREFIX = SpanCorruption(284, 42, 14), PrefixLanguageModel(256)
 TOKENIZERS = Path(__file__).parent / "tokenizer"
 OPENINGS = (
     "The old man looked out at the sea and",
@@ -61,9 +63,8 @@ class Asked:
     tokens: np.ndarray
 
 
-def hidden(tokens: Path) -> Iterator[Asked]:
+def hidden(tokens: Path, objective: SpanCorruption) -> Iterator[Asked]:
     """Spans of held-out windows that the model fills in; sentinels and end tokens do not count."""
-    objective = SpanCorruption()
     for windows, drawn in _windows(tokens, objective.width):
         found = objective.batch(windows, drawn)
         labels, inputs = found["labels"], found["input_ids"]
@@ -91,9 +92,8 @@ def _hidden_places(inputs: np.ndarray, labels: np.ndarray) -> list[int]:
     return places
 
 
-def following(tokens: Path, causal: bool) -> Iterator[Asked]:
+def following(tokens: Path, objective: PrefixLanguageModel, causal: bool) -> Iterator[Asked]:
     """What comes behind the beginning of held-out windows; the same tokens for both kinds of model."""
-    objective = PrefixLanguageModel()
     for windows, drawn in _windows(tokens, objective.width):
         found = objective.batch(windows, drawn)
         labels, cuts = found["labels"], found["attention_mask"].sum(1) - 1
@@ -137,7 +137,7 @@ def answered(model: PreTrainedModel, asked: Sequence[Asked]) -> dict[str, float]
 def counted(tokens: Path, file: Path) -> dict[str, dict[str, float]]:
     """Scores of the 5-gram model of all training text, by what is asked; kept in a file."""
     if not file.exists():
-        questions = {SPANS: list(hidden(tokens)), REST: list(following(tokens, causal=False))}
+        questions = {SPANS: list(hidden(tokens, SPAN)), REST: list(following(tokens, PREFIX, causal=False))}
         model, found = Ngram(corpus.tokens(tokens, corpus.CORE + corpus.EXTRA)), {}
         for what, asked in questions.items():
             contexts = np.concatenate([one.contexts for one in asked])
@@ -195,7 +195,7 @@ def main(arguments: list[str]) -> None:
         model = build(stage.config, stage.seed).eval()
         model.load_state_dict(torch.load(chosen.out / name / "weights.pt", weights_only=True))
         spans, causal = isinstance(stage.objective, SpanCorruption), not stage.config.is_encoder_decoder
-        asked = list(hidden(chosen.tokens) if spans else following(chosen.tokens, causal))
+        asked = list(hidden(chosen.tokens, SPAN) if spans else following(chosen.tokens, PREFIX, causal))
         what = SPANS if spans else REST
         found = {
             "what": what,

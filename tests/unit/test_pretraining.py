@@ -63,8 +63,8 @@ def test_what_is_scored_stands_in_the_text_where_it_is_said_to_stand(tokens: Pat
     text = held.tolist()
     fives = {tuple(text[i : i + 5]) for i in range(len(text) - 4)}
     for asked in (
-        next(score.hidden(tokens)), next(score.following(tokens, causal=False)),
-        next(score.following(tokens, causal=True)),
+        next(score.hidden(tokens, score.SPAN)), next(score.following(tokens, score.PREFIX, causal=False)),
+        next(score.following(tokens, score.PREFIX, causal=True)),
     ):  # fmt: skip
         labels = asked.batch["labels"]
         assert labels[asked.counts].tolist() == asked.tokens.tolist()
