@@ -1,4 +1,5 @@
-"""The whole library in a few minutes: tune five ways on one frozen model, keep the prompts, use one in a new process.
+"""The whole library in a few minutes: tune five ways on one frozen model, keep the prompts, use one in a new process;
+then a prompt by which a model that writes answers in words.
 
 Run it with `make demo`, or `python examples/demo.py`. It needs no network. What it prints is measured while you watch
 (what an earlier run finished in the same folder is kept, and scored again); the test rows are read once, at the end,
@@ -65,6 +66,28 @@ def table(outcomes: dict[str, promptuary.Outcome]) -> Table:
     return found
 
 
+def written(folder: Path, console: Console, epochs: int) -> None:
+    """Tune a prompt on a small text-to-text model, let it write the kinds of the messages, and say how well it does."""
+    console.print(
+        "\nA model that writes (ladder-1m: 3.3 million numbers, it comes along) learns to answer in words ..."
+    )
+    run = promptuary.Run(
+        train="sample:intents/train",
+        validation="sample:intents/validation",
+        backbone="ladder-1m",
+        method="p-tuning-v2",
+        readout="text",
+        recipe={"epochs": epochs, "batch": 8, "rate": 0.1},
+        out=str(folder / "written"),
+    )
+    (outcome,) = promptuary.tune(run, overwrite=True, console=console)
+    free, rank = (outcome.tuned.decode(rows("sample:intents/test"), mode=mode) for mode in ("free", "rank"))
+    console.print(
+        f"Written freely, {free['accuracy']:.0%} are right and {free['illegal']:.0%} are no kind at all; of the kinds "
+        f"ranked by what writing them would cost, {rank['accuracy']:.0%} are right."
+    )
+
+
 def predicted_in_a_new_process(folder: Path) -> list[dict[str, object]]:
     """Label three sentences with a saved prompt, by the command line in a process of its own."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -100,6 +123,7 @@ def main() -> None:
     console.print(f"\n{METHODS[best]} was best on the validation rows. Loaded again in a new process, it says:")
     for row in predicted_in_a_new_process(given.out / best):
         console.print(f"  {row['label']:<18} {row['probability']:.2f}  {row['text']}", markup=False)
+    written(given.out, console, 2 * given.epochs)
     folder = given.out / best
     python = Path(sys.executable).parent
     command = python / "promptuary" if (python / "promptuary").exists() else Path("promptuary")

@@ -32,8 +32,9 @@ def test_the_demo_runs(tmp_path: Path) -> None:
         "majority class",
         "Next:",
         "where is my box?",
+        "Written freely,",
     ):
         assert part in said.stdout
     assert sorted(p.name for p in (tmp_path / "demo").iterdir()) == [
-        "dp-vector", "frozen", "ipt-lstm", "p-tuning-v2", "prompt-tuning",
+        "dp-vector", "frozen", "ipt-lstm", "p-tuning-v2", "prompt-tuning", "written",
     ]  # fmt: skip

@@ -89,7 +89,6 @@ SHORT_NAMES: Mapping[str, Bundled] = MappingProxyType(
         ),
         "ladder-1m": _ladder("ladder-1m", "T5 v1.1, 1 M weights beside the table, span corruption and LM adaptation"),
         "ladder-1m-span": _ladder("ladder-1m-span", "the same before LM adaptation"),
-        "ladder-4m": _ladder("ladder-4m", "T5 v1.1, 4 M weights beside the table, span corruption and LM adaptation"),
     }
 )
 
