@@ -49,7 +49,7 @@ def _of_cell(
         tried: the settings that the search tries. first: the seed that searches.
     """
     about = {"task": task, "regime": regime, "backbone": backbone, "method": method}
-    made = {**about, "of": plan.contender(method).name, **_made_of(plan, regime, task), "trials": list(tried)}
+    made = {**about, "contender": plan.contender(method).name, **_made_of(plan, regime, task), "trials": list(tried)}
     mark = _hash({**made, "seed": first})
     search = f"{_spoken(about)}, search with seed {first} #{mark}"
     study = f"{task}, {regime}, {backbone}"

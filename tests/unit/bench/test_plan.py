@@ -110,6 +110,11 @@ def test_a_variant_is_a_method_with_settings_that_no_trial_changes(tmp_path: Pat
     other = made(text.replace("length = 7", "length = 8"), tmp_path)
     changed = {job.about["method"] for job in jobs(other) if job.name not in {old.name for old in jobs(plan)}}
     assert changed == {"prompt-tuning@7"}
+    plain = text.replace("trials = 3", "trials = 1")
+    one, two = (made(plain.replace('of = "frozen"', f'of = "{of}"'), tmp_path) for of in ("frozen", "ipt"))
+    assert one.trials("slow") == two.trials("slow")
+    of_slow = [{job.name for job in jobs(p) if job.about["method"] == "slow"} for p in (one, two)]
+    assert not of_slow[0] & of_slow[1]  # what was found under another method is not taken over
     searched = made(text.replace("[search.space.prompt-tuning]", '[search.space."prompt-tuning@7"]'), tmp_path)
     assert set(searched.space("prompt-tuning@7")) == {"rate"}
 

@@ -204,7 +204,7 @@ def test_a_search_answers_for_any_kind_of_task(
 ) -> None:
     monkeypatch.setattr(searching, "candidates", lambda methods, kind: candidates(["p-tuning-v2"], kind)[:2])
     monkeypatch.setattr(searching, "entrants", lambda field, *_: (field, 3))
-    data, out = lines(tmp_path / "own.jsonl", unlike(kind, 100)), tmp_path / "out"
+    data, out = lines(tmp_path / "own.jsonl", 2 * unlike(kind, 60)), tmp_path / "out"
     options = ("--task", kind, "--backbone", shelf.model(family), "--budget", "60s", "--max-length", "40", "--out", out)
     found = json.loads(done("compare", data, *options, "--json"))
     rivals = {"tagging": {"frozen", "majority"}, "answering": {"frozen", "majority"}, "text": {"zero-shot", "majority"}}
@@ -215,8 +215,11 @@ def test_a_search_answers_for_any_kind_of_task(
     sealed = divide(rows, run.kind.task(rows, "own", run)).estimate.open(Permit("x", 0))
     own = found["estimates"]["prompt"]
     assert open_prompt(out / PROMPT).evaluate(sealed)[metric] == pytest.approx(own["scores"][metric])
+    assert len(own["contributions"]) == len(set(found["texts"])) == len(sealed) // 2  # copies are one observation
     assert np.mean(own["contributions"]) == pytest.approx(own["scores"][metric])
-    assert any(f"{metric} {100 * own['scores'][metric]:.1f} % on 20 rows" in w for w in found["advice"]["words"])
+    assert any(
+        f"{metric} {100 * own['scores'][metric]:.1f} % on {len(sealed)} rows" in w for w in found["advice"]["words"]
+    )
     page = (out / "report.html").read_text()
     assert f"{metric}, %" in page
     assert "Mistakes of the prompt" not in page
