@@ -23,6 +23,8 @@ from train import train
 from transformers import LlamaConfig, PretrainedConfig, T5Config
 
 VOCABULARY = 16_384
+# The windows of every size after its first stage.
+SPAN, PREFIX = SpanCorruption(284, 42, 14), PrefixLanguageModel(256)
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,11 @@ def both(name: str, config: T5Config, share: float) -> dict[str, Stage]:
         config, SpanCorruption(71, 10, 3), share * 0.1, 2e-2, last=1.0, matrix_rate=5e-2, guide=1.0, rows=64
     )  # fmt: skip
     span = Stage(
-        config, SpanCorruption(284, 42, 14), share * 0.75, 2e-2, last=0.05, after=f"{name}-begun", matrix_rate=5e-2,
+        config, SPAN, share * 0.75, 2e-2, last=0.05, after=f"{name}-begun", matrix_rate=5e-2,
         guide=0.5, rows=32,
     )  # fmt: skip
     adapted = Stage(
-        config, PrefixLanguageModel(256), share * 0.15, 4e-3, after=f"{name}-span", matrix_rate=1e-2, rows=16
+        config, PREFIX, share * 0.15, 4e-3, after=f"{name}-span", matrix_rate=1e-2, rows=16
     )  # fmt: skip
     return {f"{name}-begun": begun, f"{name}-span": span, name: adapted}
 

@@ -17,8 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from ladder import STAGES, Stage
-from objectives import SpanCorruption
+from ladder import SPAN, STAGES, Stage
 from train import train
 
 BEGUN = STAGES["ladder-1m-begun"]
@@ -28,7 +27,7 @@ TRIED: Mapping[str, Stage] = MappingProxyType(
         "the encoder is not asked": replace(BEGUN, guide=0.0),
         "AdamW alone": replace(BEGUN, matrix_rate=0.0),
         "AdamW alone, the encoder is not asked": replace(BEGUN, matrix_rate=0.0, guide=0.0),
-        "windows of 284": replace(BEGUN, objective=SpanCorruption(284, 42, 14), rows=16),
+        "windows of 284": replace(BEGUN, objective=SPAN, rows=16),
     }
 )
 

@@ -4,9 +4,10 @@
 
 The 5-gram model is counted once, for `OUT/5-gram.json` (ten minutes and 13 GB).
 
-Every model answers on the same held-out windows: hidden spans (models that were trained with them), and the rest of a
-text behind its beginning (adapted models and causal ones; the same tokens for all). The 5-gram model sees the four true
-tokens before the one it is asked for, also where they are hidden from the model: an advantage it is left with.
+Every model answers on the same held-out windows, as wide as those it was trained on: hidden spans (models that were
+trained with them), and the rest of a text behind its beginning (adapted models and causal ones; the same tokens for
+all). The 5-gram model sees the four true tokens before the one it is asked for, also where they are hidden from the
+model: an advantage it is left with.
 """
 
 import argparse
@@ -22,17 +23,15 @@ from typing import Any
 import corpus
 import numpy as np
 import torch
-from ladder import STAGES, Stage
+from ladder import PREFIX, SPAN, STAGES, Stage
 from ngram import ORDER, Ngram
 from objectives import END, IGNORED, SENTINELS, SIZE, Mixture, PrefixLanguageModel, SpanCorruption
 from torch import Tensor
-from train import build
+from train import restored
 from transformers import AutoTokenizer, PreTrainedModel
 
 WINDOWS, ROWS, SEED = 256, 16, 2
 SPANS, REST = "hidden spans", "what follows a beginning"
-# Windows as all sizes were trained on: longer ones have sentinels that no model knows.
-SPAN, PREFIX = SpanCorruption(284, 42, 14), PrefixLanguageModel(256)
 TOKENIZERS = Path(__file__).parent / "tokenizer"
 OPENINGS = (
     "The old man looked out at the sea and",
@@ -192,8 +191,7 @@ def main(arguments: list[str]) -> None:
     chosen = parser.parse_args(arguments)
     for name in chosen.stages:
         stage = STAGES[name]
-        model = build(stage.config, stage.seed).eval()
-        model.load_state_dict(torch.load(chosen.out / name / "weights.pt", weights_only=True))
+        model = restored(stage, chosen.out / name).eval()
         spans, causal = isinstance(stage.objective, SpanCorruption), not stage.config.is_encoder_decoder
         asked = list(hidden(chosen.tokens, SPAN) if spans else following(chosen.tokens, PREFIX, causal))
         what = SPANS if spans else REST

@@ -19,12 +19,11 @@ import matplotlib
 
 matplotlib.use("svg")
 
-import torch
 from ladder import STAGES, Stage
 from matplotlib import pyplot
 from objectives import LanguageModel, PrefixLanguageModel, SpanCorruption
 from score import TOKENIZERS
-from train import build
+from train import restored
 from transformers import AutoTokenizer
 
 LARGEST = 20e6  # bytes of a file
@@ -38,8 +37,7 @@ OBJECTIVES: Mapping[type, str] = {
 def ship(name: str, out: Path, models: Path) -> Path:
     """Write one model's folder."""
     stage, source, place = STAGES[name], out / name, models / name
-    model = build(stage.config, stage.seed)
-    model.load_state_dict(torch.load(source / "weights.pt", weights_only=True))
+    model = restored(stage, source)
     shutil.rmtree(place, ignore_errors=True)
     model.bfloat16().save_pretrained(place)
     kind = "text-to-text" if stage.config.is_encoder_decoder else "causal"

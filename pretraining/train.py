@@ -43,6 +43,13 @@ def build(config: PretrainedConfig, seed: int) -> PreTrainedModel:
     return kind.from_config(deepcopy(config), dtype=torch.float32)  # models write into their configurations
 
 
+def restored(stage: Stage, folder: Path) -> PreTrainedModel:
+    """The model that a finished stage left in its folder."""
+    model = build(stage.config, stage.seed)
+    model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
+    return model
+
+
 def train(
     name: str, stage: Stage, tokens: Path, out: Path, *, steps: int, save: bool = True, compiled: bool = True
 ) -> dict[str, Any]:
@@ -61,9 +68,7 @@ def train(
     accelerator = Accelerator(mixed_precision="bf16", step_scheduler_with_optimizer=False)
     device = accelerator.device
     torch.backends.cuda.matmul.allow_tf32 = True
-    model = build(stage.config, stage.seed)
-    if stage.after is not None:
-        model.load_state_dict(torch.load(out / stage.after / "weights.pt", weights_only=True))
+    model = build(stage.config, stage.seed) if stage.after is None else restored(stage, out / stage.after)
     per_row = operations(stage)
     model.to(device).train()
     moving = optimizers(model, stage)

@@ -85,7 +85,7 @@ class Contender(ABC):
     drawn: bool = True
     small: bool = False
     mixes: ClassVar[bool] = False
-    kinds: ClassVar[frozenset[str]] = frozenset({"classification"})
+    kinds: frozenset[str] = frozenset({"classification"})
     needs: ClassVar[tuple[str, str] | None] = None
 
     @abstractmethod

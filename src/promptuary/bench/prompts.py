@@ -36,11 +36,13 @@ class Prompted(Contender):
     """
 
     mixes = True
-    kinds = frozenset(KINDS)
 
     def __init__(self, method: Method) -> None:
         self.method, self.name, self.summary, self.source = method, method.name, method.summary, method.paper
-        rate = "head_rate" if method.name == "frozen" else "rate"  # without a prompt the read-out is all there is
+        # Without a prompt the read-out is all there is to train, and a text has none.
+        bare = method.name == "frozen"
+        self.kinds = frozenset(KINDS) - ({"text"} if bare else set())
+        rate = "head_rate" if bare else "rate"
         self.space = around(rate, getattr(method.recipe, rate))
         recipe = {name: value for name, value in asdict(method.recipe).items() if name not in BUDGET}
         rates = {PART + name: value for name, value in method.rates.items()}

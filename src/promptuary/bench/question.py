@@ -43,7 +43,7 @@ def candidates(methods: Sequence[str] = (), kind: str = "classification") -> lis
     """Who competes, the most promising first: the defaults, longer prompts, smaller rates.
 
     Arguments:
-        kind: of the task. Where texts are written, there is no head to train on the frozen model.
+        kind: of the task, which the control must know.
 
     Raises:
         SettingError: for a method that makes no prompt, with the nearest that does.
@@ -54,7 +54,7 @@ def candidates(methods: Sequence[str] = (), kind: str = "classification") -> lis
     names = tuple(name for name in methods if name != CONTROL) or FIRST
     longer = [(name, contender(name).default.get("length")) for name in names]
     found = [Candidate(name) for name in names]
-    found += [Candidate(CONTROL, control=True)] if kind != "text" else []
+    found += [Candidate(CONTROL, control=True)] if kind in contender(CONTROL).kinds else []
     found += [Candidate(name, (("length", 2 * length),)) for name, length in longer if length]
     found += [Candidate(name, (("rate", float(f"{contender(name).default['rate'] / 3:.3g}")),)) for name in names]
     return found if methods else found + [Candidate(name) for name in LATER]

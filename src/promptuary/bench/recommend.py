@@ -24,7 +24,7 @@ from promptuary.bench.grounds import Ground
 from promptuary.bench.halving import THIRD, Candidate, Pace, entrants, last_steps, promoted
 from promptuary.bench.hurry import Hurried, OutOfTimeError
 from promptuary.bench.own_rows import Divided, divide
-from promptuary.bench.question import Question, candidates
+from promptuary.bench.question import CONTROL, Question, candidates
 from promptuary.bench.records import digest
 from promptuary.bench.result import doubtful, result_of
 from promptuary.bench.run import OUTCOMES, choose, outcome_of
@@ -126,7 +126,7 @@ class _Search:
         """
         kind = self.question.task.kind
         self.run(Candidate("majority"), 0)
-        if kind == "text":
+        if kind not in contender(CONTROL).kinds:  # then the untrained model is the rival
             self.run(Candidate("zero-shot"), 0)
         began = time.monotonic()
         for c in (10.0, 1.0, 100.0) if kind in contender("bag-of-words").kinds else ():

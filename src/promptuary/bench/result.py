@@ -40,7 +40,6 @@ def result_of(
 
     return {
         "backbone": question.backbone,
-        "kind": question.task.kind,
         "labels": list(question.task.labels),
         "metric": ground.metric,
         "warnings": warnings(question.rows, question.task),

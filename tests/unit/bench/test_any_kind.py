@@ -291,6 +291,8 @@ def test_methods_that_know_no_words_have_no_cell(shelf: Shelf, tmp_path: Path) -
     own = study(shelf, tmp_path, "tagging", "bert", "entity_f1", "bag-of-words", "zero-shot", "adapters", "frozen")
     assert {job.about["method"] for job in jobs(own)} == {"adapters", "frozen"}
     assert contender("adapters").kinds > contender("bag-of-words").kinds
+    text = study(shelf, tmp_path, "text", "t5", "token_f1", "frozen", "prompt-tuning", against="prompt-tuning")
+    assert {job.about["method"] for job in jobs(text)} == {"prompt-tuning"}  # without a prompt nothing is trained
 
 
 def test_a_cap_just_below_the_number_of_rows_leaves_a_row_out() -> None:
