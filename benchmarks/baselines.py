@@ -248,10 +248,10 @@ def _quiet() -> Iterator[None]:
         logging.getLogger("peft").setLevel(peft)
 
 
-def own(name: str, settings: Mapping[str, Any] | None = None, **more: Any) -> Contender:
-    """One of promptuary's methods with its own recipe, and with other settings where some are given."""
+def own(name: str, **more: Any) -> Contender:
+    """One of promptuary's methods with its own recipe."""
     chosen = method(name)
-    known = {**chosen.settings(), **(settings or {}), "init": chosen.init, **READING}
+    known = {**chosen.settings(), "init": chosen.init, **READING}
     return Contender(_ours(name), chosen.recipe, known, **more)
 
 

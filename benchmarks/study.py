@@ -28,7 +28,7 @@ from promptuary.errors import DivergedError, PromptuaryError, SettingError
 from promptuary.files import write
 from promptuary.metrics import accuracy, f1
 from promptuary.train import groups, record
-from promptuary.train.evaluation import Pairs, answers, evaluate
+from promptuary.train.evaluation import evaluate
 from promptuary.train.fit import fit
 from tasks import Ground, Problem, folder, read
 
@@ -212,7 +212,6 @@ class Study:
             **known,
             "selection": dict(result.scores),
             "report": dict(found.scores),
-            "right": _bits(found.pairs),
             "steps": result.steps,
             "best_step": result.best_step,
             "seconds": result.seconds,
@@ -270,12 +269,7 @@ class Study:
         """Run cells that nobody else runs, until all are finished, or the time is up."""
         place, methods = folder(), self._installed(asked.methods)
         seeds = asked.seeds or ([0] if asked.smoke else [0, 1, 2])
-        about, real, grounds, began = (
-            record.surroundings(),
-            backbone(),
-            dict[tuple[str, int], Ground](),
-            time.monotonic(),
-        )
+        about, real, grounds, began = record.surroundings(), backbone(), dict[str, Ground](), time.monotonic()
         while asked.minutes is None or time.monotonic() - began < 60 * asked.minutes:
             left = self.pending(results.lines(), asked.tasks, methods, seeds, asked.search)
             if not left:
@@ -284,12 +278,10 @@ class Study:
                 with results.claim(cell, self.finished) as mine:
                     if not mine:
                         continue
-                    problem = self.problems[cell.task]
-                    rows = (cell.task, cell.seed if problem.drawn else 0)
-                    if rows not in grounds:
+                    if cell.task not in grounds:
                         limit = SMOKE_ROWS if asked.smoke else None
-                        grounds[rows] = read(cell.task, problem, real, place, limit, rows[1])
-                    line = self.run(cell, grounds[rows], real, about, SMOKE_STEPS if asked.smoke else 0)
+                        grounds[cell.task] = read(cell.task, self.problems[cell.task], real, place, limit)
+                    line = self.run(cell, grounds[cell.task], real, about, SMOKE_STEPS if asked.smoke else 0)
                     results.add(line)
                     self._told(line)
                     break
@@ -351,18 +343,6 @@ class Study:
 def _same(line: Line) -> str:
     """What two lines of one cell, made in one way, have in common."""
     return json.dumps([line[name] for name in ("task", "method", "seed", "rate", "how")], sort_keys=True)
-
-
-def _bits(pairs: Pairs) -> str:
-    """Which reported rows were answered rightly, as hexadecimal digits of one number, the first row highest."""
-    true, said = answers(pairs)
-    right = "".join(str(int(a == b)) for a, b in zip(true, said, strict=True))
-    return f"{int('1' + right, 2):x}"
-
-
-def right(line: Line) -> list[int]:
-    """For each reported row whether a finished cell answered it rightly, as 0 or 1."""
-    return [int(bit) for bit in f"{int(line['right'], 16):b}"[1:]]
 
 
 def _plain(value: Any) -> Any:

@@ -6,7 +6,6 @@ stratified slice of the training rows, the same one for every method and seed.
 """
 
 import os
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,37 +46,6 @@ class Problem:
     shown: tuple[str, ...] = ("accuracy",)
 
     batch: ClassVar[int] = 32  # rows a step
-    template: ClassVar[str | None] = None
-
-    @property
-    def drawn(self) -> bool:
-        """Whether each seed has training rows of its own."""
-        return False
-
-
-@dataclass(frozen=True)
-class Sampled(Problem):
-    """A task with fewer rows.
-
-    Arguments:
-        folder: where its rows lie.
-        rows: at most so many training rows, stratified, the same for all seeds.
-        each: instead, so many training rows of each class, and as many others to select with, drawn for each seed.
-        reported: at most so many rows of the reported split, the same for all seeds.
-        batch: rows a step.
-        template: how a row is written, if not as one or two texts.
-    """
-
-    folder: str = ""
-    rows: int = 0
-    each: int = 0
-    reported: int = 0
-    batch: int = 32  # type: ignore[misc]
-    template: str | None = None  # type: ignore[misc]
-
-    @property
-    def drawn(self) -> bool:
-        return self.each > 0
 
 
 PROBLEMS: Mapping[str, Problem] = MappingProxyType(
@@ -134,26 +102,19 @@ def folder() -> Path:
     return Path(named)
 
 
-def read(
-    name: str, problem: Problem, backbone: Backbone, place: Path, limit: int | None = None, seed: int = 0
-) -> Ground:
+def read(name: str, problem: Problem, backbone: Backbone, place: Path, limit: int | None = None) -> Ground:
     """Read, split and encode a task.
 
     Arguments:
         limit: use so many rows of each split only.
-        seed: of the rows that are drawn, where they are.
 
     Raises:
         DataError: for a file that is missing or broken.
     """
-    train, selection, report = rows_of(name, problem, place, seed)
+    train, selection, report = rows_of(name, problem, place)
     task = classification(train, name=name, text=problem.text, text_pair=problem.text_pair)
     train, selection, report = train[:limit], selection[:limit], report[:limit]
-    columns = sorted(set(train[0].fields) - {"label"})
-    wording = Wording(
-        backbone.tokenizer, task, template=problem.template, columns=columns if problem.template else (),
-        max_length=problem.max_length, room=backbone.shape.positions,
-    )  # fmt: skip
+    wording = Wording(backbone.tokenizer, task, max_length=problem.max_length, room=backbone.shape.positions)
     examples = wording.encode(train)
     known = {task.texts(row) for row in train}
     counts = {
@@ -167,37 +128,18 @@ def read(
     return Ground(name, problem, task, wording, examples, held, reported, counts)
 
 
-def rows_of(name: str, problem: Problem, place: Path, seed: int = 0) -> tuple[list[Row], list[Row], list[Row]]:
+def rows_of(name: str, problem: Problem, place: Path) -> tuple[list[Row], list[Row], list[Row]]:
     """The rows that teach, that select, and that report.
 
     Raises:
         DataError: for a file that is missing or broken.
     """
-    home = place / (problem.folder if isinstance(problem, Sampled) else name)
+    home = place / name
     rows, report = _rows(home, problem.train), _rows(home, problem.report)
     if isinstance(problem.selection, float):
         train, selection = hold_out(rows, "label", problem.selection)
     else:
         train, selection = rows, _rows(home, problem.selection)
-    if isinstance(problem, Sampled):
-        return _sampled(problem, train, selection, report, seed)
-    return train, selection, report
-
-
-def _sampled(
-    problem: Sampled, train: list[Row], selection: list[Row], report: list[Row], seed: int
-) -> tuple[list[Row], list[Row], list[Row]]:
-    if problem.each:
-        source, pools = random.Random(seed), dict[str, list[Row]]()
-        for row in train:
-            pools.setdefault(str(row.fields["label"]), []).append(row)
-        drawn = [source.sample(pool, min(2 * problem.each, len(pool) // 2 * 2)) for _, pool in sorted(pools.items())]
-        train = [row for rows in drawn for row in rows[: len(rows) // 2]]
-        selection = [row for rows in drawn for row in rows[len(rows) // 2 :]]
-    elif problem.rows < len(train):
-        train = hold_out(train, "label", problem.rows / len(train))[1]
-    if problem.reported and problem.reported < len(report):
-        report = hold_out(report, "label", problem.reported / len(report))[1]
     return train, selection, report
 
 

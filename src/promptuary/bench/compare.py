@@ -10,6 +10,7 @@ a test over the rows of one task; p values are corrected by Holm for all methods
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -32,17 +33,22 @@ from promptuary.bench.statistics import Interval
 from promptuary.ensembles import vote
 from promptuary.train.record import origin
 
+NOBODY: Mapping[str, str] = MappingProxyType({})
 
-def compare(records: Sequence[Record], *, name: str, planned: int, against: str, protocol: str = "") -> Comparison:
+
+def compare(
+    records: Sequence[Record], *, name: str, planned: int, against: str, rivals: Mapping[str, str] = NOBODY,
+    protocol: str = "",
+) -> Comparison:  # fmt: skip
     """What the final records of a study say.
 
     Arguments:
         planned: how many final trials the plan has. against: the method that every other one is held against.
+        rivals: for some methods, another one instead.
     """
     places = list(dict.fromkeys(Place(r["regime"], r["backbone"]) for r in records))
-    tables = [
-        _table(place, [r for r in records if Place(r["regime"], r["backbone"]) == place], against) for place in places
-    ]
+    own = {place: [r for r in records if Place(r["regime"], r["backbone"]) == place] for place in places}
+    tables = [_table(place, found, against, rivals) for place, found in own.items()]
     return Comparison(name, planned, len(records), protocol, origin(records), tables)
 
 
@@ -56,12 +62,12 @@ def cells(records: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
     return found
 
 
-def _table(place: Place, records: Sequence[Record], against: str) -> Table:
+def _table(place: Place, records: Sequence[Record], against: str, rivals: Mapping[str, str]) -> Table:
     of = cells(records)
     return Table(
         place,
         [line(own) for own in of.values()],
-        differences(of, against),
+        differences(of, against, rivals),
         [found for own in of.values() for found in _elsewhere(own)],
         [found for own in of.values() if (found := _together(own)) is not None],
     )
@@ -114,19 +120,22 @@ def _cost(records: Sequence[Record]) -> dict[str, float]:
 # --- one method against another ---
 
 
-def differences(cells: Mapping[tuple[str, str], Sequence[Record]], against: str) -> list[Difference]:
-    """What every method gains over `against`, on the tasks that both have."""
+def differences(
+    cells: Mapping[tuple[str, str], Sequence[Record]], against: str, rivals: Mapping[str, str] = NOBODY
+) -> list[Difference]:
+    """What every method gains over `against`, or over its own rival, on the tasks that both have."""
     found = []
     for method in dict.fromkeys(method for _, method in cells):
-        if method == against:
+        rival = rivals.get(method, against)
+        if method == rival:
             continue
         gains = {
             task: gain
             for (task, other), own in cells.items()
-            if other == method and (gain := paired(own, cells.get((task, against), ()))) is not None
+            if other == method and (gain := paired(own, cells.get((task, rival), ()))) is not None
         }
         if gains:
-            found.append(_difference(method, against, gains))
+            found.append(_difference(method, rival, gains))
     corrected = statistics.holm([d.p for d in found])
     return [Difference(**{**vars(d), "corrected": p}) for d, p in zip(found, corrected, strict=True)]
 

@@ -52,7 +52,7 @@ class Difference:
     Arguments:
         tasks: the gain on each. gain: their mean. interval: a bootstrap over seeds and rows of each task.
         p: of Wilcoxon's test over tasks, or over the rows of the only task; 1 where there are two to five tasks.
-        corrected: the same by Holm's rule, for all methods that are held against the same one here.
+        corrected: the same by Holm's rule, for all differences of a table.
     """
 
     method: str

@@ -5,6 +5,9 @@
     seeds = [0, 1, 2]
     against = "frozen"          # what every method is held against
 
+    [rivals]                    # for some methods, another one instead
+    fine-tuning = "prompt-tuning"
+
     [budget]                    # of one training run, the same for every method
     epochs = 5
 
@@ -63,7 +66,7 @@ class Plan(Part):
     Arguments:
         backbones: as `promptuary tune --backbone`. methods: promptuary's methods and baselines, and variants, by name.
         seeds: of everything random, and of the rows where they are drawn. device: where the models run.
-        against: the method that every other one is held against.
+        against: the method that every other one is held against. rivals: for some, by name, another one instead.
         budget, search, variants, tasks, regimes, mixtures, transfers: see there; `budget` of a regime wins over that of
             a task or a mixture, which wins over that of the plan.
     """
@@ -73,6 +76,7 @@ class Plan(Part):
     methods: Annotated[tuple[str, ...], Field(min_length=1)]
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
     against: str = "frozen"
+    rivals: dict[str, str] = Field({})
     device: str = "auto"
     budget: Budget = Budget()
     search: Search = Search()
@@ -89,6 +93,9 @@ class Plan(Part):
                 raise SettingError(f"Variant {name!r} has the name of a method. Give it one of its own.")
         for method in self.named_methods():
             self.contender(method)
+        for method, rival in self.rivals.items():
+            for name in (method, rival):
+                _known("Rivals", f"{method} = {rival}", "method", name, {*self.named_methods()})
         for name, regime in self.regimes.items():
             for task in regime.tasks or ():
                 _known("Regime", name, "task", task, self.tasks)
@@ -219,6 +226,13 @@ class Plan(Part):
                 "trials."
             )
         return [own | settings for settings in ({}, *found)]
+
+
+def placed(value: Any, task: str, folder: Path) -> Any:
+    """A setting with `{task}` and `{folder}` filled in: where something of the task lies in a study's folder."""
+    if isinstance(value, str):
+        return value.replace("{task}", task).replace("{folder}", str(folder))
+    return [placed(own, task, folder) for own in value] if isinstance(value, list | tuple) else value
 
 
 def read(path: Path) -> Plan:

@@ -14,7 +14,7 @@ from promptuary.data.source import Row
 from promptuary.errors import SettingError, nearest
 from promptuary.kinds import KINDS
 from promptuary.material import Material
-from promptuary.methods.method import Method
+from promptuary.methods.method import STARTS, Method
 from promptuary.multitask.plan import OWN
 from promptuary.specs import Run
 from promptuary.train.progress import Progress
@@ -100,7 +100,8 @@ class Prompted(Contender):
             return list(outcome.tuned.predict(rows))
 
         stored: int = outcome.summary()["bytes"]
-        recipe = {**asdict(run.full_recipe()), "settings": {**self.method.settings(), **run.settings}}
+        own = {name: value for name, value in run.settings.items() if name not in STARTS}
+        recipe = {**asdict(run.full_recipe()), "settings": {**self.method.settings(), **own}}
         return fitted(outcome.result, answer, stored=stored, recipe=recipe)
 
 

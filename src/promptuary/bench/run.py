@@ -27,7 +27,7 @@ from promptuary.bench.grounds import Ground, probabilities
 from promptuary.bench.jobs import jobs
 from promptuary.bench.loaded import Loaded
 from promptuary.bench.memory import peak
-from promptuary.bench.plan import Plan
+from promptuary.bench.plan import Plan, placed
 from promptuary.bench.records import digest, folded, packed
 from promptuary.bench.store import OUTCOME, Entry, Store
 from promptuary.checkpoint import MANIFEST
@@ -150,11 +150,12 @@ class Worker:
         who, budget = self.plan.contender(str(about["method"])), self.plan.budget_of(about["task"], about["regime"])
         mixture = self.plan.mixtures.get(str(about["task"]))
         how: dict[str, Any] = {"seed": int(about["seed"]), "folder": place, "progress": self.board}
+        given = {name: placed(value, str(about["task"]), self.folder) for name, value in settings.items()}
         with peak(first.backbone.device) as most:
             if mixture is None:
-                learned = who.learn(first, settings, **how)
+                learned = who.learn(first, given, **how)
             else:
-                learned = who.learn_together(grounds, settings, temperature=mixture.temperature, budget=budget, **how)
+                learned = who.learn_together(grounds, given, temperature=mixture.temperature, budget=budget, **how)
             held = most()
         cost = {**asdict(learned.cost), "seconds_to_best": learned.cost.seconds_to_best, "peak_bytes": held}
         counts = [self.loaded.rows(about, task).counts for task in grounds]

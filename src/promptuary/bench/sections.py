@@ -145,7 +145,8 @@ class Variant(Part):
     """A method under a name of its own, with settings that every one of its trials has.
 
     Arguments:
-        of: a method of promptuary's or a baseline. settings: of the method, or fields of its recipe.
+        of: a method of promptuary's or a baseline. settings: of the method, or fields of its recipe. In text, `{task}`
+            is the task's name and `{folder}` the study's folder: `pretrained = "{folder}/generators/{task}"`.
     """
 
     of: str

@@ -38,7 +38,9 @@ def finished(plan: Plan, folder: Path) -> list[Record]:
 def compared(plan: Plan, records: Sequence[Record]) -> Comparison:
     """The comparison of a plan's records."""
     planned = sum(len(plan.members(str(job.about["task"]))) for job in jobs(plan) if job.final)
-    return compare(records, name=plan.name, planned=planned, against=plan.against, protocol=protocol(plan))
+    return compare(
+        records, name=plan.name, planned=planned, against=plan.against, rivals=plan.rivals, protocol=protocol(plan)
+    )
 
 
 def protocol(plan: Plan) -> str:

@@ -100,22 +100,26 @@ def _between(interval: Interval | None) -> str:
 
 
 def gains(table: Table) -> Captioned:
-    """What each method gains over the one that all are held against."""
+    """What each method gains over the one that it is held against."""
+    several = len({d.against for d in table.differences}) > 1
     rows = [
         [
-            Cell(d.method), Cell(f"{100 * d.gain:+.1f}", d.gain),
+            Cell(d.method), *([Cell(d.against)] if several else []), Cell(f"{100 * d.gain:+.1f}", d.gain),
             Cell(f"{100 * d.interval[0]:+.1f} to {100 * d.interval[1]:+.1f}", d.interval[0]),
             number(len(d.tasks)), number(sum(gain > 0 for gain in d.tasks.values())),
             Cell(f"{d.p:.4f}", d.p), Cell(f"{d.corrected:.4f}", d.corrected),
         ]
         for d in table.differences
     ]  # fmt: skip
-    over = table.differences[0].against if table.differences else ""
+    over = "another method" if several else "".join({d.against for d in table.differences})
     said = (
         f"Gain over {over}, in points of each task's score: the mean over tasks, its interval, p by Wilcoxon's test "
         "over tasks (by a sign-flip test over rows for one task), and p by Holm's rule."
     )
-    return said, (["", "gain", "95 % interval", "tasks", "of them better", "p", "p (Holm)"], rows)
+    return said, (
+        ["", *(["over"] if several else []), "gain", "95 % interval", "tasks", "of them better", "p", "p (Holm)"],
+        rows,
+    )
 
 
 def costs(table: Table) -> Captioned:

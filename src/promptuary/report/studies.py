@@ -138,9 +138,15 @@ def _scores(study: Study) -> Part:
         if not table.differences:
             return found
         d = sorted(table.differences, key=lambda d: -d.gain)
-        over = d[0].against
+        several = len({x.against for x in d}) > 1
+        over = "the method behind the stroke" if several else d[0].against
         told = f"Gain over {over} with its 95 % interval; filled where the interval leaves 0 out."
-        given = ([x.method for x in d], [x.gain for x in d], [x.interval for x in d], over)
+        given = (
+            [f"{x.method} / {x.against}" if several else x.method for x in d],
+            [x.gain for x in d],
+            [x.interval for x in d],
+            over,
+        )
         made.append(Figure(f"gains-{_file(table.place)}", told, figures.gains, given))
         return found + made[-1].html() + _table(study, table, tables.gains(table))
 

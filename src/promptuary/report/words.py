@@ -65,7 +65,7 @@ def _over(table: Table, winner: str, against: str) -> list[str]:
     if winner == against:
         return [f"That is the method that all others are held against: none of them has a higher mean than {against}."]
     found = next((d for d in table.differences if d.method == winner), None)
-    return [] if found is None else [f"It gains {_points(found)} over {against}. {_sure(found)}"]
+    return [] if found is None else [f"It gains {_points(found)} over {found.against}. {_sure(found)}"]
 
 
 def _points(d: Difference) -> str:

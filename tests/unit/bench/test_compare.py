@@ -97,6 +97,17 @@ def test_differences_are_against_one_method_and_corrected_for_their_number() -> 
     assert same.interval[0] < 0.01
 
 
+def test_a_method_with_a_rival_of_its_own_is_held_against_that_one() -> None:
+    records = [record(method, 0, wrong(count)) for method, count in (("frozen", 25), ("p-tuning-v2", 10), ("ipt", 15))]
+    found = compare(records, name="x", planned=3, against="frozen", rivals={"ipt": "p-tuning-v2"})
+    [table] = found.tables
+    gains = {d.method: (d.against, d.gain) for d in table.differences}
+    assert gains == {"p-tuning-v2": ("frozen", pytest.approx(0.15)), "ipt": ("p-tuning-v2", pytest.approx(-0.05))}
+    written = tables.markdown(found)
+    assert "Gain over another method" in written
+    assert "| ipt | p-tuning-v2 | -5.0 |" in written
+
+
 def test_several_tasks_are_tested_by_wilcoxon_over_tasks() -> None:
     records = []
     for i in range(7):

@@ -136,6 +136,19 @@ def test_a_variant_that_cannot_be_is_told(old: str, new: str, said: str, tmp_pat
         made(text.replace(old, new), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("rivals", "said"),
+    [
+        ('frozen = "prompt-tunin"', "Rivals 'frozen = prompt-tunin': there is no method 'prompt-tunin'"),
+        ('lora = "frozen"', "Rivals 'lora = frozen': there is no method 'lora'."),
+    ],
+)
+def test_rivals_compete(rivals: str, said: str, tmp_path: Path) -> None:
+    text = GOOD.replace("[tasks.sst2]", f"[rivals]\n{rivals}\n\n[tasks.sst2]")
+    with pytest.raises(SettingError, match=re.escape(said)):
+        made(text, tmp_path)
+
+
 def test_the_jobs_are_all_cells_seed_by_seed_with_their_searches_first(tmp_path: Path) -> None:
     found = jobs(made(GOOD, tmp_path))
     assert len({job.name for job in found}) == len(found)
@@ -231,3 +244,21 @@ def test_times_are_read_as_people_write_them(text: str, expected: float) -> None
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(SettingError, match="is no time"):
         seconds(text)
+
+
+PLANS = sorted((Path(__file__).resolve().parents[3] / "benchmarks").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_the_plans_of_the_benchmarks_can_be_run(path: Path) -> None:
+    plan = read(path)
+    assert {job.about["method"] for job in jobs(plan)} >= set(plan.methods)
+
+
+def test_what_two_plans_of_the_benchmarks_have_in_common_needs_to_be_run_once() -> None:
+    main, dynamic, few = (
+        {job.name for job in jobs(read(path))} for name in ("main", "instance_dynamic", "few") for path in PLANS
+        if path.stem == name
+    )  # fmt: skip
+    assert len(main & dynamic) > 8 * 5 * 3  # of each task five methods, three trials and the final ones
+    assert few & dynamic

@@ -1,6 +1,7 @@
 """What a study promises: nothing lost, nothing done twice, nothing chosen by rows that report."""
 
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -33,7 +34,9 @@ from promptuary.bench.sealed import Permit, Sealed
 from promptuary.bench.store import OUTCOME, Entry, Store
 from promptuary.bench.study import compared, finished
 from promptuary.data import source
-from promptuary.errors import DivergedError, MemoryShortError, SettingError
+from promptuary.errors import CheckpointError, DivergedError, MemoryShortError, SettingError
+from promptuary.pretraining import pretrain
+from promptuary.specs import Run
 from promptuary.train import state
 from promptuary.tuned import open_prompt
 from tests.saved import Shelf, lines, opinions
@@ -136,6 +139,24 @@ def test_a_variant_competes_under_its_own_name(shelf: Shelf, tmp_path: Path) -> 
     assert one["of"] == other["of"] == "prompt-tuning"
     assert other["recipe"]["settings"]["length"] == 3
     assert one["cost"]["trained"] - other["cost"]["trained"] == (20 - 3) * 32
+
+
+def test_a_setting_may_say_where_something_of_the_task_lies(shelf: Shelf, tmp_path: Path) -> None:
+    begun = {"ipt-begun": {"of": "ipt", "settings": {"pretrained": "{folder}/generators/{task}"}}}
+    study = plan(shelf, tmp_path, "ipt-begun", against="ipt-begun", variants=begun)
+    out = tmp_path / "out"
+    with pytest.raises(CheckpointError, match=re.escape(str(out / "generators" / "opinions"))):
+        run(study, out)
+    train = str(lines(tmp_path / "others.jsonl", opinions(12, start=90)))
+    generator = Run(
+        train=train, method="ipt", backbone=study.backbones[0], recipe={"steps": 2},
+        out=str(out / "generators" / "opinions"),
+    )  # fmt: skip
+    pretrain(generator)
+    assert run(study, out)
+    [record] = finished(study, out)
+    assert record["settings"] == begun["ipt-begun"]["settings"]
+    assert str(tmp_path) not in str(record)  # a record tells of no machine
 
 
 def test_a_plan_that_asks_for_something_else_does_not_take_over_what_was_found(shelf: Shelf, tmp_path: Path) -> None:
