@@ -2,7 +2,10 @@
 
 import copy
 import gc
+import itertools
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -182,3 +185,13 @@ def test_where_it_does_not_pay_nothing_is_changed(monkeypatch: pytest.MonkeyPatc
     model = nn.Sequential(nn.Linear(2, 3), Conv1D(3, 2))
     prepare(model)
     assert [type(m) for m in model] == [nn.Linear, Conv1D]
+
+
+def test_what_else_the_machine_does_for_a_while_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    def costing(seconds: float) -> Callable[[], Any]:
+        return lambda: seconds
+
+    for begins, (plain, faster) in itertools.product(range(24), ((1.5, True), (1.0, False), (0.5, False))):
+        slow = (3 if begins <= call < begins + 8 else 1 for call in itertools.count())
+        monkeypatch.setattr(cpu_linear, "_seconds", lambda way, slow=slow: way() * next(slow))
+        assert cpu_linear._faster(costing(plain), costing(1.0)) is faster

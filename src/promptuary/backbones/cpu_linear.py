@@ -184,9 +184,13 @@ def _known() -> bool:
 
 
 def _faster(plain: Callable[[], Tensor], ours: Callable[[], Tensor]) -> bool:
+    """Whether ours is clearly the faster way. They take turns: what else the machine does meets both.
+
+    Their results differ in the last bits, so another decision would be another result for the same seed.
+    """
     with torch.no_grad():
-        took = [min(_seconds(way) for _ in range(7)) for way in (plain, ours)]
-    return took[0] > GAIN * took[1]
+        turns = [(_seconds(plain), _seconds(ours)) for _ in range(16)]
+    return min(first for first, _ in turns) > GAIN * min(second for _, second in turns)
 
 
 def _seconds(way: Callable[[], Tensor]) -> float:
