@@ -186,11 +186,11 @@ class _Search:
             pass  # the steps that were made say how long one takes
         finally:
             shutil.rmtree(place, ignore_errors=True)
-        whole, step = time.monotonic() - began, self.board.step_s or time.monotonic() - began
-        # A row is scored in a third of the time it is learned in, its way back being twice its way forward.
-        row = step / self.question.batch / 3
-        score = row * len(self.parts.selection)
-        begin = max(0.0, whole - len(self.board.times) * step - row * len(few.selection))
+        whole = time.monotonic() - began
+        step = self.board.step_s(whole)
+        # Where none was scored: in a third of the time it is learned in, its way back being twice its way forward.
+        row = self.board.score_s(step / self.question.batch / 3 * len(few.selection)) / len(few.selection)
+        score, begin = row * len(self.parts.selection), self.board.rest(whole, step)
         self.notes["pace"] = {"step": step, "score": score, "begin": begin}
         self.notes["end_s"] = 2 * (begin + row * self.parts.counts["estimate"]) + score
         return Pace(step, score, begin)
@@ -239,7 +239,7 @@ class _Search:
                 self.store.fail(entry, {"sentence": str(error)}, outcome)
                 self.board.says(f"{candidate}: {outcome}. {error}")
                 return self.store.now(entry)
-            self.measure(candidate, steps, learned, time.monotonic() - began)
+            self.measure(candidate, time.monotonic() - began)
             metric = self.ground(steps).metric
             told = {
                 "settings": dict(candidate.settings), "scores": dict(learned.scores), "cost": vars(learned.cost),
@@ -256,12 +256,12 @@ class _Search:
             self.ground(steps), dict(candidate.settings), seed=self.question.seed, folder=place, progress=self.board
         )
 
-    def measure(self, candidate: Candidate, steps: int, learned: Learned, wall_s: float) -> None:
+    def measure(self, candidate: Candidate, wall_s: float) -> None:
         """Remember how fast a method is here."""
-        step, score = self.board.step_s, self.notes.get("pace", {}).get("score", 0.0)
-        if steps and step is not None:
-            begin = max(0.0, wall_s - steps * step - len(learned.curve) * score)
-            self.paces[candidate.method] = Pace(step, score, begin)
+        if self.board.made:
+            step = self.board.step_s(wall_s)
+            score = self.board.score_s(self.notes.get("pace", {}).get("score", 0.0))
+            self.paces[candidate.method] = Pace(step, score, self.board.rest(wall_s, step))
 
     # --- the end ---
 

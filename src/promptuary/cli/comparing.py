@@ -107,7 +107,7 @@ def compare(
     asked = {"max_length": length, **({"metric": "chrf"} if plain.metric == "loss" else {}), **asked}
     run = Run(train=data, out="-", **asked)
     rows = list(source.rows(data))
-    made = run.kind.task(rows, Path(data).stem, run)
+    made = run.kind.task(rows, Path(data.removesuffix(".gz")).stem, run)
 
     from promptuary.bench.advice import advise, table
     from promptuary.bench.question import Question

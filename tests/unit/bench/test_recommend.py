@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from promptuary.bench import recommend as searching
 from promptuary.bench.advice import advise
 from promptuary.bench.halving import SHORTEST, Candidate, Pace, entrants, last_steps, promoted
+from promptuary.bench.hurry import Hurried, OutOfTimeError
 from promptuary.bench.own_rows import divide, same, warnings
 from promptuary.bench.question import Question, candidates
 from promptuary.bench.recommend import DOUBTFUL, PROMPT, RESULT, recommend
@@ -114,6 +116,28 @@ def test_a_rare_class_is_divided_too_without_a_word() -> None:
 
 
 # --- who runs for how long ---
+
+
+def test_the_clock_tells_steps_from_scorings(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    board = Hurried(None)
+    assert (board.step_s(7.0), board.score_s(8.0)) == (7.0, 8.0)  # nothing was made: what is given
+    board.takes("a run")
+    for step in range(1, 5):  # an epoch is one step: every other moment is a scoring
+        now += 2.0
+        board.stepped(step, 0.5)
+        now += 30.0
+        board.scored(step, {"chrf": 0.1}, "chrf", True)
+    assert (board.made, board.step_s(7.0), board.score_s(8.0)) == (4, 2.0, 30.0)
+    assert board.rest(whole=140.0, step=2.0) == pytest.approx(140.0 - 4 * 2.0 - 4 * 30.0)
+    board.takes("another run")
+    assert (board.made, board.step_s(7.0)) == (0, 7.0)
+    board.deadline = now + 1.0
+    board.stepped(1, 0.5)
+    now += 2.0
+    with pytest.raises(OutOfTimeError):
+        board.stepped(2, 0.5)
 
 
 def test_the_first_round_takes_its_share_of_the_time() -> None:
