@@ -160,6 +160,12 @@ def test_methods_and_backbones_are_lists_of_objects_with_names() -> None:
     shown = done("methods")
     assert all(name in shown for name in METHODS)
     assert all(preset in shown for m in METHODS.values() for preset in m.presets)
+    for name, known in METHODS.items():
+        shown = done("methods", name)
+        assert all(f"{own}" in shown for own in (*known.settings(), *known.presets, known.summary.split()[0]))
+    assert "lookup, cnn, mlp, lstm" in done("methods", "ipt")
+    assert [m["name"] for m in json.loads(done("methods", "ipt", "--json"))] == ["ipt"]
+    assert "Did you mean 'ipt'?" in refused("methods", "ipd")
     assert "--backbone" in done("backbones")
 
 

@@ -1,63 +1,109 @@
 """What there is: `methods`, `tasks`, `backbones`."""
 
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Any
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from rich.table import Table
 
 from promptuary.cli.terminal import AsJson, app, out, told
 
+if TYPE_CHECKING:
+    from promptuary.methods.method import Method
+
 
 @app.command()
 @told
 def methods(
+    name: Annotated[str | None, typer.Argument(help="One of them: its settings, recipe and presets.")] = None,
     backbone: Annotated[
         str | None, typer.Option(help="Also show each method's parts and numbers on this model (it is loaded).")
     ] = None,
     length: Annotated[int, typer.Option(min=1, help="With --backbone: the number of soft tokens.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List the methods, their papers, settings and presets."""
-    from promptuary.methods import METHODS
+    """List the methods and their papers; of one, its settings, recipe and presets."""
+    from promptuary.methods import METHODS, method
 
-    built = _built(backbone, length)
+    if name is not None and not as_json and backbone is None:
+        _told_of(method(name))
+        return
+    built = _built(backbone, length, None if name is None else method(name).name)
     if as_json:
         found = [
             {
                 "name": m.name, "summary": m.summary, "paper": m.paper, "settings": m.settings(),
                 "presets": {name: asdict(preset) for name, preset in m.presets.items()}, **built.get(m.name, {}),
             }
-            for m in METHODS.values()
+            for m in (METHODS.values() if name is None else (method(name),))
         ]  # fmt: skip
         print(json.dumps(found))
         return
     if backbone is not None:
         table = Table("method", "parts", "trained", "active", title=f"{length} soft tokens on {backbone}")
-        for name, entry in built.items():
+        for own, entry in built.items():
             sizes = [f"{entry['counts'][kind]:,}" if entry["counts"] else "" for kind in ("nominal", "active")]
-            table.add_row(name, entry["parts"] or entry["refused"], *sizes)
+            table.add_row(own, entry["parts"] or entry["refused"], *sizes)
         out.print(table)
         out.print("Trained: all numbers of the prompt. Active: those that the answer to one row depends on, at most.")
         return
-    methods, presets = (
-        Table("method", "what it does", "paper", "settings"),
-        Table("--preset", "what it is", "sets, with a recipe"),
-    )
-    methods.columns[0].no_wrap = True
+    methods = Table("method", "what it does", "paper", "--preset")
+    methods.columns[0].no_wrap = methods.columns[3].no_wrap = True
     for m in METHODS.values():
-        methods.add_row(m.name, m.summary, m.paper.partition(":")[0], _listed(m.settings()))
-        for name, preset in m.presets.items():
-            presets.add_row(f"{name}\n({m.name})", preset.summary, _listed({**preset.settings, **preset.run}))
+        methods.add_row(m.name, m.summary, _short(m.paper), "\n".join(m.presets))
     out.print(methods)
-    out.print(presets)
+    out.print("Settings, recipe and presets of one: promptuary methods ipt")
     out.print("Parts and numbers of trained parameters on a model: promptuary methods --backbone minilm")
 
 
-def _built(backbone: str | None, length: int) -> dict[str, dict[str, Any]]:
-    """The methods as they are on a backbone, in plain values; none without one."""
+def _short(paper: str) -> str:
+    """`Lester et al. 2021` of authors, year and title."""
+    authors, _, year = paper.partition(":")[0].partition(" (")[0].rpartition(" ")
+    first, *others = authors.split(", ")
+    return f"{first} et al. {year}" if len(others) > 1 else f"{authors} {year}".strip()
+
+
+def _told_of(method: "Method") -> None:
+    """Everything about one method."""
+    out.print(f"{method.name}: {method.summary}\n{method.paper}\n\n{inspect.getdoc(method.build)}\n")
+    settings = Table("--set", "default", "may be")
+    for name, value in method.settings().items():
+        settings.add_row(name, _written(value), _kinds(method.types()[name]))
+    recipe = asdict(method.recipe) | {f"rates.{part}": rate for part, rate in method.rates.items()}
+    if method.settings():
+        out.print(settings)
+    out.print(f"It starts at --init {method.init}. Its recipe: {_listed(recipe)}.")
+    for name, preset in method.presets.items():
+        changed = {k: v for k, v in asdict(preset.recipe).items() if v != recipe[k]}
+        sets = _listed({**preset.settings, **preset.run, **changed})
+        out.print(f"\n--preset {name}: {preset.summary}\nIt sets {sets}.")
+
+
+def _kinds(kind: Any) -> str:
+    """A type in words; what may be absent is left out of the command."""
+    parts = get_args(kind)
+    if get_origin(kind) is Literal:
+        return ", ".join(map(str, parts))
+    if get_origin(kind) in (Union, UnionType):
+        return ", ".join(_kinds(part) for part in parts if part is not NoneType)
+    if parts:
+        return f"[{_kinds(parts[0])}, ...]"
+    return {int: "a whole number", float: "a number", bool: "true, false", str: "text"}[kind]
+
+
+def _written(value: Any) -> str:
+    """A value as `--set` takes it."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else json.dumps(value)
+
+
+def _built(backbone: str | None, length: int, name: str | None) -> dict[str, dict[str, Any]]:
+    """The methods, or one of them, as they are on a backbone, in plain values; none without one."""
     if backbone is None:
         return {}
     from promptuary.backbones.load import load
@@ -65,11 +111,11 @@ def _built(backbone: str | None, length: int) -> dict[str, dict[str, Any]]:
     from promptuary.methods import METHODS
 
     loaded = load(backbone)
-    return {name: asdict(entry(name, loaded, length)) for name in METHODS}
+    return {own: asdict(entry(own, loaded, length)) for own in (METHODS if name is None else (name,))}
 
 
 def _listed(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in values.items())
+    return ", ".join(f"{name}={_written(value)}" for name, value in values.items())
 
 
 @app.command()
