@@ -24,7 +24,7 @@ from promptuary.readouts import Prediction
 from promptuary.specs import Run
 from promptuary.train.stepper import Stepper
 from promptuary.tuned import Tuned, open_prompt
-from tests.saved import SHORT, Shelf, command, done, lines, opinions, read
+from tests.saved import SHORT, Shelf, command, done, lines, opinions, read, refused
 
 PROMPT = "prompt.safetensors"
 
