@@ -26,7 +26,7 @@ def methods(
     length: Annotated[int, typer.Option(min=1, help="With --backbone: the number of soft tokens.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List the methods and their papers; of one, its settings, recipe and presets."""
+    """List the methods and their papers, or tell one of them."""
     from promptuary.methods import METHODS, method
 
     if name is not None and not as_json and backbone is None:
