@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from promptuary.errors import DivergedError, TrainingError
@@ -363,3 +364,36 @@ def test_the_read_out_is_the_one_that_tune_would_choose(learning: Any, study: An
     found = Classification.begin(Run(train="", out=""), real, ground.task, soft=1, columns=())
     settings = learning.CONTENDERS["p-tuning-v2"].settings
     assert (settings["readout"], settings["pool"]) == (found.readout, found.pool)
+
+
+@pytest.fixture
+def claims(learning: ModuleType) -> ModuleType:
+    return importlib.import_module("claims")
+
+
+def row_by_row(gained: int, lost: int, rows: int = 400) -> np.ndarray:
+    """Three seeds of rows, of which so many were gained and lost."""
+    return np.tile(np.array([1] * gained + [-1] * lost + [0] * (rows - gained - lost), dtype=float), (3, 1))
+
+
+@pytest.mark.parametrize(
+    ("of_tasks", "said"),
+    [
+        (((60, 10), (50, 20)), "holds"),
+        (((10, 60), (20, 50)), "the reverse holds"),
+        (((20, 20), (30, 30)), "does not hold here"),
+        (((120, 20), (20, 120), (20, 20)), "does not hold here"),  # better on one task, worse on another one
+        (((70, 10), (40, 70), (60, 70)), "holds in part"),
+    ],
+)
+def test_a_verdict_follows_its_rule(claims: Any, of_tasks: tuple[tuple[int, int], ...], said: str) -> None:
+    assert claims.verdict({f"t{i}": row_by_row(*own) for i, own in enumerate(of_tasks)}) == said
+
+
+def test_every_claim_is_about_methods_that_compete_and_has_no_verdict_before_all_results_are_there(claims: Any) -> None:
+    plan = claims.read(claims.PLAN)
+    for claim in (*claims.IPT, *claims.DP):
+        assert {claim.better, claim.than} <= set(plan.methods)
+        assert set(claim.regimes) <= set(plan.regimes)
+    shown = claims.table(claims.DP, [], plan)
+    assert shown.count("under way") == sum(len(claim.regimes) for claim in claims.DP)
