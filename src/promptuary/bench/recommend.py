@@ -23,11 +23,11 @@ from promptuary.bench.contenders import contender
 from promptuary.bench.grounds import Ground
 from promptuary.bench.halving import THIRD, Candidate, Pace, entrants, last_steps, promoted
 from promptuary.bench.hurry import Hurried, OutOfTimeError
+from promptuary.bench.outcomes import OUTCOMES, choose, outcome_of
 from promptuary.bench.own_rows import Divided, divide
 from promptuary.bench.question import CONTROL, Question, candidates
 from promptuary.bench.records import digest
 from promptuary.bench.result import doubtful, result_of
-from promptuary.bench.run import OUTCOMES, choose, outcome_of
 from promptuary.bench.sections import Budget
 from promptuary.bench.store import WORK, Entry, Job, Store
 from promptuary.errors import SettingError

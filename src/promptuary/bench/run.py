@@ -18,7 +18,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from promptuary.bench.board import Board
@@ -27,23 +26,15 @@ from promptuary.bench.grounds import Ground, probabilities
 from promptuary.bench.jobs import jobs
 from promptuary.bench.loaded import Loaded
 from promptuary.bench.memory import peak
+from promptuary.bench.outcomes import OUTCOMES, choose, outcome_of
 from promptuary.bench.plan import Plan, placed
 from promptuary.bench.records import digest, folded, packed
 from promptuary.bench.store import OUTCOME, Entry, Store
 from promptuary.checkpoint import MANIFEST
-from promptuary.errors import BackboneError, DivergedError, MemoryShortError, SettingError
 from promptuary.train import record, state
 from promptuary.train.evaluation import goodness
 
 WAIT_S = 1.0  # between two looks for a job while all are with other processes
-OUTCOMES: Mapping[type[BaseException], str] = {  # what breaks down so is kept as a result
-    DivergedError: "diverged",
-    MemoryShortError: "memory",
-    torch.OutOfMemoryError: "memory",
-    MemoryError: "memory",
-    BackboneError: "refused",
-    SettingError: "refused",
-}
 
 
 def run(plan: Plan, folder: Path, *, console: Console | None = None, minutes: float | None = None) -> bool:
@@ -263,22 +254,6 @@ class Worker:
         outcome = outcome_of(error)
         self.store.fail(entry, {**self._where(entry), **more, "sentence": str(error)}, outcome)
         self.board.says(f"{entry.job.title}: {outcome}. {error}")
-
-
-def outcome_of(error: BaseException) -> str:
-    """The word for what broke down: an error of one of the kinds in `OUTCOMES`."""
-    return next(name for kind, name in OUTCOMES.items() if isinstance(error, kind))
-
-
-def choose(trials: Sequence[Entry]) -> Entry | None:
-    """The trial with the best score on the rows that select; of equal ones that of the smaller loss, then the first."""
-    known = [trial for trial in trials if trial.score is not None]
-
-    def worth(trial: Entry) -> tuple[float, float]:
-        loss = (trial.record or {}).get("scores", {}).get("loss", 0.0)
-        return trial.score or 0.0, -loss
-
-    return max(known, key=worth, default=None)
 
 
 def _tried(trial: Entry) -> dict[str, Any]:
