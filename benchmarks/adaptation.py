@@ -1,7 +1,7 @@
 """What LM adaptation is worth: a prompt tuned on the same model before and after it, when the answer is written freely.
 
     PROMPTUARY_DATA=<folder> python benchmarks/adaptation.py                # all cells, then the table
-    PROMPTUARY_DATA=<folder> python benchmarks/adaptation.py --models ladder-1m --tasks sst2 --seeds 0
+    PROMPTUARY_DATA=<folder> python benchmarks/adaptation.py --models ladder-1m --tasks trec --seeds 0
 
 Lester et al. 2021, section 3.2 and figure 3d: a model that only ever filled gaps answers prompts with sentinels. Here
 each model of the ladder is asked before (`ladder-1m-span`) and after (`ladder-1m`) adaptation: accuracy of what it
@@ -31,9 +31,9 @@ from promptuary.train import record
 from study import Results, markdown, origin
 
 RESULTS = Path(__file__).parent / "results" / "adaptation.jsonl"
-MODELS, TASKS = ("ladder-1m", "ladder-4m"), ("sst2", "trec", "mpqa")
-ROWS, SELECTED, REPORTED = 2000, 500, 1000
-RECIPE: Mapping[str, Any] = {"epochs": 5, "batch": 32, "precision": "bf16", "patience": 0}
+MODELS, TASKS = ("ladder-1m", "ladder-4m"), ("trec", "mpqa")  # rows, steps and rate as in `scale.toml`
+ROWS, SELECTED, REPORTED = 2000, 300, 1000
+RECIPE: Mapping[str, Any] = {"steps": 1200, "batch": 32, "precision": "bf16", "patience": 0}
 
 
 def cut(rows: Sequence[source.Row], most: int) -> list[source.Row]:
