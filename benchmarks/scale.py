@@ -28,8 +28,8 @@ from study import markdown
 HOME = Path(__file__).resolve().parent
 RESULTS, PICTURES = HOME / "results", HOME.parent / "docs" / "pictures"
 METHODS = {
-    "fine-tuning@0.001": "fine-tuning", "labels@20": "prompt tuning", "in-context": "in-context", "zero-shot": "zero-shot",
-    "majority": "majority",
+    "fine-tuning@0.001": "fine-tuning", "labels@20": "prompt tuning", "in-context": "in-context",
+    "zero-shot": "zero-shot", "majority": "majority",
 }  # fmt: skip
 LENGTHS = {f"labels@{n}": f"{n} soft token{'s' * (n > 1)}" for n in (1, 5, 20, 100)}
 STARTS = {"labels@20": "class labels", "vocabulary@20": "vocabulary", "uniform@20": "uniform"}
