@@ -15,6 +15,7 @@ import torch
 import transformers as hf
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from promptuary.backbones import activation
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.load import wrap
 
@@ -199,8 +200,11 @@ def fresh(
 
 @cache
 def bare(name: str, *, dtype: torch.dtype = torch.float32, **changes: Any) -> PreTrainedModel:
-    """The oracle: the same weights, as transformers runs them."""
-    return fresh(name, dtype=dtype, **changes)
+    """The oracle: the same weights, as transformers runs them; in half precision GELU rounds once (`test_activation`)."""
+    model = fresh(name, dtype=dtype, **changes)
+    if dtype != torch.float32:
+        activation.fuse(model)
+    return model
 
 
 @cache
