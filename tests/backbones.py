@@ -200,7 +200,7 @@ def fresh(
 
 @cache
 def bare(name: str, *, dtype: torch.dtype = torch.float32, **changes: Any) -> PreTrainedModel:
-    """The oracle: the same weights, as transformers runs them; in half precision GELU rounds once (`test_activation`)."""
+    """The oracle: the same weights, as transformers runs them; in half precision, GELU rounds once."""
     model = fresh(name, dtype=dtype, **changes)
     if dtype != torch.float32:
         activation.fuse(model)
