@@ -70,8 +70,8 @@ def hold_out(
         rare = min({*labels}, key=labels.count, default="")
         each = f" in every class ({rare!r} has {labels.count(rare)})" if rare else ""
         raise DataError(
-            f"{len(rows)} training rows are too few to hold out {share:g} of them for validation{each}. "
-            "Name validation rows with --validation."
+            f"{len(rows)} rows are too few to split off {share:.3g} of them{each}. Name rows of their own for it "
+            "(--validation; in a plan `selection`), or ask for other numbers of rows."
         ) from error
     return [rows[i] for i in sorted(kept)], [rows[i] for i in sorted(held)]
 

@@ -2,7 +2,8 @@
 and what it did with the rows of a file (`inspecting`).
 
 Nearest words are by cosine (trained prompts drift far off the table, so distances say nothing; Lester et al. 2021,
-section 7). They are no explanation: every table comes with the same for random vectors, the control.
+section 7). They are no explanation: every table comes with the same for random vectors, the control, which have the
+mean and the spread of the embedding table: where all embeddings point one way, everything is near to some word.
 """
 
 import math
@@ -168,9 +169,13 @@ def nearest_words(
 def control(
     table: Float[Tensor, "vocabulary dim"], *, draws: int = 64, seed: int = 0, leave_out: Sequence[int] = ()
 ) -> float:
-    """The mean cosine of random vectors to their nearest vocabulary item: what "near" is worth nothing."""
+    """The mean cosine of random vectors to their nearest vocabulary item: what "near" is worth nothing.
+
+    Each number of a vector is drawn with the mean and the deviation that it has in the table.
+    """
     source = torch.Generator().manual_seed(seed)
-    random = torch.randn(draws, table.shape[1], generator=source)
+    spread, middle = torch.std_mean(table.float(), dim=0)
+    random = middle + spread * torch.randn(draws, table.shape[1], generator=source)
     found = nearest_words(random, table, count=1, leave_out=leave_out)
     return sum(n.cosine[0] for n in found) / draws
 

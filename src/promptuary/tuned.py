@@ -79,8 +79,11 @@ class Tuned:
         """The answer for each text (pair of texts, question with its context, list of words to tag), in order.
 
         Raises:
-            DataError: for one text where the task has two, or two where it has one; and as `predict`.
+            DataError: for one text where the task has two, or two where it has one; for a bare text instead of a list
+                of them; and as `predict`.
         """
+        if isinstance(texts, str):
+            raise DataError(f"texts={texts[:40]!r}: expected a list of texts. Write predict_texts([...]).")
         columns = [c for c in (self.task.text, self.task.text_pair) if c is not None]
         given = [t if isinstance(t, tuple) else (t,) for t in texts]
         for i, t in enumerate(given, 1):

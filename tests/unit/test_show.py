@@ -34,7 +34,16 @@ def test_a_random_vector_has_a_nearest_word_too() -> None:
     table = torch.randn(500, 32, generator=torch.Generator().manual_seed(5))
     assert 0.3 < control(table) < 0.8
     assert control(table) == control(table) != control(table, seed=1)
-    assert control(torch.cat([table, table * 2])) == pytest.approx(control(table), abs=1e-5)
+    assert control(3 * table) == pytest.approx(control(table), abs=1e-5)
+
+
+def test_where_all_embeddings_point_one_way_a_random_vector_is_near_to_some_word() -> None:
+    source = torch.Generator().manual_seed(5)
+    table = torch.randn(500, 32, generator=source) + 5 * torch.randn(32, generator=source)
+    like_words = table.mean(0) + table.std(0) * torch.randn(200, 32, generator=source)
+    near = [n.cosine[0] for n in nearest_words(like_words, table, count=1)]
+    assert control(table) == pytest.approx(sum(near) / len(near), abs=0.01)
+    assert control(table) > 0.9
 
 
 def test_sizes_are_deviations_and_norms() -> None:

@@ -202,7 +202,7 @@ def test_held_out_rows_are_stratified_and_always_the_same() -> None:
     assert sorted(r.fields["label"] for r in held) == ["bad", "bad", "good", "good"]
     assert sorted([*kept, *held], key=lambda r: r.fields["id"]) == given
     assert hold_out(given, "label", 0.1) == (kept, held)
-    with pytest.raises(DataError, match=r"too few to hold out 0\.1 .*'good' has 2"):
+    with pytest.raises(DataError, match=r"too few to split off 0\.1 .*'good' has 2"):
         hold_out(given[:5], "label", 0.1)
 
 

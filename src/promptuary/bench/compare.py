@@ -9,6 +9,7 @@ a test over the rows of one task; p values are corrected by Holm for all methods
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import mean, stdev
 from types import MappingProxyType
 from typing import Any
@@ -92,6 +93,7 @@ def line(records: Sequence[Record]) -> Line:
         interval=_interval(known),
         majority=_majority(own[0]) if own else None,
         cost=_cost(known),
+        drawn=_draws(first),
         chosen={str(r["seed"]): r["settings"] for r in known},
         alarms=tuple(alarms(records)),
         lost=dict(Counter(r["outcome"] for r in records if "reports" not in r)),
@@ -136,8 +138,9 @@ def differences(
         }
         if gains:
             found.append(_difference(method, rival, gains))
-    corrected = statistics.holm([d.p for d in found])
-    return [Difference(**{**vars(d), "corrected": p}) for d, p in zip(found, corrected, strict=True)]
+    tested = [place for place, d in enumerate(found) if d.p is not None]
+    corrected = dict(zip(tested, statistics.holm([p for d in found if (p := d.p) is not None]), strict=True))
+    return [replace(d, corrected=corrected.get(place)) for place, d in enumerate(found)]
 
 
 def _difference(method: str, against: str, gains: Mapping[str, Worth]) -> Difference:
@@ -166,10 +169,15 @@ def _spread(own: dict[int, Record], other: Mapping[int, Record]) -> dict[int, Re
     if len(own) != 1:
         return own
     [(seed, record)] = own.items()
-    known = CONTENDERS.get(record.get("of", record["method"]))
-    if known is None or known.drawn:
+    if _draws(record):
         return own
     return {seed: record} | {s: record for s, r in other.items() if r["rows"]["digest"] == record["rows"]["digest"]}
+
+
+def _draws(record: Record) -> bool:
+    """Whether another seed gives another result on the same rows."""
+    known = CONTENDERS.get(record.get("of", record["method"]))
+    return known is None or known.drawn
 
 
 # --- beside the table ---

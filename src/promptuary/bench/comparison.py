@@ -26,7 +26,7 @@ class Line:
         mean, deviation: over seeds (the deviation of a sample; `None` for one seed). interval: where the mean would
             fall for other rows and seeds; `None` where it cannot be said.
         majority: the score of always saying the commonest reported class, in accuracy; `None` without classes.
-        cost: means over seeds, by the names in `COSTS`.
+        cost: means over seeds, by the names in `COSTS`. drawn: whether another seed gives another result.
         chosen: the settings that were chosen, by seed. alarms: in words. lost: seeds without a result, by outcome.
     """
 
@@ -40,6 +40,7 @@ class Line:
     interval: Interval | None
     majority: float | None
     cost: Mapping[str, float]
+    drawn: bool
     chosen: Mapping[str, Mapping[str, Any]]
     alarms: tuple[str, ...]
     lost: Mapping[str, int]
@@ -51,7 +52,7 @@ class Difference:
 
     Arguments:
         tasks: the gain on each. gain: their mean. interval: a bootstrap over seeds and rows of each task.
-        p: of Wilcoxon's test over tasks, or over the rows of the only task; 1 where there are two to five tasks.
+        p: of Wilcoxon's test over tasks, or over the rows of the only task; `None` where there are two to five tasks.
         corrected: the same by Holm's rule, for all differences of a table.
     """
 
@@ -60,8 +61,8 @@ class Difference:
     tasks: Mapping[str, float]
     gain: float
     interval: Interval
-    p: float
-    corrected: float = 1.0
+    p: float | None
+    corrected: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What the jobs of a plan share in one process: rows that were read and models that were loaded."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,8 @@ from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.load import load
 from promptuary.bench.grounds import Ground, Rows, rows_of
 from promptuary.bench.plan import Plan
+from promptuary.bench.store import Job
+from promptuary.errors import DataError
 
 
 @dataclass(eq=False)
@@ -37,10 +39,26 @@ class Loaded:
             found[task] = Ground(asked, budget, self._backbones[key], rows.task, rows.train, rows.selection)
         return found
 
+    def read(self, jobs: Iterable[Job]) -> dict[tuple[str, str], Rows]:
+        """The rows that jobs will ask for, by task and regime (those of the last seed): what is wrong with them is told
+        now.
+
+        Raises:
+            DataError: for files that are missing or broken, and for too few rows.
+        """
+        found = {}
+        for job in jobs:
+            for task in self.plan.members(str(job.about["task"])):
+                found[task, str(job.about["regime"])] = self.rows(job.about, task)
+        return found
+
     def rows(self, about: Mapping[str, Any], task: str) -> Rows:
         """The rows of a task; where a regime draws them, those of the job's seed."""
         drawn = self.plan.regimes[about["regime"]].drawn
         key = (task, about["regime"], about["seed"] if drawn else 0)
         if key not in self._rows:
-            self._rows[key] = rows_of(self.plan, *key)
+            try:
+                self._rows[key] = rows_of(self.plan, *key)
+            except DataError as error:
+                raise DataError(f"Task {task!r}, regime {about['regime']!r}: {error}") from error
         return self._rows[key]

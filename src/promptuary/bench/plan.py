@@ -46,7 +46,7 @@ A plan is looked at as a whole before anything runs: names, settings, the size o
 """
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -248,11 +248,23 @@ def read(path: Path) -> Plan:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingError(f"{path} is not TOML: {error}.") from error
     try:
+        _one_length(document, "")
         return Plan(**document)
     except ValidationError as error:
         raise SettingError(f"{path}: {complaint(error, 'Key')}") from error
     except SettingError as error:
         raise SettingError(f"{path}: {error}") from error
+
+
+def _one_length(table: Mapping[str, Any], where: str) -> None:
+    """Raise `SettingError` for a budget that was written with epochs and with steps."""
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            if name == "budget" and value.get("steps") and "epochs" in value:
+                raise SettingError(
+                    f"[{where}{name}] has epochs = {value['epochs']} and steps = {value['steps']}. Write one of them."
+                )
+            _one_length(value, f"{where}{name}.")
 
 
 def _known(what: str, where: str, kind: str, name: str, known: Any) -> None:

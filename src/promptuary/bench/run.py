@@ -51,7 +51,7 @@ def run(plan: Plan, folder: Path, *, console: Console | None = None, minutes: fl
         plan.contender(str(method)).available()
     worker = Worker(plan, folder, Board(console))
     try:
-        worker.check()
+        worker.loaded.read(jobs(plan))
         with worker.board:
             return worker.loop(None if minutes is None else time.monotonic() + 60 * minutes)
     finally:
@@ -82,12 +82,6 @@ class Worker:
 
     def __post_init__(self) -> None:
         self.store, self.loaded = Store(self.folder), Loaded(self.plan)
-
-    def check(self) -> None:
-        """Read the rows that every job will ask for: what is wrong with them is told now."""
-        for job in jobs(self.plan):
-            for task in self.plan.members(str(job.about["task"])):
-                self.loaded.rows(job.about, task)
 
     def loop(self, until: float | None = None) -> bool:
         """Run jobs until all are finished, or no other may be begun; returns whether all are."""

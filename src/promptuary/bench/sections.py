@@ -77,7 +77,7 @@ class TaskPlan(Part):
 
     task: str = "classification"
     train: str | None = None
-    selection: Annotated[float, Field(gt=0, lt=1)] | str | None = None
+    selection: float | str | None = None
     report: str | None = None
     text: str | None = None
     text_pair: str | None = None
@@ -91,6 +91,15 @@ class TaskPlan(Part):
     max_new_tokens: int | None = None
     dropout: bool | None = None
     budget: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _a_share(self) -> Self:
+        if isinstance(self.selection, float) and not 0 < self.selection < 1:
+            raise SettingError(
+                f"selection = {self.selection:g}: expected a share of the training rows, above 0 and below 1, or the "
+                "rows that select, as text. How many of them are used says a regime (`selected`)."
+            )
+        return self
 
     def asked(self) -> dict[str, Any]:
         """What it says of a run, rows and budget aside."""

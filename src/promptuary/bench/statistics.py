@@ -117,11 +117,11 @@ def together(values: Table, groups: Sequence[int]) -> Table:
     return columns * ((max(groups) + 1) / len(groups))
 
 
-def over_tasks(gains: Sequence[float]) -> float:
-    """P value of Wilcoxon's signed-rank test over tasks, one mean gain each (Demšar 2006); 1 for fewer than six."""
-    if len(gains) < 6 or not any(gains):
-        return 1.0
-    return float(stats.wilcoxon(gains).pvalue)
+def over_tasks(gains: Sequence[float]) -> float | None:
+    """P value of Wilcoxon's signed-rank test over tasks, one mean gain each (Demšar 2006); `None` below six."""
+    if len(gains) < 6:
+        return None
+    return float(stats.wilcoxon(gains).pvalue) if any(gains) else 1.0
 
 
 def holm(values: Sequence[float]) -> list[float]:

@@ -107,14 +107,15 @@ def gains(table: Table) -> Captioned:
             Cell(d.method), *([Cell(d.against)] if several else []), Cell(f"{100 * d.gain:+.1f}", d.gain),
             Cell(f"{100 * d.interval[0]:+.1f} to {100 * d.interval[1]:+.1f}", d.interval[0]),
             number(len(d.tasks)), number(sum(gain > 0 for gain in d.tasks.values())),
-            Cell(f"{d.p:.4f}", d.p), Cell(f"{d.corrected:.4f}", d.corrected),
+            chance(d.p), chance(d.corrected),
         ]
         for d in table.differences
     ]  # fmt: skip
     over = "another method" if several else "".join({d.against for d in table.differences})
     said = (
-        f"Gain over {over}, in points of each task's score: the mean over tasks, its interval, p by Wilcoxon's test "
-        "over tasks (by a sign-flip test over rows for one task), and p by Holm's rule."
+        f"Gain over {over}, in points of each task's score: the mean over tasks, its interval for other seeds and "
+        "rows, p by Wilcoxon's test over tasks (for one task by a sign-flip test over its rows, with these seeds; two "
+        "to five are too few), and p by Holm's rule."
     )
     return said, (
         ["", *(["over"] if several else []), "gain", "95 % interval", "tasks", "of them better", "p", "p (Holm)"],
@@ -169,6 +170,11 @@ def ensembles(table: Table) -> Captioned:
 def methods(table: Table) -> list[str]:
     """The methods of a place, in their order."""
     return list(dict.fromkeys(line.method for line in table.lines))
+
+
+def chance(p: float | None) -> Cell:
+    """`0.0312`, or a stroke where nothing was tested."""
+    return Cell("-") if p is None else Cell(f"{p:.4f}", p)
 
 
 def percent(share: float) -> Cell:

@@ -19,7 +19,7 @@ def bench(
     jobs: Annotated[int, typer.Option(help="Share the work among so many processes of one thread each.")] = 0,
     minutes: Annotated[float | None, typer.Option(help="Begin no other trial after so many minutes.")] = None,
     table: Annotated[bool, typer.Option("--table", help="Run nothing; write the tables of what is finished.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Run nothing; look at the plan and count its trials.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Run nothing; look at plan and rows, count trials.")] = False,
 ) -> None:
     """Run a plan: methods compete on tasks, and report once.
 
@@ -39,8 +39,15 @@ def bench(
 
     asked = read(plan)
     if check:
+        from promptuary.bench.loaded import Loaded
+
         made = listed(asked)
         finals = sum(job.final for job in made)
+        for (name, regime), rows in Loaded(asked).read(made).items():
+            n = rows.counts
+            out.print(
+                f"{name}, {regime}: {n['train']:,} rows teach, {n['selection']:,} select ({n['shared']:,} copies)."
+            )
         out.print(f"{len(made):,} trials: {len(made) - finals:,} that search and {finals:,} that report.")
         return
     if jobs and not table:

@@ -29,9 +29,10 @@ def methods(
     """List the methods and their papers, or tell one of them."""
     from promptuary.methods import METHODS, method
 
-    if name is not None and not as_json and backbone is None:
+    if name is not None and not as_json:
         _told_of(method(name))
-        return
+        if backbone is None:
+            return
     built = _built(backbone, length, None if name is None else method(name).name)
     if as_json:
         found = [

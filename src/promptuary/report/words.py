@@ -74,7 +74,7 @@ def _points(d: Difference) -> str:
 
 
 def _sure(d: Difference) -> str:
-    if 1 < len(d.tasks) < FEW:
+    if d.corrected is None:
         outside = "leaves out" if d.interval[0] > 0 or d.interval[1] < 0 else "contains"
         return f"The interval {outside} 0; for a test over tasks, {len(d.tasks)} are too few ({FEW} or more)."
     if d.corrected < LEVEL:
@@ -111,7 +111,7 @@ def _costs(table: Table, winner: str, rivals: Sequence[Difference]) -> str:
 
 
 def _single(table: Table) -> list[str]:
-    own = sorted({line.method for line in table.lines if len(line.seeds) == 1})
+    own = sorted({line.method for line in table.lines if len(line.seeds) == 1 and line.drawn})
     return [f"With one seed, an interval says nothing of other seeds: {_listed(own)}."] if own else []
 
 

@@ -85,11 +85,11 @@ class Terminal:
 
     def scored(self, step: int, scores: Mapping[str, float], metric: str, best: bool) -> None:
         if best:
-            self.best = f"best {metric} {scores[metric]:.4f}"
+            self.best = f"best validation {metric} {scores[metric]:.4f}"
         self.bar.update(self.task, description=self._now())
         if not self.console.is_terminal:
             mark = " (best)" if best else ""
-            score = f"{metric} {scores[metric]:.4f}{mark}"
+            score = f"validation {metric} {scores[metric]:.4f}{mark}"
             self.console.print(f"{self.title}: step {step}/{self.total}  {self.loss}  {score}")
 
     def alarmed(self, alarm: Alarm) -> None:

@@ -13,6 +13,7 @@ from promptuary.bench.comparison import Place
 from promptuary.bench.doubts import alarms
 from promptuary.bench.records import folded, packed, read, unfolded, unpacked
 from promptuary.errors import DataError
+from promptuary.report.words import tell
 
 TRUE = [0, 1, 1, 1] * 25  # 75 of 100 are of class 1
 
@@ -106,6 +107,19 @@ def test_a_method_with_a_rival_of_its_own_is_held_against_that_one() -> None:
     written = tables.markdown(found)
     assert "Gain over another method" in written
     assert "| ipt | p-tuning-v2 | -5.0 |" in written
+
+
+def test_two_tasks_have_an_interval_and_no_test() -> None:
+    records = [record(m, 0, wrong(n), task=t) for t in ("a", "b") for m, n in (("frozen", 20), ("ipt", 5))]
+    records += [record("majority", 0, [1] * 100, task=t) for t in ("a", "b")]
+    found = compare(records, name="x", planned=6, against="frozen")
+    [table] = found.tables
+    assert [(d.p, d.corrected) for d in table.differences] == [(None, None)] * 2
+    assert table.differences[0].interval[0] > 0
+    assert "| 2 | 2 | - | - |" in tables.markdown(found)
+    assert {line.method: line.drawn for line in table.lines} == {"frozen": True, "ipt": True, "majority": False}
+    doubts = " ".join(tell(table, records, "frozen").doubts)
+    assert "With one seed, an interval says nothing of other seeds: frozen and ipt." in doubts
 
 
 def test_several_tasks_are_tested_by_wilcoxon_over_tasks() -> None:

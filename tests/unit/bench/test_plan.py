@@ -136,6 +136,19 @@ def test_a_variant_that_cannot_be_is_told(old: str, new: str, said: str, tmp_pat
         made(text.replace(old, new), tmp_path)
 
 
+def test_a_budget_is_in_epochs_or_in_steps(tmp_path: Path) -> None:
+    text = GOOD.replace("epochs = 40", "epochs = 40, steps = 160")
+    assert text != GOOD
+    with pytest.raises(SettingError, match=re.escape("[regimes.few.budget] has epochs = 40 and steps = 160.")):
+        made(text, tmp_path)
+
+
+def test_a_share_that_is_none_is_told(tmp_path: Path) -> None:
+    text = GOOD + '\n[tasks.third]\ntask = "mr/classifier"\nselection = 60\n'
+    with pytest.raises(SettingError, match="selection = 60: expected a share of the training rows"):
+        made(text, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("rivals", "said"),
     [

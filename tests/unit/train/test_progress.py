@@ -32,8 +32,8 @@ def test_a_file_gets_plain_lines() -> None:
     told(Terminal("seed 0", file))
     assert lines(file) == [
         "seed 0: goes on after step 3 of 10",
-        "seed 0: step 4/10  loss 0.5000  accuracy 0.7500 (best)",
-        "seed 0: step 5/10  loss 0.4000  accuracy 0.5000",
+        "seed 0: step 4/10  loss 0.5000  validation accuracy 0.7500 (best)",
+        "seed 0: step 5/10  loss 0.4000  validation accuracy 0.5000",
         "seed 0: still: The loss [does] not fall.",
     ]
 
@@ -43,7 +43,7 @@ def test_a_terminal_gets_a_bar_with_loss_and_best_score() -> None:
     told(Terminal("seed 0", file))
     shown = " ".join(lines(file))
     assert "loss 0.4000" in shown
-    assert "best accuracy 0.7500" in shown
+    assert "best validation accuracy 0.7500" in shown
     assert "5/10" in shown
     assert "The loss [does] not fall." in shown
 
