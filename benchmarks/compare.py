@@ -5,9 +5,9 @@
 
 Of each task's training rows a fifth is put aside. The others are written as a CSV, as a user would bring them; the
 command searches on it within the budget and keeps a prompt. Asked are: does its own estimate put the prompt above the
-frozen head and above bag of words? Does the estimate agree with the fifth that it never saw, and with the published test
-split (which of TREC is another collection)? And where labels were shuffled: does it say that there is nothing to learn?
-One line a task in `results/compare.jsonl`, and the table `compare.md`.
+frozen head and above bag of words? Does the estimate agree with the fifth that it never saw, and with the published
+test split (which of TREC is another collection)? And where labels were shuffled: does it say that there is nothing to
+learn? One line a task in `results/compare.jsonl`, and the table `compare.md`.
 """
 
 import argparse

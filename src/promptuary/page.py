@@ -14,7 +14,7 @@ from promptuary.drawing import COLOURS, FORMS, OTHERS
 from promptuary.errors import DataError, SettingError, nearest
 from promptuary.files import whole
 from promptuary.markup import figure, folded, page, paragraph, section, table
-from promptuary.picture import GROUPED, commonest, percent
+from promptuary.picture import GROUPED, commonest, percent, short
 
 if TYPE_CHECKING:
     from promptuary.inspecting import Inspected
@@ -108,12 +108,7 @@ def _facts(described: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         "alarms",
     )
     for name in names:
-        value = described[name]
-        if isinstance(value, dict):
-            value = ", ".join(f"{k} {_number(v)}" for k, v in value.items())
-        elif isinstance(value, list):
-            value = " ".join(map(str, value))
-        yield name.replace("_", " "), str(value) or "-"
+        yield name.replace("_", " "), short(described[name])
 
 
 def _rows(data: Mapping[str, Any]) -> str:
@@ -225,7 +220,3 @@ def words(described: Mapping[str, Any], data: Mapping[str, Any]) -> str:
 
 def _of(shown: Sequence[int], data: Mapping[str, Any]) -> str:
     return f" (the {len(shown)} commonest)" if len(shown) < len(data["classes"]) else ""
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

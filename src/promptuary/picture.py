@@ -25,7 +25,7 @@ def draw(described: dict[str, Any], console: Console) -> None:
         "alarms",
     )
     for name in shown:
-        table.add_row(name.replace("_", " "), _short(described[name]))
+        table.add_row(name.replace("_", " "), short(described[name]))
     console.print(table)
     if "nearest" not in described:
         if described["soft_tokens"] and described["enters"] == "Embeddings":
@@ -173,19 +173,22 @@ def draw_generator(described: dict[str, Any], console: Console) -> None:
     table = Table(show_header=False, title=f"generator of {described['generator']}")
     for name, value in described.items():
         if name not in ("generator", "tensors"):
-            table.add_row(name, _short(value))
+            table.add_row(name, short(value))
     console.print(table)
     tensors = Table("tensor", "shape", "deviation")
     for name, found in described["tensors"].items():
-        tensors.add_row(name, " x ".join(map(str, found["shape"])), _short(found["deviation"]))
+        tensors.add_row(name, " x ".join(map(str, found["shape"])), short(found["deviation"]))
     console.print(tensors)
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value in a line: numbers to four digits, what is not set left out."""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, dict):
-        return ", ".join(f"{k} {_short(v)}" for k, v in value.items()) or "-"
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "-"
-    return str(value)
+        return ", ".join(f"{k} {short(v)}" for k, v in value.items() if v is not None) or "-"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(short, value)) or "-"
+    return "-" if value is None else str(value)

@@ -114,15 +114,16 @@ def table(advice: Advice, rows: int) -> Captioned:
         gain = "" if e.name == "prompt" else f"{100 * e.gain:+.1f}"
         p = "" if e.name == "prompt" else f"{e.p:.3g}"
         between = f"{100 * e.interval[0]:.1f} to {100 * e.interval[1]:.1f}"
+        what = e.spoken.removeprefix(e.name).lstrip(", ")
         macro = [] if e.macro_f1 is None else [percent(e.macro_f1)]
         body.append(
             [
-                Cell(e.name), Cell(e.spoken), percent(e.score), Cell(between, e.interval[0]), *macro,
+                Cell(e.name), Cell(what), percent(e.score), Cell(between, e.interval[0]), *macro,
                 Cell(gain, e.gain if gain else None), Cell(p, e.p if p else None),
             ]
         )  # fmt: skip
     classes = ["macro F1, %"] if advice.estimates[0].macro_f1 is not None else []
-    heads = ["", "what", f"{advice.metric}, %", "95 % interval", *classes, "the prompt's gain", "p (Holm)"]
+    heads = ["", "what", f"{advice.metric}, %", "95 % interval", *classes, "prompt's gain", "p (Holm)"]
     return f"{rows:,} rows that nothing was chosen by", (heads, body)
 
 
@@ -135,9 +136,8 @@ def spoken(own: Mapping[str, Any]) -> str:
 
 def _learned(result: Mapping[str, Any], found: tuple[Estimate, ...]) -> list[str]:
     best = found[0]
-    rows = result["rows"]["estimate"]
     words = [
-        f"Use {best.spoken}, on {result['backbone']}. It {_reaches(result, best)} {rows:,} rows that nothing was "
+        f"Use {best.spoken}, on {result['backbone']}. It {_reaches(result, best)} {_rows(result)} that nothing was "
         f"chosen by, with an interval from {_percent(best.interval[0])} to {_percent(best.interval[1])}."
     ]
     for other in found[1:]:
@@ -162,12 +162,25 @@ def _learned(result: Mapping[str, Any], found: tuple[Estimate, ...]) -> list[str
 def _nothing(result: Mapping[str, Any], found: tuple[Estimate, ...], p: float) -> list[str]:
     best, most = found[0], next((e for e in found if e.name == "majority"), found[0])
     return [
-        f"There is nothing to learn here that this search could find: {best.spoken} {_reaches(result, best)} "
-        f"{result['rows']['estimate']:,} rows that nothing was chosen by, and always saying {_commonest(result)} "
-        f"reaches {_percent(most.score)} (p = {p:.2g}).",
-        "The labels may not depend on the text, or the rows are too few, or the time was too short. Do not use this "
-        "prompt.",
+        f"{_verdict(best, most, p)}: {best.spoken} {_reaches(result, best)} {_rows(result)} that nothing was chosen "
+        f"by, and always saying {_commonest(result)} reaches {_percent(most.score)} (p = {p:.2g} by itself, where "
+        f"{LEVEL:g} is asked for).",
+        "The labels may not depend on the text, or the rows are too few, or the time was too short. Do not rely on "
+        "this prompt.",
     ]
+
+
+def _verdict(best: Estimate, most: Estimate, p: float) -> str:
+    """What is said where nothing was learned beyond doubt."""
+    if p < BETTER and best.score > most.score:
+        return "These rows are too few to be sure that there is something to learn"
+    return "There is nothing to learn here that this search could find"
+
+
+def _rows(result: Mapping[str, Any]) -> str:
+    """`57 rows`, or `57 rows (19 different texts)`."""
+    rows, texts = result["rows"]["estimate"], len({*result["texts"]})
+    return f"{rows:,} rows" + (f" ({texts:,} different texts)" if texts < rows else "")
 
 
 def _beside(result: Mapping[str, Any]) -> list[str]:

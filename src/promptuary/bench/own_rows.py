@@ -68,9 +68,16 @@ def divide(rows: Sequence[Row], task: Task, seed: int = 0) -> Divided:
         raise DataError(f"The {len(rows)} rows have only {max(groups) + 1} different texts. Expected {FOLDS} or more.")
     common = Counter(labels).most_common(1)[0][1]
     if common < FOLDS:
+        many = len(set(labels))
+        numbers = many > len(rows) / FOLDS and all(_number(name) for name in task.labels)
+        advice = (
+            "These look like numbers, not like classes: name another column (--label), or put them into a few ranges."
+            if numbers
+            else "With fewer, tune one method (`promptuary tune`)."
+        )
         raise DataError(
-            f"The largest class has {common} rows. Expected {FOLDS} or more of one class at least: with fewer, tune "
-            "one method (`promptuary tune`)."
+            f"The largest class has {common} rows, of {many:,} classes in {len(rows):,} rows. Expected {FOLDS} or more "
+            f"of one class at least. {advice}"
         )
     part = _dealt(labels, groups, random.Random(f"divide/{seed}"))
     sealed = [row for row, fold in zip(rows, part, strict=True) if fold < estimate]
@@ -85,6 +92,14 @@ def divide(rows: Sequence[Row], task: Task, seed: int = 0) -> Divided:
         )
     counts = {"train": len(train), "selection": len(selection), "estimate": len(sealed)}
     return Divided(train, selection, Sealed(lambda: sealed), counts)
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _dealt(labels: Sequence[int], groups: Sequence[int], draw: random.Random) -> list[int]:

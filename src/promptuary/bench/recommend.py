@@ -54,6 +54,7 @@ def recommend(question: Question, *, console: Console | None = None, began: floa
         DataError: for rows that cannot be divided.
     """
     began = time.monotonic() if began is None else began
+    candidates(question.methods, question.task.kind)  # a misspelt one is told before anything is written
     search = _Search(question, began, Hurried(console))
     try:
         with search.board:
@@ -274,8 +275,8 @@ class _Search:
         chosen = choose([e for e in prompts if not decided or e.trial.number in decided])
         if chosen is None:
             raise SettingError(
-                f"No method came to an end within {q.budget_s:.0f} s. Give more time (--budget); what was begun goes "
-                "on."
+                f"No prompt was tuned to its end within {q.budget_s:.0f} s. Give more time (--budget); what was begun "
+                "goes on."
             )
         rivals = {"prompt": chosen}
         for name in ("frozen", "bag-of-words", "zero-shot", "majority"):

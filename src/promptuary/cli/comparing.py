@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from promptuary.cli.terminal import AsJson, app, err, given, out, tell, told
@@ -99,13 +100,16 @@ def compare(
 
     began = time.monotonic()
     from promptuary.bench import check_installed
-    from promptuary.bench.duration import seconds
+    from promptuary.bench.duration import SHORTEST, seconds
+    from promptuary.bench.own_rows import divide
     from promptuary.data import source
     from promptuary.errors import SettingError
     from promptuary.specs import Run
 
     check_installed()
     allowed = seconds(budget)
+    if allowed < SHORTEST:
+        raise SettingError(f"--budget {budget}: that is over before a prompt is tuned. Expected {SHORTEST} s or more.")
     if metric == "loss":
         raise SettingError("--metric loss: that says nothing of how good an answer is. Name a score of the task's.")
     asked = given(task=task, text=text, text_pair=text_pair, label=label, metric=metric, max_length=max_length)
@@ -115,6 +119,7 @@ def compare(
     run = Run(train=data, out="-", **asked)
     rows = list(source.rows(data))
     made = run.kind.task(rows, Path(data.removesuffix(".gz")).stem, run)
+    divide(rows, made, seed)  # what is wrong with them is told before a model library is loaded
 
     from promptuary.bench.advice import advise, table
     from promptuary.bench.question import Question
@@ -130,9 +135,10 @@ def compare(
         _report_on(folder)
         return
     caption, (heads, cells) = table(advice, result["rows"]["estimate"])
-    shown = Table(title=f"{made.name}: {caption}")
+    shown = Table(title=f"{made.name}: {caption}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in heads:
-        shown.add_column(column, justify="left" if column in ("", "what") else "right", overflow="fold")
+        least = {"what": 12, "": 12}.get(column)
+        shown.add_column(column, justify="right" if least is None else "left", min_width=least)
     for line in cells:
         shown.add_row(*(cell.text for cell in line))
     out.print(shown)

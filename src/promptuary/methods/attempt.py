@@ -29,7 +29,11 @@ def attempt(
     init: "Initial | None" = None,
     seed: int = 0,
 ) -> "Built":
-    """`length` soft tokens; `prompts` is the number of sources, `middle` the width of the network between."""
+    """`length` soft tokens: the task's own plus, for each input, a mixture of them and of other tasks' prompts.
+
+    `sources` are the folders of those prompts, of equal length, or nothing for frozen random ones (the control);
+    `prompts` is their number, `middle` the width of the network that weighs them.
+    """
     from torch import nn
 
     from promptuary import parts

@@ -58,9 +58,12 @@ def dynamic(
         deep: the prompt's hidden states are overwritten before every layer, at the same places.
         query: what an input's choices see: the mean of its embeddings, or of the frozen model's states (one more pass).
         tasks: choices of a task are made for each of so many tasks.
+        order: which soft tokens stand before the input: the first ones (`split`, the paper), or the last ones
+            (`rotate`, its code).
         head, tail: how many tokens stay outside the prompt at either end; by default none, and the last one of a
             causal model.
         temperature: a schedule by name (`choices.SCHEDULES`). entropy: weight of the choices' entropy.
+        compat: `official` chooses as the published code does: through a ReLU, from an undecided start, in its order.
     """
     import torch
 

@@ -48,7 +48,14 @@ def prompt_tuning(
     init: "Initial | None" = None,
     seed: int = 0,
 ) -> "Built":
-    """Soft tokens in the row: `Free` through `Embeddings(Split)`."""
+    """`length` soft tokens in the row: `Free` through `Embeddings(Split)`.
+
+    Arguments:
+        before: how many of them stand before the input; by default all. The others stand behind it.
+        head, tail: how many of the input's tokens stay outside the prompt at either end (`[CLS]`, `[SEP]`, `</s>`).
+        sees_input: whether soft tokens attend to the input. Where they do not (a model that reads both ways), each
+            layer's are the same for every input, and are computed once.
+    """
     from promptuary.parts import Embeddings, Free, Split, matched
 
     injection = Embeddings(shape, Split(before, head=head, tail=tail), sees_input=sees_input)
@@ -58,7 +65,10 @@ def prompt_tuning(
 def deep_prompt_tuning(
     shape: "Shape", *, length: int = 20, head: int = 0, init: "Initial | None" = None, seed: int = 0
 ) -> "Built":
-    """Soft tokens in the row, overwritten before every layer: `Free` through `HiddenStates(Split)`."""
+    """`length` soft tokens in the row, overwritten before every layer: `Free` through `HiddenStates(Split)`.
+
+    `head` of the input's tokens stay before the prompt.
+    """
     from promptuary.parts import Free, HiddenStates, Split, normal
 
     injection = HiddenStates(shape, Split(head=head))
