@@ -113,7 +113,7 @@ def table(advice: Advice, rows: int) -> Captioned:
     for e in advice.estimates:
         gain = "" if e.name == "prompt" else f"{100 * e.gain:+.1f}"
         p = "" if e.name == "prompt" else f"{e.p:.3g}"
-        between = f"{100 * e.interval[0]:.1f} to {100 * e.interval[1]:.1f}"
+        between = f"{100 * e.interval[0]:.1f}-{100 * e.interval[1]:.1f}"
         what = e.spoken.removeprefix(e.name).lstrip(", ")
         macro = [] if e.macro_f1 is None else [percent(e.macro_f1)]
         body.append(
@@ -123,7 +123,7 @@ def table(advice: Advice, rows: int) -> Captioned:
             ]
         )  # fmt: skip
     classes = ["macro F1, %"] if advice.estimates[0].macro_f1 is not None else []
-    heads = ["", "what", f"{advice.metric}, %", "95 % interval", *classes, "prompt's gain", "p (Holm)"]
+    heads = ["", "what", f"{advice.metric}, %", "95 % interval", *classes, "gain", "p (Holm)"]
     return f"{rows:,} rows that nothing was chosen by", (heads, body)
 
 
