@@ -57,6 +57,26 @@ def test_results_and_gradients_are_those_of_float64(
         assert (a - b.double()).abs().max() < 4 * ROUNDING * a.abs().max(), name
 
 
+@pytest.mark.parametrize("own", [7, 32])
+@pytest.mark.parametrize("of", ["each head", "all heads", "each row"])
+@pytest.mark.parametrize("block", [1, 1 << 20])
+def test_what_is_added_to_the_scores_has_its_gradient_where_it_is_trained(
+    own: int, of: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_attention, "BLOCK", block)
+    query, key, value, back = tensors(5, 4, 2, 4, own)
+    shape = {"each head": (1, 4, 4, own), "all heads": (1, 1, 4, own), "each row": (5, 1, 4, own)}[of]
+    bias = torch.randn(shape, generator=torch.Generator().manual_seed(2)).bfloat16()
+    exact = [t.double().requires_grad_() for t in (query, key, value, bias)]
+    ours = [t.requires_grad_() for t in (query, key, value, bias)]
+    oracle(*exact, 0.3).backward(back.double())
+    cpu_attention.attention(*ours, 0.3).backward(back)
+    for a, b in zip(exact, ours, strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        assert (a.grad - b.grad.double()).abs().max() < 4 * ROUNDING * a.grad.abs().max()
+
+
 @pytest.mark.parametrize("own", [31, 32, 33, 64])
 @pytest.mark.parametrize("masked", [True, False])
 def test_rows_as_long_as_registers_and_others_are_the_same_attention(own: int, masked: bool) -> None:

@@ -39,7 +39,7 @@ def attention(
     """Softmax attention; scores and weights are rounded to bfloat16, the softmax itself is in float32.
 
     Arguments:
-        mask: what is seen, or what is added to the scores; no gradient reaches it.
+        mask: what is seen, or what is added to the scores (T5's positions, which may be trained).
         scale: of the scores; `None` is one over the root of the key's width.
         dropout: share of the weights that are dropped, to the nearest of 65,536 parts.
     """
@@ -141,8 +141,8 @@ class _Blocks(torch.autograd.Function):
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, mask, kept = ctx.saved_tensors
         given, room = given.contiguous(), _Room(query, key, ctx.rows)
-        wanted = zip((query, key, value), ctx.needs_input_grad, strict=False)
-        to_query, to_key, to_value = (torch.empty_like(t) if needed else None for t, needed in wanted)
+        wanted = zip((query, key, value, mask), ctx.needs_input_grad, strict=False)
+        to_query, to_key, to_value, to_mask = (torch.empty_like(t) if needed else None for t, needed in wanted)
         for number, block in enumerate(_blocks(len(query), ctx.rows)):
             out, hidden = given[block], None if mask is None else mask[block]
             weights = room.weigh(query[block], key[block], hidden, ctx.scale, None) if kept is None else kept[block]
@@ -150,7 +150,7 @@ class _Blocks(torch.autograd.Function):
             if to_value is not None:
                 thin = weights if left is None else _thinned(weights, left)
                 torch.bmm(_flat(thin).mT, _flat(out), out=_flat(to_value[block]))
-            if to_query is None and to_key is None:
+            if to_query is None and to_key is None and to_mask is None:
                 continue
             scores = room.scores[: len(out)]
             torch.bmm(_flat(out), _flat(value[block]).mT, out=_flat(scores))
@@ -159,12 +159,14 @@ class _Blocks(torch.autograd.Function):
             moved = torch.ops.aten._softmax_backward_data.out(
                 scores, weights, -1, weights.dtype, grad_input=room.moved[: len(out)]
             )
+            if to_mask is not None:
+                to_mask[block] = moved if to_mask.shape[1] > 1 else moved.sum(1, keepdim=True)
             moved.mul_(ctx.scale)
             if to_query is not None:
                 torch.bmm(_flat(moved), _flat(key[block]), out=_flat(to_query[block]))
             if to_key is not None:
                 torch.bmm(_flat(moved).mT, _flat(query[block]), out=_flat(to_key[block]))
-        return to_query, to_key, to_value, None, None, None
+        return to_query, to_key, to_value, to_mask, None, None
 
 
 def _blocks(rows: int, size: int) -> list[slice]:

@@ -118,6 +118,16 @@ def test_a_baseline_learns_and_everything_it_trains_hears_of_the_loss(shelf: She
     assert again.cost == learned.cost
 
 
+@pytest.mark.parametrize("family", ["bert", "t5", "gpt2"])
+def test_in_bfloat16_every_number_of_a_fine_tuned_model_hears_of_the_loss(
+    shelf: Shelf, tmp_path: Path, family: str
+) -> None:
+    place = ground(shelf, tmp_path, family, budget={"steps": 2, "batch": 8, "precision": "bf16"})
+    learned = installed("fine-tuning").learn(place, {}, seed=0, folder=tmp_path / "learned")
+    assert learned.cost.trained == learned.cost.touched > 0
+    assert "dead" not in learned.alarms
+
+
 def test_bitfit_trains_biases_under_the_fast_product_of_frozen_layers(
     shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
