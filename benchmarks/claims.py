@@ -8,7 +8,8 @@ Writes `claims-ipt.md` and `claims-dp.md` beside the records. A verdict follows 
 - *holds in part*: it does not, but on some task the gain lies surely above 0, and on none surely below;
 - *the reverse holds*: the interval lies below 0;
 - *does not hold here*: anything else;
-- *under way*: results of some task or seed are missing.
+- *under way*: results of some task or seed are missing;
+- *lost*: there is no pair of results on some task, because a method broke down there.
 
 "Surely" is an interval at a level of 1 - 0.05 / tasks. Intervals are those of `promptuary.bench.statistics`: for other
 seeds and other rows of these tasks. Published numbers are means of the paper's tasks, of one seed.
@@ -97,12 +98,21 @@ DP = (
 )  # fmt: skip
 
 
-def gains(claim: Claim, regime: str, found: Sequence[Record], plan: Plan) -> dict[str, Worth] | None:
-    """Row by row what the method gains, on every task; `None` while a result is missing."""
+def gains(claim: Claim, regime: str, found: Sequence[Record], plan: Plan) -> dict[str, Worth] | str:
+    """Row by row what the method gains, on every task, with the seeds on which both came to an end; else in a word why
+    there is nothing to say.
+    """
     of = cells([r for r in found if r["regime"] == regime])
-    made = {task: paired(of.get((task, claim.better), ()), of.get((task, claim.than), ())) for task in plan.tasks}
-    whole = {task: own for task, own in made.items() if own is not None and len(own) == len(plan.seeds)}
-    return whole if len(whole) == len(plan.tasks) else None
+    made: dict[str, Worth] = {}
+    for task in plan.tasks:
+        both = [of.get((task, method), ()) for method in (claim.better, claim.than)]
+        if any(len(own) < len(plan.seeds) for own in both):
+            return "under way"
+        gain = paired(*both)
+        if gain is None:
+            return "lost"
+        made[task] = gain
+    return made
 
 
 def verdict(own: Mapping[str, Worth]) -> str:
@@ -124,8 +134,8 @@ def table(claims: Sequence[Claim], found: Sequence[Record], plan: Plan) -> str:
         for regime in claim.regimes:
             own = gains(claim, regime, found, plan)
             line = [claim.better, claim.than, claim.published, regime]
-            if own is None:
-                body.append([*line, "", "", "", "under way"])
+            if isinstance(own, str):
+                body.append([*line, "", "", "", own])
                 continue
             low, high = statistics.interval(list(own.values()), bounds=(-1.0, 1.0))
             means = [float(gain.mean()) for gain in own.values()]

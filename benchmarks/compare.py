@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from promptuary.bench.advice import advise
+from promptuary.bench.own_rows import same
 from promptuary.data import source
 from promptuary.data.source import Row
 from promptuary.files import write
@@ -38,14 +39,18 @@ RIVALS = ("frozen", "bag-of-words", "majority")
 
 
 def files(task: str, place: Path) -> tuple[Path, Path, Path]:
-    """What the user brings, what was put aside, and the published test split, each a CSV of two columns."""
+    """What the user brings, what was put aside, and the published test split, each a CSV of two columns; the latter
+    without copies of what is brought.
+    """
     name = task.partition(",")[0]
     train, test = (list(source.rows(f"task:{name}/{split}")) for split in ("train", "test"))
     if task == SHUFFLED:
         labels = [row.fields["label"] for row in train]
         random.Random(0).shuffle(labels)
         train = [Row({**row.fields, "label": own}, row.place) for row, own in zip(train, labels, strict=True)]
-    brought, aside = hold_out(train, "label", 0.2)
+    brought, *unseen = *hold_out(train, "label", 0.2), test
+    known = {same([row.fields["text"]]) for row in brought}
+    aside, test = ([row for row in rows if same([row.fields["text"]]) not in known] for rows in unseen)
     return written(brought, place / "rows.csv"), written(aside, place / "aside.csv"), written(test, place / "test.csv")
 
 
@@ -101,23 +106,24 @@ def page(lines: Sequence[Mapping[str, Any]]) -> str:
         "something to learn", "seconds",
     ]  # fmt: skip
     body = []
-    for task, line in {line["task"]: line for line in lines}.items():
+    shown = {line["task"]: line for line in lines}
+    for task, line in shown.items():
         own = line["estimates"]["prompt"]
         low, high = own["interval"]
         gains = (line["estimates"].get(name) for name in RIVALS)
         over = ["" if e is None else f"{100 * e['gain']:+.1f} ({e['p']:.4f})" for e in gains]
         unseen = [apart(line, "aside"), "" if task == SHUFFLED else apart(line, "test")]
         learned, spread = "yes" if line["learned"] else "no", f"{100 * low:.1f} to {100 * high:.1f}"
-        shown = [f"{100 * own['score']:.1f}", spread, *over, *unseen, learned, f"{line['seconds']:.0f}"]
-        body.append([task, own["spoken"], *shown])
-    budgets = " and ".join(dict.fromkeys(str(line["budget"]) for line in lines))
+        found = [f"{100 * own['score']:.1f}", spread, *over, *unseen, learned, f"{line['seconds']:.0f}"]
+        body.append([task, own["spoken"], *found])
+    budgets = " and ".join(dict.fromkeys(str(line["budget"]) for line in shown.values()))
     return f"""\
 # What `compare` finds
 
 Accuracy in percent on `minilm`, within {budgets} each. The estimate is of rows that chose nothing; gains are the
 prompt's, on the same rows, with p by Holm's rule. Rows that were put aside, and the published test split, were never
 seen: their score, its distance from the estimate, and the distance's interval of 95 % for other rows on both sides.
-Written by `python benchmarks/compare.py`. {origin(lines)}.
+Written by `python benchmarks/compare.py`. {origin([*shown.values()])}.
 
 {markdown(heads, body)}
 """

@@ -7,15 +7,16 @@ they found them.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
 import transformers as hf
+from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.activations import NewGELUActivation
 
-from promptuary.backbones import activation
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.load import wrap
 
@@ -202,8 +203,9 @@ def fresh(
 def bare(name: str, *, dtype: torch.dtype = torch.float32, **changes: Any) -> PreTrainedModel:
     """The oracle: the same weights, as transformers runs them; in half precision, GELU rounds once."""
     model = fresh(name, dtype=dtype, **changes)
-    if dtype != torch.float32:
-        activation.fuse(model)
+    for module in model.modules() if dtype != torch.float32 else ():
+        if isinstance(module, NewGELUActivation):
+            module.forward = partial(F.gelu, approximate="tanh")
     return model
 
 

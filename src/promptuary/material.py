@@ -42,7 +42,10 @@ def gather(run: Run) -> Material:
         for name in task.columns:
             column(rows[0], name)
     if validation is None:
-        train, validation = hold_out(train, run.label if kind.stratified else None, run.holdout, run.unit)
+        try:
+            train, validation = hold_out(train, run.label if kind.stratified else None, run.holdout, run.unit)
+        except DataError as error:
+            raise DataError(f"{error} Name validation rows with --validation.") from error
     return Material(task, train, validation)
 
 
@@ -69,10 +72,7 @@ def hold_out(
     except ValueError as error:
         rare = min({*labels}, key=labels.count, default="")
         each = f" in every class ({rare!r} has {labels.count(rare)})" if rare else ""
-        raise DataError(
-            f"{len(rows)} rows are too few to split off {share:.3g} of them{each}. Name rows of their own for it "
-            "(--validation; in a plan `selection`), or ask for other numbers of rows."
-        ) from error
+        raise DataError(f"{len(rows)} rows are too few to split off {share:.3g} of them{each}.") from error
     return [rows[i] for i in sorted(kept)], [rows[i] for i in sorted(held)]
 
 

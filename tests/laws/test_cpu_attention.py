@@ -59,11 +59,12 @@ def test_results_and_gradients_are_those_of_float64(
 
 @pytest.mark.parametrize("own", [7, 32])
 @pytest.mark.parametrize("of", ["each head", "all heads", "each row"])
-@pytest.mark.parametrize("block", [1, 1 << 20])
+@pytest.mark.parametrize(("block", "kept"), [(1, 1 << 23), (1 << 20, 1 << 23), (1 << 20, 0)])
 def test_what_is_added_to_the_scores_has_its_gradient_where_it_is_trained(
-    own: int, of: str, block: int, monkeypatch: pytest.MonkeyPatch
+    own: int, of: str, block: int, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cpu_attention, "BLOCK", block)
+    monkeypatch.setattr(cpu_attention, "KEPT", kept)
     query, key, value, back = tensors(5, 4, 2, 4, own)
     shape = {"each head": (1, 4, 4, own), "all heads": (1, 1, 4, own), "each row": (5, 1, 4, own)}[of]
     bias = torch.randn(shape, generator=torch.Generator().manual_seed(2)).bfloat16()

@@ -395,5 +395,25 @@ def test_every_claim_is_about_methods_that_compete_and_has_no_verdict_before_all
     for claim in (*claims.IPT, *claims.DP):
         assert {claim.better, claim.than} <= set(plan.methods)
         assert set(claim.regimes) <= set(plan.regimes)
-    shown = claims.table(claims.DP, [], plan)
-    assert shown.count("under way") == sum(len(claim.regimes) for claim in claims.DP)
+    [claim] = [
+        c for c in claims.DP if (c.better, c.than) == ("dp-position", "prompt-tuning") and c.regimes == ("full",)
+    ]
+    whole = [
+        answer_of(task, method, seed, 0.9 if method == claim.better else 0.7)
+        for task in plan.tasks for method in (claim.better, claim.than) for seed in plan.seeds
+    ]  # fmt: skip
+    assert "| under way |" in claims.table([claim], whole[:-1], plan)
+    assert "| +20.0 |" in claims.table([claim], whole, plan)
+    assert "| 8 of 8 | holds |" in claims.table([claim], whole, plan)
+    lost = [{k: v for k, v in r.items() if k != "reports"} if r["seed"] == 0 else r for r in whole]
+    assert "| +20.0 |" in claims.table([claim], lost, plan)  # of the two seeds that both have
+    gone = [{k: v for k, v in r.items() if k != "reports"} if r["task"] == "cb" else r for r in whole]
+    assert "| lost |" in claims.table([claim], gone, plan)
+
+
+def answer_of(task: str, method: str, seed: int, share: float) -> dict[str, Any]:
+    """The record of a method that answers so many of 200 rows rightly, those from the front."""
+    said = "1" * int(200 * share) + "0" * (200 - int(200 * share))
+    report = {"true": "1" * 200, "said": said, "scores": {"accuracy": share}}
+    return {"task": task, "method": method, "seed": seed, "regime": "full", "metrics": ["accuracy"],
+            "metric": "accuracy", "rows": {"digest": "d"}, "reports": {task: report}}  # fmt: skip

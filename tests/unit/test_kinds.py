@@ -173,7 +173,7 @@ def test_rows_are_held_out_of_any_kind(bench: Bench, tmp_path: Path) -> None:
     given = [Row(row, "x") for row in tagged(20)]
     kept, held = hold_out(given, None, 0.1)
     assert (len(kept), len(held)) == (18, 2)
-    with pytest.raises(DataError, match=r"1 rows are too few to split off 0\.1 of them\. Name"):
+    with pytest.raises(DataError, match=r"1 rows are too few to split off 0\.1 of them\.$"):
         hold_out(given[:1], None, 0.1)
 
 

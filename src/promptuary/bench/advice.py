@@ -114,7 +114,7 @@ def table(advice: Advice, rows: int) -> Captioned:
         gain = "" if e.name == "prompt" else f"{100 * e.gain:+.1f}"
         p = "" if e.name == "prompt" else f"{e.p:.3g}"
         between = f"{100 * e.interval[0]:.1f}-{100 * e.interval[1]:.1f}"
-        what = e.spoken.removeprefix(e.name).lstrip(", ")
+        what = e.spoken if e.name == "prompt" else e.spoken.removeprefix(e.name).lstrip(", ")
         macro = [] if e.macro_f1 is None else [percent(e.macro_f1)]
         body.append(
             [
@@ -163,8 +163,8 @@ def _nothing(result: Mapping[str, Any], found: tuple[Estimate, ...], p: float) -
     best, most = found[0], next((e for e in found if e.name == "majority"), found[0])
     return [
         f"{_verdict(best, most, p)}: {best.spoken} {_reaches(result, best)} {_rows(result)} that nothing was chosen "
-        f"by, and always saying {_commonest(result)} reaches {_percent(most.score)} (p = {p:.2g} by itself, where "
-        f"{LEVEL:g} is asked for).",
+        f"by, and always saying {_commonest(result)} reaches {_percent(most.score)}"
+        + (f" (p = {p:.2g} by itself, where {LEVEL:g} is asked for)." if best.score > most.score else "."),
         "The labels may not depend on the text, or the rows are too few, or the time was too short. Do not rely on "
         "this prompt.",
     ]

@@ -4,7 +4,7 @@ import re
 
 from promptuary.errors import SettingError
 
-SHORTEST = 30  # seconds of a search: loading and measuring take some ten
+SHORTEST_S = 30  # seconds of a search: loading and measuring take some ten
 UNITS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]+)")
 

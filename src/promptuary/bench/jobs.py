@@ -76,8 +76,7 @@ def _made_of(plan: Plan, regime: str, task: str) -> dict[str, Any]:
         of = {"tasks": members, "temperature": plan.mixtures[task].temperature}
     else:
         of = plan.tasks[task].model_dump(exclude={"budget"})
-    budget = plan.budget_of(task, regime)
-    return {"of": of, "rows": rows, "budget": budget.model_dump(exclude={"epochs"} if budget.steps else set())}
+    return {"of": of, "rows": rows, "budget": plan.budget_of(task, regime).recipe()}
 
 
 def _spoken(about: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ Copies of one text, and questions on one context, stay on one side of every divi
 what was learned.
 """
 
+import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -68,16 +69,11 @@ def divide(rows: Sequence[Row], task: Task, seed: int = 0) -> Divided:
         raise DataError(f"The {len(rows)} rows have only {max(groups) + 1} different texts. Expected {FOLDS} or more.")
     common = Counter(labels).most_common(1)[0][1]
     if common < FOLDS:
-        many = len(set(labels))
-        numbers = many > len(rows) / FOLDS and all(_number(name) for name in task.labels)
-        advice = (
-            "These look like numbers, not like classes: name another column (--label), or put them into a few ranges."
-            if numbers
-            else "With fewer, tune one method (`promptuary tune`)."
-        )
+        numbers = all(_number(name) for name in task.labels)
         raise DataError(
-            f"The largest class has {common} rows, of {many:,} classes in {len(rows):,} rows. Expected {FOLDS} or more "
-            f"of one class at least. {advice}"
+            f"The largest class has {common} rows, of {len(set(labels)):,} classes in {len(rows):,} rows. Expected "
+            f"{FOLDS} or more of one class at least. With fewer, tune one method (`promptuary tune`)"
+            + ("; numbers are no classes: name another column (--label), or put them into ranges." if numbers else ".")
         )
     part = _dealt(labels, groups, random.Random(f"divide/{seed}"))
     sealed = [row for row, fold in zip(rows, part, strict=True) if fold < estimate]
@@ -96,10 +92,9 @@ def divide(rows: Sequence[Row], task: Task, seed: int = 0) -> Divided:
 
 def _number(text: str) -> bool:
     try:
-        float(text)
+        return math.isfinite(float(text))
     except ValueError:
         return False
-    return True
 
 
 def _dealt(labels: Sequence[int], groups: Sequence[int], draw: random.Random) -> list[int]:

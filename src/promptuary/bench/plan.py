@@ -94,8 +94,12 @@ class Plan(Part):
         for method in self.named_methods():
             self.contender(method)
         for method, rival in self.rivals.items():
-            for name in (method, rival):
-                _known("Rivals", f"{method} = {rival}", "method", name, {*self.named_methods()})
+            if method == rival:
+                raise SettingError(f"Rivals: {method!r} is held against itself. Expected another method.")
+            for competing in [self.methods, *(r.methods for r in self.regimes.values() if r.methods is not None)]:
+                if method in competing:
+                    _known("Rivals", f"{method} = {rival}", "method", rival, competing)
+            _known("Rivals", f"{method} = {rival}", "method", method, {*self.named_methods()})
         for name, regime in self.regimes.items():
             for task in regime.tasks or ():
                 _known("Regime", name, "task", task, self.tasks)
@@ -189,8 +193,9 @@ class Plan(Part):
 
     def budget_of(self, task: str, regime: str) -> Budget:
         """What one training run on a task, or a mixture, under a regime may spend."""
-        own = (self.mixtures if task in self.mixtures else self.tasks)[task].budget
-        of = {**self.budget.model_dump(), **own, **self.regimes[regime].budget}
+        of = self.budget.model_dump()
+        for own in ((self.mixtures if task in self.mixtures else self.tasks)[task].budget, self.regimes[regime].budget):
+            of |= {"steps": 0, **own} if "epochs" in own else own  # epochs that are stated win over steps that were
         try:
             return Budget(**of)
         except ValidationError as error:

@@ -91,7 +91,7 @@ class Prompted(Contender):
     ) -> dict[str, Any]:
         """What a run of the method states beside its task."""
         parts = _parts(settings)
-        recipe = {**parts["recipe"], **budget.model_dump(), "patience": 0}
+        recipe = {**parts["recipe"], **budget.recipe(), "patience": 0}
         stated = {"backbone": backbone.name, "method": self.method.name, "seeds": (seed,), "out": str(folder)}
         return {**stated, **parts, "recipe": recipe}
 
@@ -100,8 +100,8 @@ class Prompted(Contender):
             return list(outcome.tuned.predict(rows))
 
         stored: int = outcome.summary()["bytes"]
-        own = {name: value for name, value in run.settings.items() if name not in STARTS}
-        recipe = {**asdict(run.full_recipe()), "settings": {**self.method.settings(), **own}}
+        settings = {k: v for k, v in {**self.method.settings(), **run.settings}.items() if k not in STARTS}
+        recipe = {**asdict(run.full_recipe()), "settings": settings}
         return fitted(outcome.result, answer, stored=stored, recipe=recipe)
 
 

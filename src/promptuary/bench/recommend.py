@@ -259,7 +259,7 @@ class _Search:
 
     def measure(self, candidate: Candidate, wall_s: float) -> None:
         """Remember how fast a method is here."""
-        if self.board.made:
+        if self.board.steps:
             step = self.board.step_s(wall_s)
             score = self.board.score_s(self.notes.get("pace", {}).get("score", 0.0))
             self.paces[candidate.method] = Pace(step, score, self.board.rest(wall_s, step))

@@ -45,6 +45,10 @@ class Budget(Part):
     evaluations: Positive = 1
     precision: Literal["fp32", "bf16"] = "fp32"
 
+    def recipe(self) -> dict[str, Any]:
+        """What it says of a training run: of epochs nothing, where steps are counted."""
+        return self.model_dump(exclude={"epochs"} if self.steps else set())
+
 
 class Search(Part):
     """How hyperparameters are searched: as many trials for every method, chosen by the rows that select.

@@ -100,16 +100,19 @@ def compare(
 
     began = time.monotonic()
     from promptuary.bench import check_installed
-    from promptuary.bench.duration import SHORTEST, seconds
+    from promptuary.bench.duration import SHORTEST_S, seconds
     from promptuary.bench.own_rows import divide
     from promptuary.data import source
     from promptuary.errors import SettingError
+    from promptuary.methods import method as named
     from promptuary.specs import Run
 
     check_installed()
     allowed = seconds(budget)
-    if allowed < SHORTEST:
-        raise SettingError(f"--budget {budget}: that is over before a prompt is tuned. Expected {SHORTEST} s or more.")
+    if allowed < SHORTEST_S:
+        raise SettingError(
+            f"--budget {budget}: that is over before a prompt is tuned. Expected {SHORTEST_S} s or more."
+        )
     if metric == "loss":
         raise SettingError("--metric loss: that says nothing of how good an answer is. Name a score of the task's.")
     asked = given(task=task, text=text, text_pair=text_pair, label=label, metric=metric, max_length=max_length)
@@ -119,7 +122,9 @@ def compare(
     run = Run(train=data, out="-", **asked)
     rows = list(source.rows(data))
     made = run.kind.task(rows, Path(data.removesuffix(".gz")).stem, run)
-    divide(rows, made, seed)  # what is wrong with them is told before a model library is loaded
+    divide(rows, made, seed)  # what is wrong with rows and names is told before a model library is loaded
+    for name in method or ():
+        named(name)
 
     from promptuary.bench.advice import advise, table
     from promptuary.bench.question import Question

@@ -62,9 +62,9 @@ def _wins(table: Table, winner: str) -> str:
 
 
 def _over(table: Table, winner: str, against: str) -> list[str]:
-    if winner == against:
-        return [f"That is the method that all others are held against: none of them has a higher mean than {against}."]
     found = next((d for d in table.differences if d.method == winner), None)
+    if found is None and winner == against:
+        return [f"That is the method that others are held against: none of them has a higher mean than {against}."]
     return [] if found is None else [f"It gains {_points(found)} over {found.against}. {_sure(found)}"]
 
 

@@ -136,6 +136,14 @@ def test_a_variant_that_cannot_be_is_told(old: str, new: str, said: str, tmp_pat
         made(text.replace(old, new), tmp_path)
 
 
+def test_epochs_that_are_stated_further_in_win_over_steps(tmp_path: Path) -> None:
+    plan = made(GOOD.replace("epochs = 4\n", "steps = 1200\n"), tmp_path)
+    found = {task: plan.budget_of(task, "full").recipe() for task in ("sst2", "mine")}
+    assert (found["mine"]["steps"], "epochs" in found["mine"]) == (1200, False)
+    assert (found["sst2"]["steps"], found["sst2"]["epochs"]) == (0, 3)
+    assert plan.budget_of("sst2", "few").epochs == 40
+
+
 def test_a_budget_is_in_epochs_or_in_steps(tmp_path: Path) -> None:
     text = GOOD.replace("epochs = 40", "epochs = 40, steps = 160")
     assert text != GOOD
@@ -154,6 +162,7 @@ def test_a_share_that_is_none_is_told(tmp_path: Path) -> None:
     [
         ('frozen = "prompt-tunin"', "Rivals 'frozen = prompt-tunin': there is no method 'prompt-tunin'"),
         ('lora = "frozen"', "Rivals 'lora = frozen': there is no method 'lora'."),
+        ('frozen = "frozen"', "Rivals: 'frozen' is held against itself."),
     ],
 )
 def test_rivals_compete(rivals: str, said: str, tmp_path: Path) -> None:
@@ -269,6 +278,13 @@ def test_the_plans_of_the_benchmarks_can_be_run(path: Path) -> None:
 
 
 def test_what_two_plans_of_the_benchmarks_have_in_common_needs_to_be_run_once() -> None:
+    plans = [read(path) for path in PLANS]
+    recipes: dict[str, set[str]] = {}
+    for plan in plans:
+        for job in jobs(plan):
+            budget = plan.budget_of(str(job.about["task"]), str(job.about["regime"]))
+            recipes.setdefault(job.name, set()).add(str(budget.recipe()))
+    assert {len(own) for own in recipes.values()} == {1}
     main, dynamic, few = (
         {job.name for job in jobs(read(path))} for name in ("main", "instance_dynamic", "few") for path in PLANS
         if path.stem == name

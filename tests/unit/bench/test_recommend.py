@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from promptuary.bench import advice
 from promptuary.bench import recommend as searching
 from promptuary.bench.advice import advise
 from promptuary.bench.halving import SHORTEST, Candidate, Pace, entrants, last_steps, promoted
@@ -84,8 +85,8 @@ def test_copies_stay_on_one_side_and_classes_keep_their_shares() -> None:
     [
         (distinct(30), "30 rows are too few to compare methods on"),
         ([{"text": "same", "label": "good"}] * 30 + [{"text": "other", "label": "bad"}] * 30, "2 different texts"),
-        ([{"text": f"t {i}", "label": i // 4} for i in range(60)], "15 classes in 60 rows.*look like numbers"),
-        ([{"text": f"t {i}", "label": f"c{i // 4}"} for i in range(60)], "of one class at least. With fewer, tune"),
+        ([{"text": f"t {i}", "label": i // 4} for i in range(60)], "15 classes in 60 rows.*numbers are no classes"),
+        ([{"text": f"t {i}", "label": f"c{i // 4}"} for i in range(60)], "one method .`promptuary tune`.\\.$"),
     ],
 )
 def test_rows_that_cannot_be_divided_are_refused(made: list[dict[str, Any]], said: str) -> None:
@@ -434,6 +435,28 @@ def test_a_better_rival_is_named_and_doubts_are_told() -> None:
     assert "But bag of words is better by" in words
     assert "7 of 100 rows that select are answered otherwise" in words
     assert "Copies." in words
+
+
+def test_the_table_names_the_choice_in_full_and_rivals_once() -> None:
+    result = told(0.9, {"bag-of-words": 0.6, "majority": 0.5})
+    result["estimates"]["prompt"]["method"] = "prompt-tuning"
+    result["estimates"]["bag-of-words"].update(method="bag-of-words", settings={"c": 10.0})
+    _, (_, cells) = advice.table(advise(result), 100)
+    what = {line[0].text: line[1].text for line in cells}
+    assert what["prompt"].startswith("prompt-tuning")
+    assert what["bag-of-words"].startswith("c 10")
+
+
+def test_between_sure_and_chance_the_rows_are_too_few() -> None:
+    found = {said.words[0].partition(":")[0] for share in np.linspace(0.5, 0.7, 41)
+             if not (said := advise(told(float(share), {"majority": 0.5}, rows=60))).learned}  # fmt: skip
+    assert found == {
+        "There is nothing to learn here that this search could find",
+        "These rows are too few to be sure that there is something to learn",
+    }
+    worse = advise(told(0.4, {"majority": 0.9})).words[0]
+    assert "nothing to learn" in worse
+    assert "(p =" not in worse
 
 
 def test_chance_is_nothing_to_learn_in_99_of_100_experiments() -> None:

@@ -120,7 +120,7 @@ class Adapted(Contender):
         reading, own = ground.reading(), ground.backbone
         model = prompted(Idle(own.shape, own.device), "frozen", {}, init=None, seed=seed)
         recipe = replace(
-            self.recipe, **{k: v for k, v in settings.items() if k in FIELDS}, **ground.budget.model_dump(), patience=0
+            self.recipe, **{k: v for k, v in settings.items() if k in FIELDS}, **ground.budget.recipe(), patience=0
         )
         pad, held = int(own.tokenizer.pad_token_id or 0), list(ground.selection)
         examples, chosen = (reading.taught(wording.encode(rows), wording) for rows in (ground.train, held))
