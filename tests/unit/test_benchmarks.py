@@ -417,3 +417,28 @@ def answer_of(task: str, method: str, seed: int, share: float) -> dict[str, Any]
     report = {"true": "1" * 200, "said": said, "scores": {"accuracy": share}}
     return {"task": task, "method": method, "seed": seed, "regime": "full", "metrics": ["accuracy"],
             "metric": "accuracy", "rows": {"digest": "d"}, "reports": {task: report}}  # fmt: skip
+
+
+def test_a_generator_is_trained_without_the_texts_of_the_task_it_is_for(learning: Any, tmp_path: Path) -> None:
+    dynamic: Any = importlib.import_module("instance_dynamic")
+    texts = {"a": "One fine day it rained.", "b": "Another day, another film!", "c": "Nothing new under the sun"}
+
+    def rows(name: str, *keys: str) -> str:
+        file = tmp_path / f"{name}.jsonl"
+        made = [{"text": texts.get(key, key), "label": f"l{i % 2}"} for i, key in enumerate(keys)]
+        file.write_text("".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
+        return str(file)
+
+    one = {
+        "train": rows("1", "a", "x y z w"),
+        "selection": rows("2", "so it goes here"),
+        "report": rows("3", "b", "no"),
+    }
+    two = {
+        "train": rows("4", "ONE fine day, it rained", "Another day another film", "no", "c", "so it goes HERE!"),
+        "selection": rows("5", "c", "b"), "report": rows("6", "a", "b"),
+    }  # fmt: skip
+    plan = dynamic.Plan(name="two", methods=("frozen",), seeds=(0,), tasks={"one": one, "two": two})
+    found = dynamic.others(plan, "one")
+    # What another split of the task has is left out, whatever its case and marks; a word or two are nobody's own.
+    assert [(row.fields["text"], row.fields["label"]) for row in found] == [("no", "two: l0"), (texts["c"], "two: l1")]
