@@ -156,6 +156,7 @@ holds*: the interval lies below 0. Of forty intervals two leave out 0 by chance.
 and `few32` are rows a class. Published numbers are means over the paper's own tasks, of one seed; `-` is a control that
 it does not have."""
     made = f"Written by `python benchmarks/claims.py`. {origin(found)}." if found else "There are no results yet."
+    FOLDER.mkdir(parents=True, exist_ok=True)
     for name, claims in (("ipt", IPT), ("dp", DP)):
         write(FOLDER / f"claims-{name}.md", f"{said}\n\n{table(claims, found, plan)}\n\n{made}\n".encode())
     return 0
