@@ -1,5 +1,6 @@
 """A plan is looked at as a whole before anything runs, and says what is wrong with it."""
 
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -268,15 +269,18 @@ def test_what_is_no_time_is_refused(text: str) -> None:
         seconds(text)
 
 
+needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="the plans name methods of PEFT")
 PLANS = sorted((Path(__file__).resolve().parents[3] / "benchmarks").glob("*.toml"))
 
 
+@needs_peft
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
 def test_the_plans_of_the_benchmarks_can_be_run(path: Path) -> None:
     plan = read(path)
     assert {job.about["method"] for job in jobs(plan)} >= set(plan.methods)
 
 
+@needs_peft
 def test_what_two_plans_of_the_benchmarks_have_in_common_needs_to_be_run_once() -> None:
     plans = [read(path) for path in PLANS]
     recipes: dict[str, set[str]] = {}

@@ -130,6 +130,21 @@ def test_a_finished_plan_runs_nothing_again_and_a_longer_one_only_what_is_new(
     assert all(after[name] == trial for name, trial in before.items())
 
 
+def test_nothing_reports_while_a_trial_of_its_search_is_with_another_process(shelf: Shelf, tmp_path: Path) -> None:
+    study = plan(shelf, tmp_path, "bag-of-words", search={"trials": 3})
+    worker = running.Worker(study, tmp_path / "out", Board(None))
+    try:
+        worker.store.add(jobs(study), {})
+        known = {entry.job.name: entry for entry in worker.store.entries()}
+        [final] = [entry for entry in known.values() if entry.job.final]
+        with worker.store.claim(next(entry for entry in known.values() if not entry.job.final)) as mine:
+            assert mine
+            assert not worker._took(final, known)
+        assert not worker.store.now(final).finished
+    finally:
+        worker.store.close()
+
+
 def test_a_variant_competes_under_its_own_name(shelf: Shelf, tmp_path: Path) -> None:
     variants = {"prompt-tuning@3": {"of": "prompt-tuning", "settings": {"length": 3}}}
     study = plan(shelf, tmp_path, "prompt-tuning", "prompt-tuning@3", variants=variants)
