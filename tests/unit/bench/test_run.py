@@ -135,11 +135,14 @@ def test_nothing_reports_while_a_trial_of_its_search_is_with_another_process(she
     worker = running.Worker(study, tmp_path / "out", Board(None))
     try:
         worker.store.add(jobs(study), {})
+        waiting = {entry.job.name: entry for entry in worker.store.entries()}
+        [final] = [entry for entry in waiting.values() if entry.job.final]
+        first, second, _ = (entry for entry in waiting.values() if not entry.job.final)
+        assert worker._took(first, waiting)
         known = {entry.job.name: entry for entry in worker.store.entries()}
-        [final] = [entry for entry in known.values() if entry.job.final]
-        with worker.store.claim(next(entry for entry in known.values() if not entry.job.final)) as mine:
+        with worker.store.claim(known[second.job.name]) as mine:
             assert mine
-            assert not worker._took(final, known)
+            assert not worker._took(known[final.job.name], known)
         assert not worker.store.now(final).finished
     finally:
         worker.store.close()
