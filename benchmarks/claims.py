@@ -147,7 +147,7 @@ def table(claims: Sequence[Claim], found: Sequence[Record], plan: Plan) -> str:
 
 def main() -> int:
     """Write both tables."""
-    plan, path = read(PLAN), FOLDER / "records.jsonl"
+    plan, path = read(PLAN), FOLDER / records.RECORDS
     found = records.read(path) if path.is_file() else []
     said = f"""\
 Gains in points, mean over {len(plan.tasks)} tasks and {len(plan.seeds)} seeds. *Holds*: the interval lies above 0.

@@ -18,7 +18,6 @@ import promptuary
 from promptuary.bench import records
 from promptuary.bench.plan import Plan, read
 from promptuary.bench.statistics import Interval, interval
-from promptuary.bench.study import finished
 from promptuary.files import write
 from promptuary.report.figures import Figure, curves, styles
 from promptuary.report.series import Series
@@ -106,7 +105,7 @@ def table(names: Mapping[str, str], known: Mapping[tuple[str, str], Middle], at:
 
 def main() -> int:
     plan = read(HOME / "scale.toml")
-    found = finished(plan, RESULTS / "scale")
+    found = records.read(RESULTS / "scale" / records.RECORDS)
     at, known = sizes(plan.backbones), measured(plan, found)
     adaptation = adapted(plan.backbones, len(plan.tasks))
     whens = {

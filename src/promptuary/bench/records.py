@@ -14,7 +14,7 @@ Of every trial:
 
 A final trial has, beside these:
 
-    search            every trial of the search: number, settings, score, outcome, seconds
+    search            every trial of the search: number, settings, score, loss, outcome, seconds, sentence
     chosen            the number of the trial that was chosen
     edges             settings that were chosen at the edge of their space
     chosen_by         the score that chose
@@ -27,6 +27,8 @@ A final trial has, beside these:
                       (`statistics.contributions`)
     opened            how often the rows that report were opened, each with the choice and the time
     prompt            the folder of the saved prompt, relative to the study's, or `null`
+    job, score        the name that says everything it was made of, and the score on the rows that select; with them
+                      another study of the same plan goes on from here (`restore`)
 
 A final trial of a mixture has `metric = "mean"`, and `tasks`: of each task what differs (`metric`, `metrics`, `labels`,
 `scores`, `cost`, `rows`, `prompt`); it is told task by task (`of_each_task`). The seconds of a task are its share by
@@ -52,6 +54,7 @@ Record = Mapping[str, Any]
 Right = NDArray[np.float64]  # [seeds, rows], 1 where a row was answered rightly
 Worth = NDArray[np.float64]  # [seeds, units], whose mean is the score
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+RECORDS = "records.jsonl"
 NONE = "-"  # an answer that is no class
 
 
@@ -91,7 +94,16 @@ def digest(*sets: Sequence[Row]) -> str:
 
 
 def read(path: Path) -> list[Record]:
-    """The records in a file of lines.
+    """The records in a file of lines, as they are compared (`of_each_task`).
+
+    Raises:
+        DataError: for a line that is no record.
+    """
+    return [one for record in whole(path) for one in of_each_task(record)]
+
+
+def whole(path: Path) -> list[Record]:
+    """The records in a file of lines, as they were kept.
 
     Raises:
         DataError: for a line that is no record.

@@ -29,6 +29,7 @@ from promptuary.bench.memory import peak
 from promptuary.bench.outcomes import OUTCOMES, choose, outcome_of
 from promptuary.bench.plan import Plan, placed
 from promptuary.bench.records import digest, folded, packed
+from promptuary.bench.restore import planned
 from promptuary.bench.store import OUTCOME, Entry, Store
 from promptuary.checkpoint import MANIFEST
 from promptuary.train import record, state
@@ -85,10 +86,7 @@ class Worker:
 
     def loop(self, until: float | None = None) -> bool:
         """Run jobs until all are finished, or no other may be begun; returns whether all are."""
-        planned = jobs(self.plan)
-        methods = {str(job.about["method"]) for job in planned}
-        self.store.add(planned, {method: self.plan.space(method) for method in methods})
-        order = {job.name: place for place, job in enumerate(planned)}
+        order = {job.name: place for place, job in enumerate(planned(self.plan, self.store))}
         while True:
             known = {entry.job.name: entry for entry in self.store.entries() if entry.job.name in order}
             left = sorted((e for e in known.values() if not e.finished), key=lambda e: order[e.job.name])
@@ -256,8 +254,10 @@ def _tried(trial: Entry) -> dict[str, Any]:
         "number": trial.job.number,
         "settings": dict(trial.job.settings),
         "score": trial.score,
+        "loss": kept.get("scores", {}).get("loss"),
         "outcome": trial.trial.user_attrs.get(OUTCOME),
         "seconds": kept.get("cost", {}).get("seconds"),
+        "sentence": kept.get("sentence"),
     }
 
 

@@ -9,37 +9,44 @@ from promptuary.bench.compare import compare
 from promptuary.bench.comparison import Comparison
 from promptuary.bench.jobs import jobs
 from promptuary.bench.plan import Plan
-from promptuary.bench.records import Record, of_each_task
+from promptuary.bench.records import RECORDS, Record, of_each_task
+from promptuary.bench.restore import planned
 from promptuary.bench.store import OUTCOME, Store
 from promptuary.files import write
 
-PLAN, RECORDS, PAGE, LATEX, NUMBERS = (
-    "plan.json",
-    "records.jsonl",
-    "comparison.md",
-    "comparison.tex",
-    "comparison.json",
-)
+PLAN, PAGE, LATEX, NUMBERS = "plan.json", "comparison.md", "comparison.tex", "comparison.json"
 
 
 def finished(plan: Plan, folder: Path) -> list[Record]:
-    """The records of the plan's finished final trials, in its order, each with its outcome; mixtures task by task."""
-    order = {job.name: place for place, job in enumerate(jobs(plan)) if job.final}
+    """The records of the plan's finished final trials, in its order, as they are compared: mixtures task by task."""
+    return [one for record in kept(plan, folder) for one in of_each_task(record)]
+
+
+def kept(plan: Plan, folder: Path) -> list[Record]:
+    """The records of the plan's finished final trials, in its order, each with its job, its score and its outcome."""
     store = Store(folder)
     try:
+        order = {job.name: place for place, job in enumerate(planned(plan, store)) if job.final}
         known = [e for e in store.entries() if e.job.name in order and e.record is not None]
     finally:
         store.close()
     known.sort(key=lambda entry: order[entry.job.name])
-    records = ({**(entry.record or {}), "outcome": entry.trial.user_attrs[OUTCOME]} for entry in known)
-    return [one for record in records for one in of_each_task(record)]
+    return [
+        {
+            **(entry.record or {}),
+            "job": entry.job.name,
+            "score": entry.score,
+            "outcome": entry.trial.user_attrs[OUTCOME],
+        }
+        for entry in known
+    ]
 
 
 def compared(plan: Plan, records: Sequence[Record]) -> Comparison:
     """The comparison of a plan's records."""
-    planned = sum(len(plan.members(str(job.about["task"]))) for job in jobs(plan) if job.final)
+    count = sum(len(plan.members(str(job.about["task"]))) for job in jobs(plan) if job.final)
     return compare(
-        records, name=plan.name, planned=planned, against=plan.against, rivals=plan.rivals, protocol=protocol(plan)
+        records, name=plan.name, planned=count, against=plan.against, rivals=plan.rivals, protocol=protocol(plan)
     )
 
 
@@ -59,8 +66,8 @@ def protocol(plan: Plan) -> str:
 
 def export(plan: Plan, folder: Path) -> Comparison:
     """Write the plan, records (a line each), the comparison as JSON, as Markdown and as LaTeX into a study's folder."""
-    records = finished(plan, folder)
-    found = compared(plan, records)
+    records = kept(plan, folder)
+    found = compared(plan, [one for record in records for one in of_each_task(record)])
     write(folder / PLAN, plan.model_dump_json(by_alias=True, indent=1).encode())
     write(folder / RECORDS, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode())
     write(folder / NUMBERS, json.dumps(found.to_json(), indent=1, ensure_ascii=False).encode())

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from promptuary.bench import tables
 from promptuary.bench.comparison import Comparison, Place, Table
 from promptuary.bench.plan import Plan
-from promptuary.bench.records import Record, read
-from promptuary.bench.study import PLAN, RECORDS, compared
+from promptuary.bench.records import RECORDS, Record, read
+from promptuary.bench.study import PLAN, compared
 from promptuary.errors import DataError, PromptuaryError
 from promptuary.markup import paragraph
 from promptuary.methods import METHODS

@@ -13,8 +13,9 @@ import pytest
 
 from promptuary.bench.jobs import jobs
 from promptuary.bench.plan import read
+from promptuary.bench.records import RECORDS
 from promptuary.bench.store import Store
-from promptuary.bench.study import LATEX, NUMBERS, PAGE, RECORDS
+from promptuary.bench.study import LATEX, NUMBERS, PAGE
 from tests.saved import Shelf, done, lines, opinions, refused
 
 
