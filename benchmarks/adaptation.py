@@ -19,8 +19,6 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import torch
-
 import promptuary
 from promptuary.data import source
 from promptuary.errors import PromptuaryError
@@ -33,7 +31,7 @@ from study import Results, markdown, origin
 RESULTS = Path(__file__).parent / "results" / "adaptation.jsonl"
 MODELS, TASKS = ("ladder-1m", "ladder-4m"), ("trec", "mpqa")  # rows, steps and rate as in `scale.toml`
 ROWS, SELECTED, REPORTED = 2000, 300, 1000
-RECIPE: Mapping[str, Any] = {"steps": 1200, "batch": 32, "precision": "bf16", "patience": 0}
+RECIPE: Mapping[str, Any] = {"steps": 1200, "batch": 32, "patience": 0}
 
 
 def cut(rows: Sequence[source.Row], most: int) -> list[source.Row]:
@@ -51,11 +49,11 @@ def cell(model: str, task: str, seed: int) -> dict[str, Any]:
         train = list(source.rows(run.train))
         train, selection = hold_out(train, "label", 0.1)
         material = Material(run.kind.task(train, task, run), cut(train, ROWS), cut(selection, SELECTED))
-        backbone = promptuary.load(model, dtype=torch.bfloat16)
+        backbone = promptuary.load(model)
         [outcome] = promptuary.tune(run, backbone=backbone, material=material)
         report = cut(list(source.rows(f"task:{task}/text-to-text/test")), REPORTED)
         found = {"free": outcome.tuned.decode(report, mode="free"), "rank": outcome.tuned.evaluate(report)}
-    return {"model": model, "task": task, "seed": seed, "precision": "bf16", "recipe": dict(RECIPE), **found}
+    return {"model": model, "task": task, "seed": seed, "precision": "fp32", "recipe": dict(RECIPE), **found}
 
 
 def page(lines: Sequence[Mapping[str, Any]]) -> str:

@@ -12,6 +12,7 @@ from rich.console import Console
 from promptuary import checkpoint, places
 from promptuary.assembly import check_given, make_wording, prompted
 from promptuary.backbones.backbone import Backbone
+from promptuary.backbones.cpu_linear import bfloat16_cost
 from promptuary.backbones.load import load
 from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example, digest
@@ -28,6 +29,8 @@ from promptuary.train import record
 from promptuary.train.evaluation import Measure, arithmetic
 from promptuary.train.fit import Result
 from promptuary.tuned import Tuned
+
+SLOW = 1.3  # times as long, from which a precision is advised against
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +113,11 @@ def prepare(run: Run, backbone: Backbone, material: Material, console: Console |
     return Prepared(run, reading, wording, validation, examples, held, digest(examples, held))
 
 
-def ready(run: Run, backbone: Backbone | None) -> Backbone:
+def ready(run: Run, backbone: Backbone | None, console: Console | None) -> Backbone:
     """The backbone as a run describes it: loaded, or the one that was given, if it is that.
+
+    Arguments:
+        console: is told where its precision is the slower one.
 
     Raises:
         BackboneError: as `load`.
@@ -120,9 +126,23 @@ def ready(run: Run, backbone: Backbone | None) -> Backbone:
     recipe = run.full_recipe()
     if backbone is None:
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
-        return load(run.backbone, dtype=dtype, dropout=run.dropout, device=run.device)
-    check_given(backbone, device=run.device, precision=recipe.precision, dropout=run.dropout)
+        backbone = load(run.backbone, dtype=dtype, dropout=run.dropout, device=run.device)
+    else:
+        check_given(backbone, device=run.device, precision=recipe.precision, dropout=run.dropout)
+    said = unwise(recipe.precision, backbone.device)
+    if said and console is not None:
+        console.print(said, highlight=False)
     return backbone
+
+
+def unwise(precision: str, device: torch.device) -> str:
+    """What to say of a precision that makes a device slower; nothing, where it does not."""
+    cost = bfloat16_cost() if precision == "bf16" and device.type == "cpu" else 0.0
+    if cost < SLOW:
+        return ""
+    return (
+        f"This processor takes {cost:.1f} times as long for bfloat16 as for float32: precision fp32 is the faster one."
+    )
 
 
 def made_of(run: Run) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def tune(
     folders = {seed: Path(run.out) if len(run.seeds) == 1 else Path(run.out) / f"seed-{seed}" for seed in run.seeds}
     for folder in folders.values():
         places.check(folder, overwrite)
-    backbone = ready(run, backbone)
+    backbone = ready(run, backbone, console)
     ground = prepare(run, backbone, material, console)
     reader = ground.reading.reader(backbone, ground.wording, seed=run.seeds[0])
     init = start(ground.init, backbone, ground.wording, ground.examples, ground.run.settings, readout=reader)

@@ -1,6 +1,6 @@
 """What the jobs of a plan share in one process: rows that were read and models that were loaded."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from promptuary.bench.grounds import Ground, Rows, rows_of
 from promptuary.bench.plan import Plan
 from promptuary.bench.store import Job
 from promptuary.errors import DataError
+from promptuary.prepared import unwise
 
 
 @dataclass(eq=False)
@@ -19,9 +20,13 @@ class Loaded:
     """Rows and models of a plan, each read once, when a job first asks.
 
     `about` is what a job is about: its task or mixture, regime, backbone, method and seed.
+
+    Arguments:
+        says: is told what is worth a line.
     """
 
     plan: Plan
+    says: Callable[[str], None] = lambda sentence: None
     _backbones: dict[tuple[Any, ...], Backbone] = field(default_factory=dict)
     _rows: dict[tuple[str, str, int], Rows] = field(default_factory=dict)
 
@@ -35,6 +40,8 @@ class Loaded:
             if key not in self._backbones:
                 dtype = torch.bfloat16 if budget.precision == "bf16" else torch.float32
                 self._backbones[key] = load(str(about["backbone"]), dtype=dtype, dropout=run.dropout, device=run.device)
+                if said := unwise(budget.precision, self._backbones[key].device):
+                    self.says(said)
             asked = {**self.plan.tasks[task].asked(), "device": self.plan.device}
             found[task] = Ground(asked, budget, self._backbones[key], rows.task, rows.train, rows.selection)
         return found

@@ -33,6 +33,7 @@ from promptuary.bench.store import WORK, Entry, Job, Store
 from promptuary.errors import SettingError
 from promptuary.files import write
 from promptuary.methods import METHODS
+from promptuary.prepared import unwise
 from promptuary.train import state
 
 NOTES, RESULT, PROMPT, DOUBTFUL = "search.json", "result.json", "prompt", "doubtful.jsonl"
@@ -116,6 +117,8 @@ class _Search:
         q = self.question
         dtype = torch.bfloat16 if q.precision == "bf16" else torch.float32
         self.backbone = load(q.backbone, dtype=dtype)
+        if said := unwise(q.precision, self.backbone.device):
+            self.board.says(said)
         if not any(entry.opened for entry in self.store.entries()):
             self.baselines()
             self.halve()

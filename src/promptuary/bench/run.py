@@ -82,7 +82,7 @@ class Worker:
     about: Mapping[str, Any] = field(default_factory=record.surroundings)
 
     def __post_init__(self) -> None:
-        self.store, self.loaded = Store(self.folder), Loaded(self.plan)
+        self.store, self.loaded = Store(self.folder), Loaded(self.plan, self.board.says)
 
     def loop(self, until: float | None = None) -> bool:
         """Run jobs until all are finished, or no other may be begun; returns whether all are."""

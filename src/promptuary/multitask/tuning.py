@@ -96,7 +96,7 @@ def tune_tasks(
         places.check(folder, overwrite)
         for name in plan.runs:
             places.check(folder / name, overwrite, run=folder)
-    backbone = ready(run, backbone)
+    backbone = ready(run, backbone, console)
     grounds = {name: prepare(own, backbone, materials[name], console) for name, own in plan.runs.items()}
     _check_alike(grounds, backbone)
     init = _start(grounds, backbone)
