@@ -106,8 +106,9 @@ def table(names: Mapping[str, str], known: Mapping[tuple[str, str], Middle], at:
 def main() -> int:
     plan = read(HOME / "scale.toml")
     found = records.read(RESULTS / "scale" / records.RECORDS)
-    at, known = sizes(plan.backbones), measured(plan, found)
-    adaptation = adapted(plan.backbones, len(plan.tasks))
+    there = {r["backbone"] for r in found}
+    at, known = sizes([name for name in plan.backbones if name in there]), measured(plan, found)
+    adaptation = adapted(list(at), len(plan.tasks))
     whens = {
         f"{when}: {score}": f"{when}, {score}" for when in ("before", "after") for score in ("accuracy", "illegal")
     }
