@@ -70,13 +70,13 @@ def told(*command: str) -> Any:
     return json.loads(done.stdout)
 
 
-def cell(task: str, budget: str, precision: str) -> dict[str, Any]:
+def cell(task: str, budget: str) -> dict[str, Any]:
     """One search, and what its prompt is worth on rows that it never saw."""
     with tempfile.TemporaryDirectory() as place:
         rows, *unseen = files(task, Path(place))
         out, began = f"{place}/out", time.monotonic()
         columns = ("--text", "body", "--label", "topic")
-        found = told("compare", str(rows), *columns, "--budget", budget, "--precision", precision, "--out", out)
+        found = told("compare", str(rows), *columns, "--budget", budget, "--out", out)
         seconds = time.monotonic() - began
         scores = {data.stem: told("evaluate", f"{out}/prompt", "--data", str(data)) for data in unseen}
     advice = advise(found)
@@ -85,7 +85,7 @@ def cell(task: str, budget: str, precision: str) -> dict[str, Any]:
         for e in advice.estimates
     }
     return {
-        "task": task, "budget": budget, "precision": precision, "seconds": seconds, "rows": found["rows"],
+        "task": task, "budget": budget, "precision": found["precision"], "seconds": seconds, "rows": found["rows"],
         "learned": advice.learned, "estimates": estimates,
         **{name: {"accuracy": own["accuracy"], "n": own["n"]} for name, own in scores.items()},
     }  # fmt: skip
@@ -133,7 +133,6 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, metavar="TASK")
     parser.add_argument("--budget", default="10min")
-    parser.add_argument("--precision", default="bf16")
     parser.add_argument("--results", type=Path, default=RESULTS)
     asked = parser.parse_args(arguments)
     if "PROMPTUARY_DATA" not in os.environ:
@@ -141,7 +140,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     results, about = Results(asked.results), record.surroundings()
     for task in asked.tasks:
-        results.add({**cell(task, asked.budget, asked.precision), **about})
+        results.add({**cell(task, asked.budget), **about})
         write(asked.results.with_suffix(".md"), page(results.lines()).encode())
     print(page(results.lines()))
     return 0

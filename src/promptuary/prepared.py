@@ -12,7 +12,6 @@ from rich.console import Console
 from promptuary import checkpoint, places
 from promptuary.assembly import check_given, make_wording, prompted
 from promptuary.backbones.backbone import Backbone
-from promptuary.backbones.cpu_linear import bfloat16_cost
 from promptuary.backbones.load import load
 from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example, digest
@@ -23,14 +22,13 @@ from promptuary.material import Material
 from promptuary.methods import method
 from promptuary.methods.method import STARTS
 from promptuary.model import SoftPrompted
+from promptuary.precision import unwise
 from promptuary.readouts import Readout
 from promptuary.specs import Run
 from promptuary.train import record
 from promptuary.train.evaluation import Measure, arithmetic
 from promptuary.train.fit import Result
 from promptuary.tuned import Tuned
-
-SLOW = 1.3  # times as long, from which a precision is advised against
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,16 +131,6 @@ def ready(run: Run, backbone: Backbone | None, console: Console | None) -> Backb
     if said and console is not None:
         console.print(said, highlight=False)
     return backbone
-
-
-def unwise(precision: str, device: torch.device) -> str:
-    """What to say of a precision that makes a device slower; nothing, where it does not."""
-    cost = bfloat16_cost() if precision == "bf16" and device.type == "cpu" else 0.0
-    if cost < SLOW:
-        return ""
-    return (
-        f"This processor takes {cost:.1f} times as long for bfloat16 as for float32: precision fp32 is the faster one."
-    )
 
 
 def made_of(run: Run) -> dict[str, Any]:

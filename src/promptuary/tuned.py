@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -26,6 +26,7 @@ from promptuary.kinds import KINDS, Kind
 from promptuary.kinds.classification import Answer
 from promptuary.methods.method import STARTS
 from promptuary.model import SoftPrompted
+from promptuary.precision import Precision
 from promptuary.readouts import Readout
 from promptuary.specs import complaint
 from promptuary.train.evaluation import arithmetic, evaluate
@@ -189,7 +190,7 @@ class _Kept(BaseModel):
     model_config = ConfigDict(strict=True)
 
     task: dict[str, Any]
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
 
 
 def _kept(manifest: Manifest, path: Path) -> tuple[str, Task, Kind]:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from promptuary import prepared
 from promptuary.backbones import cpu_linear
 from promptuary.backbones.cpu_linear import FrozenConv1D, FrozenLinear, prepare, product
 from tests.backbones import FAMILIES, fresh
@@ -186,19 +185,6 @@ def test_where_it_does_not_pay_nothing_is_changed(monkeypatch: pytest.MonkeyPatc
     model = nn.Sequential(nn.Linear(2, 3), Conv1D(3, 2))
     prepare(model)
     assert [type(m) for m in model] == [nn.Linear, Conv1D]
-
-
-@pytest.mark.parametrize(
-    ("precision", "device", "told"), [("bf16", "cpu", True), ("fp32", "cpu", False), ("bf16", "cuda", False)]
-)
-def test_a_precision_that_the_processor_is_slow_in_is_advised_against(
-    monkeypatch: pytest.MonkeyPatch, precision: str, device: str, told: bool
-) -> None:
-    for cost in (4.0, 1.0, 0.3):
-        monkeypatch.setattr(prepared, "bfloat16_cost", lambda cost=cost: cost)
-        said = prepared.unwise(precision, torch.device(device))
-        assert ("4.0 times as long" in said) is (told and cost == 4.0)
-        assert bool(said) is (told and cost == 4.0)
 
 
 def test_the_cost_of_bfloat16_is_a_ratio_of_times(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,7 +122,7 @@ def load(
     Raises:
         BackboneError: when the model or the device is not there, or the model is of no kind this library drives.
     """
-    where = _device(device)
+    where = device_of(device)
     trained = name.removeprefix(RANDOM)
     place = _place(trained)
     config = _config(trained, place)
@@ -218,7 +218,12 @@ def _config(name: str, place: str) -> PreTrainedConfig:
         ) from error
 
 
-def _device(device: torch.device | str) -> torch.device:
+def device_of(device: torch.device | str) -> torch.device:
+    """The device of a name; `auto` is the GPU where there is one.
+
+    Raises:
+        BackboneError: for one that is not to be had here.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

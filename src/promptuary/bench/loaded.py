@@ -12,7 +12,7 @@ from promptuary.bench.grounds import Ground, Rows, rows_of
 from promptuary.bench.plan import Plan
 from promptuary.bench.store import Job
 from promptuary.errors import DataError
-from promptuary.prepared import unwise
+from promptuary.precision import unwise
 
 
 @dataclass(eq=False)

@@ -11,6 +11,7 @@ from promptuary.data.source import Row
 from promptuary.data.task import Task
 from promptuary.errors import SettingError, nearest
 from promptuary.methods import METHODS
+from promptuary.precision import Precision
 
 # In the order of `benchmarks/results/learning.md`; where little time is, only the first ones run.
 FIRST, LATER = ("p-tuning-v2", "prompt-tuning"), ("deep-prompt-tuning", "prefix-tuning")
@@ -25,6 +26,7 @@ class Question:
         rows: all rows of the user. task: what they are, of any kind. asked: settings of a run that describe it.
         backbone: its name. budget_s: seconds for everything. out: the folder of the answer.
         methods: those that may compete; empty: those in `candidates`.
+        precision: of the frozen model; `auto` is the faster one here.
     """
 
     rows: Sequence[Row]
@@ -35,7 +37,7 @@ class Question:
     out: Path
     methods: tuple[str, ...] = ()
     batch: int = 32
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision | Literal["auto"] = "auto"
     seed: int = 0
 
 

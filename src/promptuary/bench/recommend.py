@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 
 from promptuary.backbones.backbone import Backbone
-from promptuary.backbones.load import load
+from promptuary.backbones.load import device_of, load
 from promptuary.bench.contender import Learned
 from promptuary.bench.contenders import contender
 from promptuary.bench.grounds import Ground
@@ -33,7 +33,7 @@ from promptuary.bench.store import WORK, Entry, Job, Store
 from promptuary.errors import SettingError
 from promptuary.files import write
 from promptuary.methods import METHODS
-from promptuary.prepared import unwise
+from promptuary.precision import Precision, fastest, unwise
 from promptuary.train import state
 
 NOTES, RESULT, PROMPT, DOUBTFUL = "search.json", "result.json", "prompt", "doubtful.jsonl"
@@ -107,6 +107,12 @@ class _Search:
         """Steps of an epoch."""
         return -(-len(self.parts.train) // self.question.batch)
 
+    @property
+    def precision(self) -> Precision:
+        """Of the frozen model, decided once for a search."""
+        found: Precision = self.notes["precision"]
+        return found
+
     # --- the whole ---
 
     def answer(self) -> dict[str, Any]:
@@ -115,10 +121,13 @@ class _Search:
             found: dict[str, Any] = json.loads(known.read_bytes())
             return found
         q = self.question
-        dtype = torch.bfloat16 if q.precision == "bf16" else torch.float32
-        self.backbone = load(q.backbone, dtype=dtype)
-        if said := unwise(q.precision, self.backbone.device):
+        where = device_of("auto")
+        if "precision" not in self.notes:
+            self.notes["precision"] = fastest(where) if q.precision == "auto" else q.precision
+        if said := unwise(self.precision, where):
             self.board.says(said)
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        self.backbone = load(q.backbone, dtype=dtype, device=where)
         if not any(entry.opened for entry in self.store.entries()):
             self.baselines()
             self.halve()
@@ -203,7 +212,7 @@ class _Search:
 
     def ground(self, steps: int) -> Ground:
         q = self.question
-        budget = Budget(steps=steps, batch=q.batch, precision=q.precision)
+        budget = Budget(steps=steps, batch=q.batch, precision=self.precision)
         return Ground(q.asked, budget, self.backbone, q.task, self.parts.train, self.parts.selection)
 
     def job(self, candidate: Candidate, steps: int) -> Job:
@@ -297,7 +306,13 @@ class _Search:
             write(q.out / DOUBTFUL, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
             told = result_of(q, self.ground(1), self.store.entries(), rivals, rows, answers)
             spent = self.notes["spent_s"] + time.monotonic() - self.began
-            result = {**told, "rows": self.parts.counts, "spent_s": spent, "doubtful": len(lines)}
+            result = {
+                **told,
+                "precision": self.precision,
+                "rows": self.parts.counts,
+                "spent_s": spent,
+                "doubtful": len(lines),
+            }
             self._keep(chosen)
             write(q.out / RESULT, json.dumps(result, indent=1, ensure_ascii=False).encode())
             self.store.finish(final, {"result": RESULT}, chosen.score or 0.0)

@@ -84,7 +84,9 @@ def compare(
     max_length: Annotated[
         int | None, typer.Option(help="Cut longer texts to this many tokens (default 128; contexts 384).")
     ] = None,
-    precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Of the frozen model.")] = "fp32",
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"], typer.Option(help="Of the frozen model (auto: the faster one here).")
+    ] = "auto",
     seed: Annotated[int, typer.Option(help="Of the division of the rows, and of everything random.")] = 0,
     folder: Annotated[Path, typer.Option("--out", help="Where the answer and the prompt go.")] = Path("compared"),
     as_json: AsJson = False,

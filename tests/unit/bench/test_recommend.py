@@ -191,8 +191,9 @@ def test_a_search_ends_with_an_estimate_and_a_prompt_that_says_the_same(
     shelf: Shelf, tmp_path: Path, short: None
 ) -> None:
     made, out = distinct(120), tmp_path / "out"
-    asked = question(shelf, out, made)
+    asked = question(shelf, out, made, precision="fp32")
     result = recommend(asked)
+    assert result["precision"] == "fp32"
     assert next(iter(result["estimates"])) == "prompt"
     assert {"bag-of-words", "majority"} < set(result["estimates"])
     own = result["estimates"]["prompt"]
@@ -322,13 +323,16 @@ def test_an_interrupted_search_keeps_what_finished_and_goes_on(
         return original(self, candidate, steps)
 
     monkeypatch.setattr(searching._Search, "learned", counted)
+    monkeypatch.setattr(searching, "fastest", lambda device: "bf16")
     learned.append("stop")
     with pytest.raises(KeyboardInterrupt):
         recommend(question(shelf, out, distinct(100)))
     first = [name for name in learned if name != "stop"]
     assert "p-tuning-v2 3" in first
     learned.clear()
+    monkeypatch.setattr(searching, "fastest", lambda device: "fp32")  # it goes on in what it began with
     result = recommend(question(shelf, out, distinct(100)))
+    assert (result["precision"], open_prompt(out / PROMPT).precision) == ("bf16", "bf16")
     ended = learned[-len(result["estimates"]) :]  # at the end what was chosen is asked, not trained
     assert not set(first) & set(learned[: -len(ended)])
     assert json.loads((out / "search.json").read_text())["spent_s"] > 0
