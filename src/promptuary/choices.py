@@ -6,15 +6,15 @@ for each task, or makes them from a *query* of the input; it answers with one op
 Jang et al. 2017) or with weights. At evaluation nothing is drawn: the most likely option, or the weights as they are.
 
 Differences from the code published with dynamic prompting: no noise at evaluation; the query leaves padding out and
-flows no gradient; logits are not cut at zero (`activation=torch.relu` does that); a query is normalised, so that its
-scale does not depend on the backbone.
+flows no gradient; logits are not cut at zero (`activation=torch.relu` does that) and start alike (`spread`); a query is
+normalised, so that its scale does not depend on the backbone. Logits are made in float32 under any precision.
 """
 
 import math
 from abc import ABC
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from einops import rearrange
@@ -53,7 +53,9 @@ class Read(nn.Module):
         self.query, self.network = query, network
 
     def forward(self, x: Instance) -> Float[Tensor, "batch out"]:
-        read: Float[Tensor, "batch out"] = self.network(x.once(self.query))
+        query = x.once(self.query)
+        with torch.autocast(query.device.type, enabled=False):
+            read: Float[Tensor, "batch out"] = self.network(query.float())
         return read
 
 
@@ -137,6 +139,31 @@ SCHEDULES: dict[str, Schedule] = {
 }
 
 
+def schedule(name: str) -> Schedule:
+    """A temperature by its name, with other numbers than its own behind a colon: `linear:steps=200,last=0.1`.
+
+    Raises:
+        SettingError: for another name, field or value.
+    """
+    kind, _, given = name.partition(":")
+    if kind not in SCHEDULES:
+        raise SettingError(f"temperature={name!r}: expected one of {', '.join(SCHEDULES)}.")
+    own: Any = SCHEDULES[kind]
+    known = {field.name: getattr(own, field.name) for field in fields(own)}
+    changed = {}
+    for part in filter(None, given.split(",")):
+        field, _, value = part.partition("=")
+        try:
+            changed[field] = type(known[field])(value)
+        except (KeyError, ValueError) as error:
+            said = ",".join(f"{k}={v}" for k, v in known.items())
+            raise SettingError(f"temperature={name!r}: {part!r} is not understood. Write {kind}:{said}.") from error
+        if not changed[field] > 0:
+            raise SettingError(f"temperature={name!r}: {field} must be above 0.")
+    made: Schedule = replace(own, **changed)
+    return made
+
+
 # --- the decision -----------------------------------------------------------------------------------------------------
 
 
@@ -151,13 +178,15 @@ class Choice(nn.Module):
         query: what of the input the layer sees.
         mode: `hard` takes one option (drawn while training), `soft` weighs all by softmax, `top` weighs the `top` most
             likely ones, of which a gradient reaches all (straight through).
-        temperature: a function of the optimizer step. A hard choice is distributed as the softmax of the logits at any
-            temperature: it changes the gradient alone.
+        temperature: a function of the optimizer step, of `hard` and `top`. A hard choice is distributed as the softmax
+            of the logits at any temperature: it changes the gradient alone.
         activation: applied to the logits.
         prefer: the option that is the most likely one at the start; `None` starts all alike.
+        spread: bias and weight start within so much of that, drawn uniformly. seed: of that draw.
         entropy: weight of the mean entropy of a row's choice, added to what is earned: keeps a choice from collapsing.
         rows: whether a choice without a query is drawn for each row (with `False` once for a batch, as published).
-        trained: whether it learns; a choice that does not is drawn uniformly while training (a control).
+        trained: whether it learns. A hard choice that does not is a control: drawn uniformly while training; at
+            evaluation each text has an option of its own, spread evenly over texts.
 
     Raises:
         SettingError: for fewer than one option, an unknown mode or preference, or more than one condition.
@@ -175,6 +204,8 @@ class Choice(nn.Module):
         temperature: Schedule = SCHEDULES["constant"],
         activation: Activation | None = None,
         prefer: int | None = None,
+        spread: float = 0.0,
+        seed: int = 0,
         entropy: float = 0.0,
         rows: bool = False,
         trained: bool = True,
@@ -192,11 +223,16 @@ class Choice(nn.Module):
             raise SettingError("Choice: expected dim (a choice for each input) or tasks (one for each task), not both.")
         self.options, self.mode, self.top, self.entropy, self.rows = options, mode, top, entropy, rows
         self.query, self.temperature, self.activation = query, temperature, activation
-        start = torch.zeros(options)
+        self.control, source = not trained, torch.Generator().manual_seed(seed)
+
+        def start(*shape: int) -> Tensor:
+            return spread * (2 * torch.rand(shape, generator=source) - 1)
+
+        bias = start(tasks or 1, options)
         if prefer is not None:
-            start[prefer] = 1.0
-        self.bias = nn.Parameter(start.repeat(tasks or 1, 1), requires_grad=trained)
-        self.weight = None if dim is None else nn.Parameter(torch.zeros(options, dim), requires_grad=trained)
+            bias[:, prefer] += 1.0
+        self.bias = nn.Parameter(bias, requires_grad=trained)
+        self.weight = None if dim is None else nn.Parameter(start(options, dim), requires_grad=trained)
 
     def forward(self, x: Instance) -> Float[Tensor, "batch options"]:
         """The weights of the options, made once a pass whoever asks: parts that share a choice agree."""
@@ -230,31 +266,37 @@ class Choice(nn.Module):
         batch = len(x.ids)
         logits = self.bias[x.task] if len(self.bias) > 1 else self.bias.expand(batch, -1)
         if self.weight is not None:
-            query = x.once(self.query)
-            logits = logits + F.linear(F.layer_norm(query, query.shape[-1:]), self.weight)
+            query = x.once(self.query).float()
+            with torch.autocast(query.device.type, enabled=False):
+                logits = logits + F.linear(F.layer_norm(query, query.shape[-1:]), self.weight)
         return logits if self.activation is None else self.activation(logits)
 
     def _decide(self, x: Instance) -> Float[Tensor, "batch options"]:
         logits = x.once(self._logits)
         if self.training and self.entropy:
             x.losses.append(-self.entropy * _entropies(logits).mean())
-        if not self.training:
-            return self._settled(logits)
-        temperature = self.temperature(x.step)
         if self.mode == "soft":
-            return (logits / temperature).softmax(-1)
+            return logits.softmax(-1)
+        if not self.training:
+            return self._settled(logits if self.mode == "top" or not self.control else self._of_text(x))
+        temperature = self.temperature(x.step)
         if self.mode == "hard":
             logits = logits + self._noise(logits)
         weights = (logits / temperature).softmax(-1)
         return _straight_through(self._settled(logits), weights)
 
     def _settled(self, logits: Float[Tensor, "batch options"]) -> Float[Tensor, "batch options"]:
-        """What these logits decide where nothing is drawn."""
-        if self.mode == "soft":
-            return logits.softmax(-1)
-        kept = logits.detach().topk(self.top if self.mode == "top" else 1, dim=-1).indices
+        """What these logits decide where nothing is drawn; of equal ones the first."""
+        kept = logits.detach().argsort(dim=-1, descending=True, stable=True)
+        kept = kept[:, : self.top if self.mode == "top" else 1]
         chosen = torch.full_like(logits, -torch.inf).scatter(1, kept, logits.detach().gather(1, kept))
         return chosen.softmax(-1)
+
+    def _of_text(self, x: Instance) -> Float[Tensor, "batch options"]:
+        """Logits that take an option by a hash of a row's tokens, whatever stands beside it."""
+        mixed = x.ids.long() * 2654435761 % 2**31
+        hashed = (mixed ^ (mixed >> 15)).masked_fill(~x.mask, 0).sum(1) * 1274126177 % 2**31
+        return F.one_hot((hashed >> 8) % self.options, self.options).to(self.bias.dtype)
 
     def _noise(self, logits: Float[Tensor, "batch options"]) -> Float[Tensor, "rows options"]:
         shared = self.weight is None and not self.rows

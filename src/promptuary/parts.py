@@ -4,7 +4,7 @@ A method imports them where it builds, not at the top of its file: so methods ar
 without the seconds that torch takes.
 """
 
-from promptuary.choices import SCHEDULES, Choice, Read, embedding_max, embedding_mean, encoding_mean
+from promptuary.choices import Choice, Read, embedding_max, embedding_mean, encoding_mean, schedule
 from promptuary.generators import (
     Concatenated,
     Free,
@@ -28,7 +28,6 @@ from promptuary.values import Shape
 Built = tuple[Generator, Injection]
 
 __all__ = [
-    "SCHEDULES",
     "Adaptive",
     "AtLayers",
     "BiLSTM",
@@ -75,6 +74,7 @@ __all__ = [
     "from_file",
     "matched",
     "normal",
+    "schedule",
     "seeded",
     "uniform",
 ]

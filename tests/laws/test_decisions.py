@@ -19,6 +19,7 @@ from promptuary.choices import (
     embedding_max,
     embedding_mean,
     encoding_mean,
+    schedule,
 )
 from promptuary.errors import SettingError
 from promptuary.generators import Free, Pool, Shortened, Summed, Weighted
@@ -485,3 +486,115 @@ def test_a_deep_choice_hears_the_same_whatever_stands_behind_the_row(family: str
     if b.shape.decodes:
         scored = gradient(0, pad_targets(TEXTS, "right")[0])
         assert (scored - plain).abs().max() <= 10 * EXACT * plain.abs().max()
+
+
+# --- a control that nothing learns ---
+
+
+def asked(ids: Tensor, mask: Tensor) -> Instance:
+    return Instance(ids, mask, torch.zeros(*ids.shape, 3), ids * 0, torch.zeros(len(ids), dtype=torch.long), step=1)
+
+
+@pytest.mark.parametrize("dim", [None, 3])
+def test_a_control_takes_at_evaluation_one_option_for_a_text_and_all_alike_over_texts(dim: int | None) -> None:
+    choice, source = Choice(5, dim=dim, trained=False).eval(), torch.Generator().manual_seed(0)
+    ids = torch.randint(5, 30_000, (4000, 9), generator=source)
+    found = choice(asked(ids, ids > 0))
+    assert (found.sum(1) == 1).all()
+    torch.testing.assert_close(found.mean(0), torch.full((5,), 0.2), rtol=0, atol=0.02)
+    alone = torch.cat([choice(asked(row[None], row[None] > 0)) for row in ids[:20]])
+    assert torch.equal(alone, found[:20])
+    padded = torch.nn.functional.pad(ids, (3, 2), value=7)
+    mask = torch.zeros_like(padded, dtype=torch.bool)
+    mask[:, 3:-2] = True
+    assert torch.equal(choice(asked(padded, mask)), found)
+    assert torch.equal(choice(asked(ids[:1, :0], ids[:1, :0] > 0)).sum(), torch.tensor(1.0))  # an empty row
+
+
+def test_of_equal_options_the_first_is_taken() -> None:
+    ids = torch.zeros(3, 1, dtype=torch.long)
+    for options in (2, 21, 300):
+        assert Choice(options).eval()(asked(ids, ids == 0)).argmax(1).tolist() == [0, 0, 0]
+        best = Choice(options, mode="top", top=2).eval()(asked(ids, ids == 0))
+        assert (best[:, :2] == 0.5).all()
+
+
+def test_soft_weights_are_those_of_evaluation_at_any_temperature() -> None:
+    choice = Choice(3, mode="soft", temperature=Constant(0.1), spread=2.0).train()
+    torch.testing.assert_close(decided(choice), choice.bias.softmax(1))
+    torch.testing.assert_close(decided(choice), decided(choice.eval()))
+
+
+def test_logits_are_made_in_float32_under_autocast() -> None:
+    choice = Choice(21, dim=64, spread=1.0).eval()
+    ids = torch.zeros(512, 4, dtype=torch.long)
+    embeds = torch.randn(512, 4, 64, generator=torch.Generator().manual_seed(0))
+    x = Instance(ids, ids == 0, embeds, ids, ids[:, 0], step=1)
+    plain = choice.probabilities(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(choice.probabilities(Instance(ids, ids == 0, embeds, ids, ids[:, 0], step=1)), plain)
+
+
+# --- as the published code chooses ---
+
+PUBLISHED = [name for name in METHODS if name.startswith("dp-")]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_choice_as_published_learns(name: str) -> None:
+    b = backbone("t5")
+    model = SoftPrompted(b, *METHODS[name].parts(b.shape, compat="official", length=LENGTH)).train()
+    choices = [part for part in model.modules() if isinstance(part, Choice)]
+    assert choices
+    torch.manual_seed(0)
+    padded = pad(TEXTS, "right")
+    for _ in range(4):  # a drawn choice may be one of which no gradient tells
+        model(model.instance(padded.ids, padded.mask)).hidden[padded.mask].pow(2)[:, ::3].sum().backward()
+    for choice in choices:
+        learned = [p for p in (choice.bias, choice.weight) if p is not None]
+        assert all(p.grad is not None and p.grad.abs().max() > 0 for p in learned)
+
+
+def test_a_choice_as_published_starts_cuts_and_squashes_as_published() -> None:
+    shape = backbone("t5").shape
+
+    def made(name: str) -> list[Choice]:
+        model = SoftPrompted(backbone("t5"), *METHODS[name].parts(shape, compat="official"))
+        return [part for part in model.modules() if isinstance(part, Choice)]
+
+    [task] = made("dp-position")
+    assert task.activation is None
+    assert 0.3 < task.bias.abs().max() <= 0.5
+    assert task.bias.std() > 0.1
+    [instance] = made("dp-position-instance")
+    assert instance.activation is torch.relu
+    assert instance.weight is not None
+    bound = shape.dim**-0.5
+    assert 0.9 * bound < instance.weight.abs().max() <= bound
+    [alone] = made("dp-vector")
+    assert alone.activation is torch.tanh
+    assert {choice.activation for choice in made("dp-vector-position")} == {torch.relu, None}
+    assert {choice.activation for choice in made("dp-position-vector")} == {None}
+    drawn = [choice.bias for choice in made("dp-vector-position")]
+    assert not torch.equal(drawn[0][:, :4], drawn[1][:, :4])
+
+
+def test_a_pool_at_random_takes_one_prompt() -> None:
+    shape = backbone("t5").shape
+    with pytest.raises(SettingError, match="mode='hard'"):
+        METHODS["dp-vector"].parts(shape, pooled="random")
+    METHODS["dp-vector"].parts(shape, pooled="random", mode="hard")
+
+
+def test_a_temperature_is_written_with_its_numbers() -> None:
+    assert schedule("linear:steps=200,last=0.1") == Linear(1.0, 0.1, 200)
+    assert schedule("official_compounding:anneal=1") == OfficialCompounding(anneal=1.0)
+    assert schedule("constant") == Constant()
+    for wrong, said in (
+        ("linaer", "expected one of"),
+        ("linear:step=3", "first=1.0,last=0.5,steps=1000"),
+        ("linear:steps=x", "first=1.0,last=0.5,steps=1000"),
+        ("linear:steps=0", "above 0"),
+    ):
+        with pytest.raises(SettingError, match=said):
+            schedule(wrong)

@@ -5,7 +5,7 @@ Everything is plain prompt tuning with one to three `Choice`s in it; a decision 
 hand, so that every baseline runs through the same parts. Differences from the published code are those of `Choice`,
 `Adaptive` and `Shortened`; besides, the selectors learn at a rate of their own (the published one shares the prompt's
 0.3 and saturates), start alike with a lean to a prefix of full length, and logits are not cut at zero
-(`compat="official"` does all of these as published).
+(`compat="official"` starts, cuts and orders as published; the rate is `rates.choice=0.3`).
 """
 
 from typing import TYPE_CHECKING, Any, Literal
@@ -62,23 +62,27 @@ def dynamic(
             (`rotate`, its code).
         head, tail: how many tokens stay outside the prompt at either end; by default none, and the last one of a
             causal model.
-        temperature: a schedule by name (`choices.SCHEDULES`). entropy: weight of the choices' entropy.
-        compat: `official` chooses as the published code does: through a ReLU, from an undecided start, in its order.
+        temperature: a schedule by name, with its numbers where they are others (`choices.schedule`): of choices of one
+            option. entropy: weight of the choices' entropy.
+        compat: `official` chooses as the published code does: from logits that are drawn (of a task within 0.5), for
+            an input through a ReLU, of a pool alone through a tanh; in its order.
     """
+    import itertools
+
     import torch
 
     from promptuary import parts
-    from promptuary.parts import SCHEDULES
 
     some(length)
-    if temperature not in SCHEDULES:
-        raise SettingError(f"temperature={temperature!r}: expected one of {', '.join(SCHEDULES)}.")
+    cooling = parts.schedule(temperature)
+    if pool > 1 and pooled == "random" and mode == "soft":
+        raise SettingError("pooled='random' with mode='soft' mixes all prompts alike. Write mode='hard'.")
     if bank and (position not in ("task", "instance") or pool > 1):
         raise SettingError("bank=True: expected position='task' or 'instance' (it chooses the prompt too) and pool=1.")
     # Nothing reads a soft token behind the last token of a causal model's input: there the prompt stays inside.
     tail = int(not shape.encodes) if tail is None else tail
     asked, dim = (parts.encoding_mean, shape.output) if query == "encoder" else (parts.embedding_mean, shape.dim)
-    official = compat == "official"
+    official, drawn = compat == "official", itertools.count(seed, 1000)
 
     def choice(level: Level, options: int, prefer: int | None, **more: Any) -> "Choice":
         return parts.Choice(
@@ -86,9 +90,11 @@ def dynamic(
             dim=dim if level == "instance" else None,
             tasks=tasks if level == "task" else None,
             query=asked,
-            temperature=SCHEDULES[temperature],
-            activation=torch.relu if official else None,
+            temperature=cooling,
+            activation=torch.relu if official and level == "instance" else None,
             prefer=None if official or level == "random" else prefer,
+            spread=0.0 if not official or level == "random" else 0.5 if level == "task" else dim**-0.5,
+            seed=next(drawn),
             entropy=0.0 if level == "random" else entropy,
             trained=level != "random",
             **more,
@@ -112,7 +118,7 @@ def dynamic(
         generator = parts.Pool(split, *(free(number) for number in range(length + 1)))
     if pool > 1:
         mix = choice(pooled, pool, None, mode=mode, top=top)
-        mix.activation = torch.tanh if official else None
+        mix.activation = torch.tanh if official and position is None else None
         generator = parts.Pool(mix, *(free(number) for number in range(pool)))
     if lengths is not None:
         options = length - least + 1
