@@ -158,7 +158,11 @@ it does not have."""
     made = f"Written by `python benchmarks/claims.py`. {origin(found)}." if found else "There are no results yet."
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, claims in (("ipt", IPT), ("dp", DP)):
-        write(FOLDER / f"claims-{name}.md", f"{said}\n\n{table(claims, found, plan)}\n\n{made}\n".encode())
+        tables = []
+        for backbone in plan.backbones:
+            own = [record for record in found if record["backbone"] == backbone]
+            tables.append(f"On `{backbone}`:\n\n{table(claims, own, plan)}")
+        write(FOLDER / f"claims-{name}.md", "\n\n".join([said, *tables, made, ""]).encode())
     return 0
 
 

@@ -14,10 +14,11 @@ import fcntl
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import product
 from pathlib import Path
 
 from promptuary import pretrained
-from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.load import load
 from promptuary.bench.grounds import rows_of
 from promptuary.bench.plan import Plan, placed, read
@@ -72,19 +73,20 @@ def generators(plan: Plan, folder: Path) -> None:
     """Train those that the plan's variants start from and that are not there yet; of two processes one waits."""
     wanted = [(v.of, str(v.settings["pretrained"])) for v in plan.variants.values() if "pretrained" in v.settings]
     folder.mkdir(parents=True, exist_ok=True)
-    real: Backbone | None = None
+    loaded = cache(load)
     with (folder / "generators.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for method, template in wanted:
-            for task in plan.tasks:
-                out = Path(placed(template, task, folder))
+            for task, name in product(plan.tasks, plan.backbones):
+                out = Path(placed(template, folder=str(folder), task=task, backbone=name))
                 if pretrained.is_in(out):
                     continue
-                real = real or load(plan.backbones[0])
                 train, held = hold_out(others(plan, task), "label", 0.1)
                 run = Run(train="the other tasks", method=method, max_length=128, out=str(out), recipe=RECIPE)
                 print(f"{out.relative_to(folder)}: {len(train):,} rows of the other tasks", flush=True)
-                pretrain(run, backbone=real, material=Material(run.kind.task(train, "others", run), train, held))
+                pretrain(
+                    run, backbone=loaded(name), material=Material(run.kind.task(train, "others", run), train, held)
+                )
 
 
 def main(arguments: Sequence[str]) -> None:

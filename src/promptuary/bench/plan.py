@@ -233,11 +233,13 @@ class Plan(Part):
         return [own | settings for settings in ({}, *found)]
 
 
-def placed(value: Any, task: str, folder: Path) -> Any:
-    """A setting with `{task}` and `{folder}` filled in: where something of the task lies in a study's folder."""
+def placed(value: Any, **names: str) -> Any:
+    """A setting with what stands in braces filled in: `{folder}` of the study, `{task}`, `{backbone}`."""
     if isinstance(value, str):
-        return value.replace("{task}", task).replace("{folder}", str(folder))
-    return [placed(own, task, folder) for own in value] if isinstance(value, list | tuple) else value
+        for name, own in names.items():
+            value = value.replace(f"{{{name}}}", own)
+        return value
+    return [placed(own, **names) for own in value] if isinstance(value, list | tuple) else value
 
 
 def read(path: Path) -> Plan:

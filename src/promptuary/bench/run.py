@@ -133,7 +133,8 @@ class Worker:
         who, budget = self.plan.contender(str(about["method"])), self.plan.budget_of(about["task"], about["regime"])
         mixture = self.plan.mixtures.get(str(about["task"]))
         how: dict[str, Any] = {"seed": int(about["seed"]), "folder": place, "progress": self.board}
-        given = {name: placed(value, str(about["task"]), self.folder) for name, value in settings.items()}
+        names = {"folder": str(self.folder), "task": str(about["task"]), "backbone": str(about["backbone"])}
+        given = {name: placed(value, **names) for name, value in settings.items()}
         with peak(first.backbone.device) as most:
             if mixture is None:
                 learned = who.learn(first, given, **how)

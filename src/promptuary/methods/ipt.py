@@ -13,6 +13,7 @@ own prompt (published: replaced). `docs/reproduce/ipt.md` lists all of them, wit
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -152,5 +153,6 @@ METHODS = (
     Method("ipt-lstm", "soft tokens that an LSTM makes of the input's tokens", PAPER,
            ipt, RECIPE, given={"encoder": "lstm"}, presets={"paper": PUBLISHED}),
     Method("ipt-prefix", "a prefix in every layer, plus keys and values looked up by the input's tokens", PAPER,
-           ipt, RECIPE, given={"variant": "prefix"}, presets={"paper": PUBLISHED}),
+           ipt, replace(RECIPE, rate=1e-2), given={"variant": "prefix", "length": 16}, rates={"generators.1": 1e-3},
+           presets={"paper": replace(PUBLISHED, run={**PUBLISHED.run, "rates": {"generators.1": 0.03}})}),
 )  # fmt: skip
