@@ -80,6 +80,28 @@ def test_under_autocast_the_root_is_taken_in_float32_too(dtype: torch.dtype) -> 
         assert torch.equal(alone, cast)
 
 
+def test_norms_of_one_class_with_and_without_a_weight_are_looked_at_one_by_one() -> None:
+    class Optional(LlamaRMSNorm):  # type: ignore[misc]
+        def __init__(self, width: int, with_scale: bool = True) -> None:
+            super().__init__(width)
+            if not with_scale:
+                del self.weight
+
+        def forward(self, hidden_states: Tensor) -> Tensor:
+            if hasattr(self, "weight"):
+                return super().forward(hidden_states)
+            return hidden_states * hidden_states.pow(2).mean(-1, keepdim=True).add(self.variance_epsilon).rsqrt()
+
+    Optional.__module__ = LlamaRMSNorm.__module__
+    for order in ((True, False), (False, True)):
+        both = nn.Sequential(*(Optional(WIDTH, with_scale) for with_scale in order)).requires_grad_(False)
+        x = torch.randn(3, WIDTH, requires_grad=True)
+        before = both(x)
+        norm.fuse(both)
+        torch.testing.assert_close(both(x), before)
+        assert [type(module) is Optional for module in both] == [not with_scale for with_scale in order]
+
+
 def test_a_norm_that_is_another_function_stays() -> None:
     class Gated(LlamaRMSNorm):  # type: ignore[misc]
         def forward(self, hidden_states: Tensor, gate: Tensor | None = None) -> Tensor:

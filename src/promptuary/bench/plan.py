@@ -173,10 +173,15 @@ class Plan(Part):
     def _check(self, task: str) -> None:
         """Raise `SettingError` for a task that no run could be made of."""
         of = self.tasks[task]
-        of.source("train", of.train)
-        of.source("test", of.report)
-        if not isinstance(of.selection, float):
-            of.source("validation", of.selection)
+        train, report = of.source("train", of.train), of.source("test", of.report)
+        selection = None if isinstance(of.selection, float) else of.source("validation", of.selection)
+        used = {train: "teach", **({} if selection is None or self._draws(task) else {selection: "select"})}
+        if report in used:
+            raise SettingError(
+                f"Task {task!r}: the rows that report, {report!r}, also {used[report]}. What was chosen on rows says "
+                f"nothing when it is scored on them: write report = other rows, or selection = 0.1 (a share of those "
+                f"that teach) into [tasks.{task}]."
+            )
         run = self.run(task)
         if run.metric == "loss" and run.named is None:
             known = [name for name in run.kind.metrics if name != "loss"]
@@ -184,6 +189,10 @@ class Plan(Part):
                 f"Task {task!r} is scored by its loss, which is no score to report. Write metric = one of "
                 f"{', '.join(map(repr, known))} into [tasks.{task}]."
             )
+
+    def _draws(self, task: str) -> bool:
+        """Whether every regime that a task is in draws the rows that select from those that teach."""
+        return all(regime.drawn for regime in self.regimes.values() if regime.tasks is None or task in regime.tasks)
 
     def run(self, task: str, **more: Any) -> Run:
         """The run that a task describes, before a method is chosen."""

@@ -16,6 +16,7 @@ from promptuary.errors import SettingError
 
 DRAWS = 2000  # of the bootstrap
 BLOCKS = 100  # of rows that are left out in turn
+FEW = 10  # rows that differ from the commonest, below which drawing them again says too little
 LEVEL = 0.95
 Table = NDArray[np.floating[Any]]  # [seeds, rows]
 Labels = NDArray[np.integer[Any]]
@@ -31,7 +32,8 @@ def interval(
     seeds drawn from three vary too little, by (seeds - 1) / seeds, so their deviations are scaled up (Rao and Wu 1988);
     and the interval is stretched by Student's t over the normal distribution, at the degrees of freedom that
     Satterthwaite's rule gives the two variances. With one seed only rows are drawn: it then says nothing of other
-    seeds.
+    seeds. Where nearly all rows are alike (all answered rightly), drawing them again gives nearly the same: there the
+    interval is at least Wilson's (1927), of gains Newcombe's (1998).
 
     Arguments:
         tasks: for each task the values `[seeds, rows]`; tasks are not drawn again.
@@ -46,7 +48,10 @@ def interval(
     source = np.random.default_rng(seed)
     drawn = sum(_redrawn(values.astype(float), source, draws) for values in tasks) / len(tasks)
     centre = float(np.mean([values.mean() for values in tasks]))
-    return _middle(np.asarray(drawn), centre, _stretch(tasks, level), bounds, level)
+    low, high = _middle(np.asarray(drawn), centre, _stretch(tasks, level), bounds, level)
+    least = np.array([_least(values, bounds, level) for values in tasks])
+    below, above = np.sqrt((least**2).sum(0)) / len(tasks)
+    return float(max(bounds[0], min(low, centre - below))), float(min(bounds[1], max(high, centre + above)))
 
 
 def _middle(drawn: Table, centre: float, stretch: float, bounds: Interval, level: float) -> Interval:
@@ -54,6 +59,27 @@ def _middle(drawn: Table, centre: float, stretch: float, bounds: Interval, level
     ends = centre + stretch * (np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]) - centre)
     low, high = np.clip(ends, *bounds)
     return float(low), float(high)
+
+
+def _least(values: Table, bounds: Interval, level: float) -> Interval:
+    """How far below and above its mean the truth of one task may lie at least; 0 where rows differ enough."""
+    n, (kinds, counts) = values.shape[1], np.unique(values, return_counts=True)
+    if n * (1 - counts.max() / values.size) >= FEW:
+        return 0.0, 0.0
+    if not set(kinds) <= {-1.0, 0.0, 1.0}:  # contributions to a score: only where all are alike nothing is known
+        return (_wilson(0.0, n, level)[1],) * 2 if len(kinds) == 1 else (0.0, 0.0)
+    up, down = (_wilson(float((values == sign).mean()), n, level) for sign in (1.0, -1.0))
+    if bounds[0] >= 0:
+        return up
+    return float(np.hypot(up[0], down[1])), float(np.hypot(up[1], down[0]))
+
+
+def _wilson(share: float, n: int, level: float) -> Interval:
+    """How far below and above a share of `n` rows Wilson's interval reaches."""
+    z = float(stats.norm.ppf((1 + level) / 2))
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * float(np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))) / (1 + z * z / n)
+    return share - (middle - half), middle + half - share
 
 
 def _redrawn(values: Table, source: np.random.Generator, draws: int) -> Table:

@@ -76,7 +76,8 @@ def groups(
     made: dict[tuple[str, float], dict[str, Any]] = {}
     for name, p in named.items():
         prefix = max((part for part in table if _under(part, name)), key=lambda part: _reach(part, name))
-        decay = recipe.decay if p.dim() > 1 else 0.0
+        vector = p.dim() < 2 or name.rpartition(".")[2] == "bias"  # the biases of a choice: one vector a task
+        decay = 0.0 if vector else recipe.decay
         group = made.setdefault((prefix, decay), _group(prefix, table[prefix], decay))
         group["params"].append(p)
         group["names"].append(name)

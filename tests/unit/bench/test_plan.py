@@ -152,6 +152,29 @@ def test_a_budget_is_in_epochs_or_in_steps(tmp_path: Path) -> None:
         made(text, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("mine", "said"),
+    [
+        ({"report": "mine.csv"}, "the rows that report, 'mine.csv', also teach"),
+        ({"selection": "test.csv"}, "the rows that report, 'test.csv', also select"),
+        ({"selection": "test.csv", "report": "test.csv"}, "write report = other rows, or selection = 0.1"),
+    ],
+)
+def test_rows_that_report_neither_teach_nor_select(mine: dict[str, str], said: str, tmp_path: Path) -> None:
+    task = {"train": "mine.csv", "selection": 0.2, "report": "test.csv", "text": "body", **mine}
+    with pytest.raises(SettingError, match=re.escape(said)):
+        Plan(name="mine", methods=("majority",), against="majority", tasks={"mine": task})
+
+
+def test_the_split_that_selects_by_default_does_not_report(tmp_path: Path) -> None:
+    reporting = {"task": "rte/classifier", "report": "task:rte/classifier/validation"}
+    given: dict[str, Any] = {"name": "mine", "methods": ("majority",), "against": "majority"}
+    with pytest.raises(SettingError, match="'task:rte/classifier/validation', also select"):
+        Plan(**given, tasks={"rte": reporting})
+    Plan(**given, tasks={"rte": {**reporting, "selection": 0.1}})
+    Plan(**given, tasks={"rte": reporting}, regimes={"few": {"each": 16}})  # which draws both from those that teach
+
+
 def test_a_share_that_is_none_is_told(tmp_path: Path) -> None:
     text = GOOD + '\n[tasks.third]\ntask = "mr/classifier"\nselection = 60\n'
     with pytest.raises(SettingError, match="selection = 60: expected a share of the training rows"):

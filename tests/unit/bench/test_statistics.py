@@ -58,6 +58,46 @@ def test_few_seeds_that_differ_make_a_wide_interval_and_it_ends_where_values_end
     assert statistics.interval([np.array([[1.0, 0.0], [0.0, 0.0]])]) == (0.0, 1.0)
 
 
+@pytest.mark.parametrize(("share", "rows", "seeds"), [(0.97, 56, 1), (0.95, 56, 1), (0.99, 200, 1), (0.97, 56, 3)])
+def test_the_interval_covers_where_nearly_all_rows_are_answered_rightly(share: float, rows: int, seeds: int) -> None:
+    source, covered = np.random.default_rng(0), []
+    for i in range(300):
+        right = np.repeat(source.random((1, rows)) < share, seeds, axis=0).astype(float)
+        low, high = statistics.interval([right], draws=200, seed=i)
+        covered.append(low <= share <= high)
+    assert np.mean(covered) >= 0.92
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("rows", [20, 56, 500])
+def test_all_rows_alike_are_no_certainty(rows: int, seeds: int) -> None:
+    z2 = stats.norm.ppf(0.975) ** 2
+    low, high = statistics.interval([np.ones((seeds, rows))])
+    assert (low, high) == pytest.approx((rows / (rows + z2), 1.0))  # Wilson's, by hand
+    assert statistics.interval([np.zeros((seeds, rows))]) == pytest.approx((0.0, z2 / (rows + z2)))
+    low, high = statistics.interval([np.zeros((seeds, rows))], bounds=(-1.0, 1.0))
+    assert -low == pytest.approx(high)
+    assert high == pytest.approx(z2 / (rows + z2))
+    both = statistics.interval([np.ones((seeds, rows))] * 4)
+    assert 1 - both[0] == pytest.approx((z2 / (rows + z2)) / 2)
+    low, high = statistics.interval([np.full((seeds, rows), 0.7)])
+    assert (0.7 - low, high - 0.7) == pytest.approx((min(0.7, z2 / (rows + z2)), min(0.3, z2 / (rows + z2))))
+
+
+def test_the_interval_of_a_rare_gain_is_newcombes() -> None:
+    gains = np.array([[1.0, 1.0, -1.0, *[0.0] * 197]])
+    low, high = statistics.interval([gains], bounds=(-1.0, 1.0))
+
+    def wilson(count: int) -> tuple[float, float]:
+        found = stats.binomtest(count, 200).proportion_ci(method="wilson")
+        return found.low, found.high
+
+    (up, most), (least, down) = wilson(2), wilson(1)
+    assert low <= 0.005 - np.hypot(0.01 - up, down - 0.005) + 1e-9
+    assert high >= 0.005 + np.hypot(most - 0.01, 0.005 - least) - 1e-9
+    assert high < 0.05
+
+
 def test_what_is_nothing_has_no_interval() -> None:
     for tasks in ([], [np.zeros((2, 0))], [np.zeros(3)]):
         with pytest.raises(SettingError, match="nothing to make an interval of"):

@@ -45,6 +45,14 @@ def test_biases_are_not_decayed_and_matrices_are() -> None:
     ]  # fmt: skip
 
 
+def test_the_biases_of_a_choice_are_not_decayed() -> None:
+    model, readout = parts("bert", "dp-position-instance")
+    decayed = {n: g["weight_decay"] > 0 for g in groups(model, readout, recipe(decay=0.1)) for n in g["names"]}
+    [bias] = [name for name in decayed if name.endswith("choice.bias")]
+    [weight] = [name for name in decayed if name.endswith("choice.weight")]
+    assert (decayed[bias], decayed[weight]) == (False, True)
+
+
 def test_the_longest_prefix_decides() -> None:
     model, readout = parts("bert", "prefix-tuning")
     rates = {"prompt.generator.transforms": 1.0, "prompt.generator": 2.0}
