@@ -30,6 +30,7 @@ METHODS = ("tests/unit/test_methods.py",)
 HOOKED = ("tests/oracles/test_naive_attention.py", "tests/laws/test_keys_values.py", "tests/laws/test_rows.py")
 BACKBONES = ("tests/unit/test_backbones.py", "tests/laws/test_real_tokens.py")
 BUILT = ("tests/laws/test_construction.py",)
+TRIED = ("tests/unit/test_trials.py",)
 TRAINED = ("tests/laws/test_training.py",)
 ISOLATED = ("tests/laws/test_isolation.py",)
 ROWS = ("tests/laws/test_rows.py",)
@@ -309,6 +310,11 @@ MUTANTS = (
     ),
     Mutant("backbones/padding.py", "(layout.tokens + shift) % length", "layout.tokens", BACKBONES),
     Mutant("backbones/trials.py", "if torch.equal(outs[0], outs[1]):", "if False:", BUILT),
+    Mutant("backbones/backbone.py", "if not trials.reads(self):", "if False:", TRIED),
+    Mutant("backbones/backbone.py", "trials.alone(self)\n", "pass\n", TRIED),
+    Mutant("backbones/backbone.py", 'if how.cache == "static" and not self._allots:', "if False:", TRIED),
+    Mutant("backbones/decoder.py", "if not (self._goes_on_writing and", "if not (", TRIED),
+    Mutant("backbones/decoder.py", "> 1 and not self._writes_together:", "> 1 and False:", TRIED),
     Mutant("backbones/encoder.py", "layout.types if segments", "layout.types * 0 if segments", PLACED),
     Mutant("backbones/decoder.py", "self.packs = trials.packs(self)", "self.packs = False", CHOSEN),
     Mutant("backbones/decoder.py", "if choices == 1 or steps == 1 or self.packs:", "if True:", CHOSEN),

@@ -7,6 +7,7 @@ reach its weights. Only the modules of this folder import transformers.
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -35,6 +36,7 @@ class Backbone(ABC):
 
     shape: Shape
     int8: str | None = None  # how its linear layers were rounded, if at all
+    _scale = 1.0  # of embeddings, where the model multiplies those that it looks up itself
 
     def __init__(self, model: PreTrainedModel, name: str, *, head: bool) -> None:
         from promptuary.backbones import trials  # which run backbones
@@ -54,6 +56,10 @@ class Backbone(ABC):
         else:
             self._head = head_of(model, [stack for stack, _ in self.towers(self.model)])
         self.shape = self._measure()
+        if not trials.reads(self):
+            self._scale = trials.scale(self)
+            self.shape = self._measure()
+        trials.alone(self)
         trials.heard(self)
         self.attachment.selects = self.attachment.selects and trials.selects(self)
         self.attachment.reads_apart = bool(self.shape.encodes and self.shape.attention) and trials.reads_apart(self)
@@ -93,7 +99,6 @@ class Backbone(ABC):
     def run(self, call: Call, targets: Targets | None = None) -> Output:
         """Run the model on `call`; with `targets`, also score these continuations."""
 
-    @abstractmethod
     def generate(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:
         """Generate token ids for each row (without the input). `options` are those of transformers (`streamer`).
 
@@ -101,6 +106,19 @@ class Backbone(ABC):
             SettingError: when the text could run past the model's last position.
             BackboneError: where the model does not generate, or not in this way.
         """
+        if how.cache == "static" and not self._allots:
+            raise BackboneError(f"{self.name!r} writes another text with a static cache. Write cache='dynamic'.")
+        return self._generate(call, how, **options)
+
+    @abstractmethod
+    def _generate(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:
+        """`generate`, with any cache."""
+
+    @cached_property
+    def _allots(self) -> bool:
+        from promptuary.backbones import trials
+
+        return trials.allots(self, self._generate)
 
     @abstractmethod
     def begin(self, call: Call) -> Draft:
@@ -132,7 +150,7 @@ class Backbone(ABC):
 
     def embed(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens dim"]:
         """Embeddings as the first layer expects them (scaled, where the family scales); zeros at negative ids."""
-        embeds: Tensor = self._table()(ids.clamp(min=0))
+        embeds: Tensor = self._table()(ids.clamp(min=0)) * self._scale
         return embeds.masked_fill(rearrange(ids < 0, "b t -> b t 1"), 0.0)
 
     def embeddings(self, ids: Sequence[int]) -> Float[Tensor, "ids dim"]:

@@ -20,7 +20,7 @@ from promptuary.backbones.packing import Packing, continued
 from promptuary.backbones.padding import at, ends, fitting, flush_right, read
 from promptuary.backbones.sight import Before, Sight
 from promptuary.errors import BackboneError
-from promptuary.values import Call, KeyValue, Output, Part, Targets
+from promptuary.values import Call, KeyValue, Layout, Output, Part, Targets
 
 
 class Decoder(Backbone):
@@ -46,12 +46,20 @@ class Decoder(Backbone):
         tokens, predicting = zip(*(self._continued(call, one) for one in each), strict=True)
         return Output(tokens[0], torch.cat(predicting, 1), self.logits)
 
-    def generate(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:
+    def _generate(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:
         if how.cache == "none":
             raise BackboneError(
                 f"{self.name!r}: a causal model that starts from embeddings cannot generate without a cache. "
                 "Write cache='dynamic' or cache='static'."
             )
+        if len(call.layout.mask) * how.beams * how.sequences > 1 and not self._writes_together:
+            raise BackboneError(
+                f"{self.name!r} ({self.shape.family}) writes another text where it writes several at once. Give one row at "
+                "a time (batch=1), and leave out beams and sequences."
+            )
+        return self._texts(call, how, **options)
+
+    def _texts(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:
         layout = flush_right(call.layout)
         fits(int(ends(call).max()) + how.max_new_tokens, self.shape.positions, self.name)
         if call.start is not None:
@@ -70,6 +78,14 @@ class Decoder(Backbone):
         return {i: KeyValue(key, value, call.layout.mask) for i, (_, _, key, value) in enumerate(notes)}
 
     def begin(self, call: Call) -> Draft:
+        if not (self._goes_on_writing and (call.layout.mask.all() or self._flushes)):
+            raise BackboneError(
+                f"{self.name!r} ({self.shape.family}) keeps more of a text than keys and values, or lets padding in: "
+                "it cannot be written step by step beside others. Use generate."
+            )
+        return self._begun(call)
+
+    def _begun(self, call: Call) -> Draft:
         layout = flush_right(call.layout)
         positions = _counted(layout.mask, call.start)
         with self.attachment.carrying(replace(call, layout=layout)):
@@ -131,6 +147,22 @@ class Decoder(Backbone):
     @cached_property
     def _goes_on(self) -> bool:
         return bool(self.shape.attention) and trials.goes_on(self, self._left)
+
+    @cached_property
+    def _goes_on_writing(self) -> bool:
+        return trials.goes_on_writing(self, self._begun)
+
+    @cached_property
+    def _writes_together(self) -> bool:
+        return self._flushes and (self._goes_on_writing or trials.writes_together(self, self._texts))
+
+    @cached_property
+    def _flushes(self) -> bool:
+        def states(layout: Layout) -> Tensor:
+            tower = self.towers(self.model)[0][0]
+            return run_stack(tower, layout, dtype=self.dtype, position_ids=_counted(layout.mask, None))
+
+        return trials.flushes(self, states)
 
     def _before(self, call: Call, padding: Int[Tensor, "*batch"]) -> Before | None:
         """What stands in positions before the rows of a call, where anything does.

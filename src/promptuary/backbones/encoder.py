@@ -41,7 +41,7 @@ class Encoder(Backbone):
         columns = torch.arange(call.layout.mask.shape[1], device=self.device)[None]
         return (columns + rearrange(start, "b -> b 1")).where(call.layout.mask, 0) + first_position(self.model)
 
-    def generate(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:
+    def _generate(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:
         raise self._silent()
 
     def begin(self, call: Call) -> Draft:

@@ -52,7 +52,7 @@ class EncoderDecoder(Backbone):
         predicting = at(out.last_hidden_state, first.argsort(dim=1))
         return Output(aligned, rearrange(predicting, "(b c) s h -> b c s h", c=choices), self.logits)
 
-    def generate(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:
+    def _generate(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:
         fits(how.max_new_tokens, self.shape.positions, self.name)
         embeds, mask = call.layout.embeds.to(self.dtype), call.layout.mask.long()
         with self.attachment.carrying(call):

@@ -64,7 +64,7 @@ class Idle(Backbone):
         mean = soft.values.sum(1) / count.clamp(min=1)
         return Output(rearrange(mean, "b w -> b 1 w").expand(-1, tokens, -1), None, self.logits)
 
-    def generate(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:
+    def _generate(self, call: Call, how: Generation, **options: Any) -> Int[Tensor, "rows steps"]:
         raise self._silent()
 
     def begin(self, call: Call) -> Draft:

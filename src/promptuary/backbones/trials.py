@@ -1,8 +1,9 @@
 """What is tried on a loaded model instead of believed of its family.
 
 A trial runs the model in two ways that must say the same, one of them plain. Where the other says something else, or
-the model's code does not go along with it, the plain way is taken ever after. One thing is refused: attention that
-ignores soft keys and values.
+the model's code does not go along with it, the plain way is taken ever after. Where there is no plain way, it is
+refused: a model that says something else of embeddings than of their tokens, or of a row beside a longer one; attention
+that ignores soft keys and values; texts that cannot be gone on with.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,13 +15,61 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from promptuary.backbones.backbone import Backbone
-from promptuary.backbones.draft import padded
-from promptuary.backbones.padding import at
+from promptuary.backbones.draft import Draft, padded
+from promptuary.backbones.generation import Generation
+from promptuary.backbones.padding import at, flush_right
 from promptuary.errors import BackboneError
 from promptuary.injections import Embeddings, KeyValues
 from promptuary.values import Call, Instance, KeyValue, Layout, Prompt, Targets
 
-UNLIKE = (RuntimeError, AttributeError, TypeError, LookupError)  # what comes of layers that are not written as others
+SCALES = ("embed_scale", "embedding_multiplier")  # what towers call the factor of the embeddings they look up
+UNLIKE = (
+    RuntimeError,
+    AttributeError,
+    TypeError,
+    LookupError,
+    ValueError,
+)  # what comes of layers that are not written as others
+
+
+def reads(backbone: Backbone) -> bool:
+    """Whether embeddings are read as their tokens are (some families scale or mask tokens on their way in)."""
+    ids = _ids(backbone, 3, 10)
+    return _agree(backbone, lambda: backbone.run(Call(_row(backbone, ids))).hidden, lambda: backbone.plain(ids))
+
+
+def scale(backbone: Backbone) -> float:
+    """The factor by which a model multiplies the embeddings that it looks up itself (Marian, Pegasus).
+
+    Raises:
+        BackboneError: where that is not all that it does with them.
+    """
+    tower = backbone.towers(backbone.model)[0][0]
+    factor = float(next((getattr(tower, name) for name in SCALES if hasattr(tower, name)), 1.0))
+    ids = _ids(backbone, 3, 10)
+    row = _row(backbone, ids)
+    scaled = Call(replace(row, embeds=row.embeds * factor))
+    if not _agree(backbone, lambda: backbone.run(scaled).hidden, lambda: backbone.plain(ids)):
+        raise BackboneError(
+            f"{backbone.name!r} ({backbone.shape.family}) reads embeddings otherwise than the tokens they belong to, "
+            "so soft tokens beside them would be in another measure. Models of this family are not driven."
+        )
+    return factor
+
+
+def alone(backbone: Backbone) -> None:
+    """Refuse a model that reads a row otherwise beside a longer one (MobileBERT and ConvBERT see padding).
+
+    Raises:
+        BackboneError: naming the family.
+    """
+    ids, mask = _two_rows(backbone, 10, 6)
+    both, one = Call(_row(backbone, ids, mask)), Call(_row(backbone, ids[1:, :6]))
+    if not _agree(backbone, lambda: backbone.run(both).hidden[1, :6], lambda: backbone.run(one).hidden[0]):
+        raise BackboneError(
+            f"{backbone.name!r} ({backbone.shape.family}) lets padding into its answers: a row would be answered "
+            "otherwise beside a longer one. Models of this family are not driven."
+        )
 
 
 def heard(backbone: Backbone) -> None:
@@ -99,6 +148,49 @@ def packs(backbone: Backbone) -> bool:
         return out.targets[:, 1]
 
     return _agree(backbone, packed, lambda: backbone.plain(torch.cat([row, texts[:, 1, :-1]], 1))[:, 3:])
+
+
+def flushes(backbone: Backbone, states: Callable[[Layout], Tensor]) -> bool:
+    """Whether a row with padding before it is read as by itself (the state of a recurrent layer takes padding in).
+
+    Arguments:
+        states: the states of each column of a layout.
+    """
+    ids, mask = _two_rows(backbone, 10, 6)
+    return _agree(
+        backbone, lambda: states(flush_right(_row(backbone, ids, mask)))[1, -6:], lambda: backbone.plain(ids[1:, :6])[0]
+    )
+
+
+def goes_on_writing(backbone: Backbone, begin: Callable[[Call], Draft]) -> bool:
+    """Whether a text that is written token by token has the scores of the whole text."""
+    ids = _ids(backbone, 3, 10)
+
+    def step_by_step() -> Tensor:
+        draft = begin(Call(_row(backbone, ids[:, :5])))
+        for token in ids[0, 5:].tolist():
+            draft = backbone.advance(draft, [token])
+        return draft.scores
+
+    return _agree(backbone, step_by_step, lambda: backbone.logits(backbone.plain(ids)[:, -1]))
+
+
+def writes_together(backbone: Backbone, generate: Callable[[Call, Generation], Tensor]) -> bool:
+    """Whether texts that are written at once are those that are written one at a time (RWKV mixes up their states)."""
+    ids, mask = _two_rows(backbone, 10, 6)
+    how = Generation(max_new_tokens=8, end=())
+    both = generate(Call(_row(backbone, ids, mask)), how)
+    return torch.equal(both[1:], generate(Call(_row(backbone, ids[1:, :6])), how))
+
+
+def allots(backbone: Backbone, generate: Callable[[Call, Generation], Tensor]) -> bool:
+    """Whether a cache that is allotted at once gives the text that one which grows gives."""
+    call, how = Call(_row(backbone, _ids(backbone, 3, 10))), Generation(max_new_tokens=8, end=())
+    expected = generate(call, how)
+    try:
+        return torch.equal(generate(call, replace(how, cache="static")), expected)
+    except UNLIKE:
+        return False
 
 
 def evens(backbone: Backbone) -> bool:
