@@ -95,10 +95,10 @@ transformers {transformers.__version__}.
 {table()}
 
 Other masked-language, causal and text-to-text models of transformers are driven through the same three adapters. A
-model that would be silently wrong is refused when it is loaded: one whose attention ignores soft keys and values, that
-reads a row otherwise beside a longer one (MobileBERT, ConvBERT, Funnel), or that does more with its own embeddings than to
-scale them (ESM with `token_dropout`). Recurrent models (Mamba, RWKV) write with `generate`, some of them one row at a time,
-and not in the server.
+model that would be silently wrong is refused when it is loaded: one whose attention ignores soft keys and values, one
+that reads a row otherwise beside a longer one (MobileBERT, ConvBERT, Funnel), one that does more with its embeddings
+than to scale them (ESM with `token_dropout`). Recurrent models (Mamba, RWKV) write with `generate`, some of them one
+row at a time, and not in the server.
 """
 
 

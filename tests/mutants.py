@@ -78,6 +78,8 @@ STREAMED = ("tests/unit/serve/test_streams.py",)
 ASKED = ("tests/unit/serve/test_app.py",)
 ADAPTED = ("tests/unit/interop/test_peft.py",)
 STUDIED = ("tests/unit/bench/test_run.py",)
+RESTORED = ("tests/unit/bench/test_restore.py",)
+GROUPED = ("tests/unit/train/test_groups.py",)
 RESAMPLED = ("tests/unit/bench/test_statistics.py",)
 HELD_AGAINST = ("tests/unit/bench/test_compare.py",)
 PLANNED = ("tests/unit/bench/test_plan.py",)
@@ -401,10 +403,26 @@ MUTANTS = (
     # what is chosen, and what is made from the input
     Mutant(
         "choices.py",
-        "if not self.training:\n            return self._settled(logits)",
-        "if False:\n            return logits",
+        "if not self.training:\n            return self._settled",
+        "if False:\n            return",
         DECIDED,
     ),
+    Mutant("choices.py", 'if self.mode == "top" or not self.control', "if True", DECIDED),
+    Mutant("choices.py", ".masked_fill(~x.mask, 0).sum(1) *", ".sum(1) *", DECIDED),
+    Mutant(
+        "choices.py",
+        "with torch.autocast(query.device.type, enabled=False):\n                logits",
+        "if True:\n                logits",
+        DECIDED,
+    ),
+    Mutant("choices.py", "return spread * (2", "return 0 * (2", DECIDED),
+    Mutant("methods/dp.py", "torch.relu if official and level", "torch.relu if level", DECIDED),
+    Mutant("methods/dp.py", "torch.tanh if official and position is None", "torch.tanh if official", DECIDED),
+    Mutant("bench/plan.py", "if report in used:", "if False:", PLANNED),
+    Mutant("bench/statistics.py", "min(low, centre - below)", "low", RESAMPLED),
+    Mutant("bench/statistics.py", "if bounds[0] >= 0:\n        return up", "if True:\n        return up", RESAMPLED),
+    Mutant("bench/restore.py", 'if trial["number"] == entry.job.number:', "if True:", RESTORED),
+    Mutant("train/groups.py", ' or name.rpartition(".")[2] == "bias"', "", GROUPED),
     Mutant("choices.py", "return value + (weights - weights.detach())", "return value", DECIDED),
     Mutant("choices.py", "states.detach().float() * weights", "states.float()", DECIDED),
     Mutant("choices.py", "rand_like(logits[:1] if shared else logits)", "rand_like(logits)", DECIDED),
@@ -659,12 +677,8 @@ MUTANTS = (
     Mutant("backbones/norm.py", "torch.autocast(a.device.type, enabled=False)", "torch.no_grad()", NORMED),
     Mutant("backbones/norm.py", "parameters) != 1:", "parameters) < 0:", NORMED),
     Mutant("backbones/norm.py", "(given * ctx.weight)", "given", NORMED),
-    Mutant(
-        "backbones/norm.py",
-        "same[kind] = _looks_so(module) and _is_so(module)",
-        "same[kind] = _looks_so(module)",
-        NORMED,
-    ),
+    Mutant("backbones/norm.py", "same[kind] = _is_so(module)", "same[kind] = True", NORMED),
+    Mutant("backbones/norm.py", "if not _looks_so(module):", "if kind not in same and not _looks_so(module):", NORMED),
     Mutant("backbones/norm.py", " and not weight.requires_grad", "", NORMED),
     Mutant("backbones/norm.py", "wide * inverse if wide is x else ", "", NORMED),
     # the store and the engine
@@ -800,7 +814,7 @@ MUTANTS = (
     Mutant("bench/plan.py", "if method == rival:", "if False:", PLANNED),
     Mutant("bench/sections.py", 'exclude={"epochs"} if self.steps else set()', "exclude=set()", PLANNED),
     Mutant("bench/sections.py", "not 0 < self.selection < 1", "not 0 < self.selection", PLANNED),
-    Mutant("bench/run.py", "placed(value, str", "(lambda v, *_: v)(value, str", STUDIED),
+    Mutant("bench/run.py", "placed(value, **names)", "value", STUDIED),
     Mutant("bench/prompts.py", "if k not in STARTS}", "if True}", STUDIED),
     Mutant("bench/hurry.py", "times += [] if math.isnan(before)", "times += [] if times", RECOMMENDED),
     Mutant("bench/hurry.py", "self._took(self.scorings)", "self._took(self.steps)", RECOMMENDED),

@@ -575,6 +575,8 @@ def test_a_choice_as_published_starts_cuts_and_squashes_as_published() -> None:
     assert alone.activation is torch.tanh
     assert {choice.activation for choice in made("dp-vector-position")} == {torch.relu, None}
     assert {choice.activation for choice in made("dp-position-vector")} == {None}
+    ours = SoftPrompted(backbone("t5"), *METHODS["dp-vector-position"].parts(shape))
+    assert {part.activation for part in ours.modules() if isinstance(part, Choice)} == {None}
     drawn = [choice.bias for choice in made("dp-vector-position")]
     assert not torch.equal(drawn[0][:, :4], drawn[1][:, :4])
 

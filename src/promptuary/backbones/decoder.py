@@ -54,8 +54,8 @@ class Decoder(Backbone):
             )
         if len(call.layout.mask) * how.beams * how.sequences > 1 and not self._writes_together:
             raise BackboneError(
-                f"{self.name!r} ({self.shape.family}) writes another text where it writes several at once. Give one row at "
-                "a time (batch=1), and leave out beams and sequences."
+                f"{self.name!r} ({self.shape.family}) writes another text where it writes several at once. Give one "
+                "row at a time (batch=1), and leave out beams and sequences."
             )
         return self._texts(call, how, **options)
 

@@ -43,6 +43,15 @@ def starts(folder: Path) -> Counter[str]:
         store.close()
 
 
+def scores(folder: Path) -> list[float | None]:
+    """Of all trials that searched."""
+    store = Store(folder)
+    try:
+        return [e.score for e in store.entries() if not e.job.final]
+    finally:
+        store.close()
+
+
 @pytest.mark.parametrize("mixed", [False, True])
 def test_what_was_finished_elsewhere_is_not_run_again_and_says_the_same(
     shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mixed: bool
@@ -77,7 +86,8 @@ def test_the_tables_alone_keep_what_was_brought(shelf: Shelf, tmp_path: Path) ->
 
 def test_other_seeds_run_what_the_search_elsewhere_chose(shelf: Shelf, tmp_path: Path) -> None:
     def of(*seeds: int) -> Plan:
-        return plan(shelf, tmp_path, "frozen", seeds=seeds, search={"trials": 3})
+        space = {"frozen": {"head_rate": [1e-6, 0.1, 1.0]}}
+        return plan(shelf, tmp_path, "frozen", seeds=seeds, search={"trials": 3, "space": space})
 
     there, here, whole = (tmp_path / name for name in ("there", "here", "whole"))
     assert run(of(0), there)
@@ -86,6 +96,8 @@ def test_other_seeds_run_what_the_search_elsewhere_chose(shelf: Shelf, tmp_path:
     assert not any("trial" in title for title in starts(here))
     assert run(of(0, 1), whole)
     ours, theirs = finished(of(0, 1), here), finished(of(0, 1), whole)
+    assert scores(here) == scores(whole)
+    assert len(set(scores(here))) > 1
     told = ("seed", "chosen", "settings", "edges", "scores", "reports", "score", "job")
     for one, other in zip(ours, theirs, strict=True):
         assert {name: _timeless(one[name]) for name in told} == {name: _timeless(other[name]) for name in told}
