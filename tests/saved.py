@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import html5lib
 import torch
 from typer.testing import CliRunner, Result
 
@@ -74,6 +75,11 @@ def lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 def read(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSONL file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def valid(page: str) -> None:
+    """Fail at the first error against the standard that an HTML5 parser finds in a page."""
+    html5lib.HTMLParser(strict=True).parse(page)
 
 
 def opinions(count: int, *, start: int = 0) -> list[dict[str, Any]]:

@@ -13,6 +13,13 @@ from typing import Any
 
 from promptuary import drawing
 
+# Characters that a text may have and a page may not: controls, and what Unicode keeps for itself.
+ILLEGAL = re.compile(
+    "[\\x00-\\x08\\x0b\\x0e-\\x1f\\x7f-\\x9f\\ufdd0-\\ufdef"
+    + "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0x110000, 0x10000))
+    + "]"
+)
+
 
 def section(title: str, body: str, *, mark: str = "") -> str:
     """A part of the page under a heading; `mark` is what a link names it by."""
@@ -54,7 +61,8 @@ def page(title: str, body: str, *, style: str = "", script: str = "") -> str:
     if script:
         mark = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         policy, run = f"{policy}; script-src 'sha256-{mark}'", f"<script>{script}</script>"
-    return PAGE.format(title=escape(title), policy=policy, style=STYLE + style, body=_apart(body), script=run)
+    whole = PAGE.format(title=escape(title), policy=policy, style=STYLE + style, body=_apart(body), script=run)
+    return ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", whole)
 
 
 def _apart(body: str) -> str:

@@ -19,7 +19,7 @@ from promptuary.show import describe_rows
 from promptuary.train import record
 from promptuary.tuned import open_prompt
 from tests.laws.checks import TYPICAL
-from tests.saved import Shelf, done, lines, opinions, refused
+from tests.saved import Shelf, done, lines, opinions, refused, valid
 from tests.unit.test_cli import quickly
 from tests.unit.test_inspecting import some, stirred
 
@@ -136,6 +136,7 @@ def test_the_page_is_whole_by_itself(shelf: Shelf, tmp_path: Path, name: str, pr
     page = place.read_text(encoding="utf-8")
     inside = page.replace(str(shelf.place), "")
     assert OUTSIDE.findall(inside) == []
+    valid(page)
     assert "prefers-color-scheme:dark" in page
     assert "width=device-width" in page
     found = Whole(page)

@@ -21,7 +21,7 @@ from promptuary.bench.run import run
 from promptuary.report import figures, series, studies
 from promptuary.report.page import STYLE
 from promptuary.report.writing import Report, report, save
-from tests.saved import Shelf, done, opinions, refused
+from tests.saved import Shelf, done, opinions, refused, valid
 from tests.saved import lines as lines_of
 from tests.unit.bench.toy import plan
 from tests.unit.report import made
@@ -208,7 +208,7 @@ def test_the_estimates_and_trials_of_a_search_are_those_of_its_result(found: Any
     assert text(trials["p-tuning-v2, 30 steps"][3]) == "It <diverged>."
     assert "2 rows are <copies>." in text(part(found, "words"))
     _, doubtful = table(part(found, "doubtful"))
-    assert [text(cell) for cell in doubtful["a.csv:7"]] == ["bad", HOSTILE, "0.9900", "<u>fine</u>"]
+    assert [text(cell) for cell in doubtful["a.csv:7"]] == ["bad", HOSTILE, "0.9900", "<u>fine</u> \N{REPLACEMENT CHARACTER}"]
 
 
 @pytest.mark.parametrize("which", ["of_study", "of_search"])
@@ -216,6 +216,7 @@ def test_the_page_is_whole_safe_and_asks_for_nothing(which: str, request: pytest
     own: Report = request.getfixturevalue(which)
     page = own.html().decode()
     assert OUTSIDE.findall(page) == []
+    valid(page)
     whole = Whole(page)
     assert HOSTILE in whole.text
     assert {"b", "i", "u", "hand", "copies", "diverged"} & whole.seen == set()

@@ -13,6 +13,7 @@ from promptuary.serve.app import PAGE, application
 from promptuary.serve.engine import Engine, Limits
 from promptuary.serve.keys import Guard, Key, hashed
 from promptuary.store import Store
+from tests.saved import valid
 from tests.serving import Live, Told, live, until
 
 PLACE = files("promptuary.serve") / "page"
@@ -24,6 +25,7 @@ def test_the_page_names_nothing_from_elsewhere_and_has_no_script_or_style_in_it(
         text = (PLACE / name).read_text().replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"(https?:)?//[a-z]", re.sub(r"(?m)^\s*//.*$| // .*$", "", text)), name
     html = (PLACE / "index.html").read_text()
+    valid(html)
     assert not re.search(r"<style|\sstyle=|\son[a-z]+=|<script(?![^>]*src=)", html)
     script = (PLACE / "script.js").read_text()
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b", script)
