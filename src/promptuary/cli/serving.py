@@ -8,7 +8,7 @@ import typer
 from promptuary.cli.terminal import Device, Int8, app, err, rounded, told
 
 if TYPE_CHECKING:
-    from promptuary.serve.keys import Guard
+    from promptuary.serve.process import Front
 
 Store = Annotated[Path, typer.Argument(help="A folder of such folders as `tune --out` writes: STORE/NAME.")]
 Host = Annotated[str, typer.Option(help="Where it listens.")]
@@ -16,6 +16,11 @@ Port = Annotated[int, typer.Option(min=0, max=65535)]
 Keys = Annotated[
     Path | None, typer.Option(help="API keys and what they may ask (see `promptuary key`); without them anyone may.")
 ]
+Admin = Annotated[
+    Path | None,
+    typer.Option("--admin-token-file", help="Its first line is the key that may add and remove tasks."),
+]
+Imports = Annotated[Path | None, typer.Option(help="A folder whose folders the administrator may add by their names.")]
 Anyone = Annotated[bool, typer.Option("--open", help="Listen beyond this machine without keys.")]
 Queue = Annotated[int, typer.Option(min=1, help="Rows that may wait; beyond it the answer is 429.")]
 Timeout = Annotated[float, typer.Option(min=0.1, help="For an answer, a body, or a client that reads.")]
@@ -33,13 +38,8 @@ def serve(
     host: Host = "127.0.0.1",
     port: Port = 8000,
     keys: Keys = None,
-    admin: Annotated[
-        Path | None,
-        typer.Option("--admin-token-file", help="Its first line is the key that may add and remove tasks."),
-    ] = None,
-    imports: Annotated[
-        Path | None, typer.Option(help="A folder whose folders the administrator may add by their names.")
-    ] = None,
+    admin: Admin = None,
+    imports: Imports = None,
     anyone: Anyone = False,
     max_rows: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 64,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a batch, padding counted.")] = 4096,
@@ -53,20 +53,19 @@ def serve(
 
     OpenAI's API under /v1, rows of any tasks at /predict, and a page to try them at /.
     """
-    guard = _guard(store, host, keys, admin, anyone=anyone, log_level=log_level)
+    front = _front(
+        store, host, port, keys=keys, admin=admin, imports=imports, anyone=anyone, body=max_body_bytes,
+        timeout=timeout_s, log_level=log_level,
+    )  # fmt: skip
 
     from promptuary.backbones.load import load
     from promptuary.serve import process
-    from promptuary.serve.gate import Bounds
     from promptuary.serve.limits import Limits
 
     loaded = load(backbone, device=device or "auto")
     rounded(loaded, int8)
-    process.serve(
-        loaded, store, imports=imports, host=host, port=port, guard=guard,
-        anyone=anyone, limits=Limits(rows=max_rows, tokens=max_tokens, wait_s=wait_ms / 1000, queue=queue),
-        bounds=Bounds(body_bytes=max_body_bytes, timeout_s=timeout_s),
-    )  # fmt: skip
+    limits = Limits(rows=max_rows, tokens=max_tokens, wait_s=wait_ms / 1000, queue=queue)
+    process.serve(loaded, store, front, limits)
 
 
 @app.command()
@@ -86,6 +85,8 @@ def gateway(
     host: Host = "127.0.0.1",
     port: Port = 8000,
     keys: Keys = None,
+    admin: Admin = None,
+    imports: Imports = None,
     anyone: Anyone = False,
     timeout_s: Timeout = 60.0,
     max_body_bytes: Body = 1 << 20,
@@ -95,16 +96,18 @@ def gateway(
 
     It is unmodified and runs the same model. The API is that of `promptuary serve`, for tasks that write.
     """
-    guard = _guard(store, host, keys, anyone=anyone, log_level=log_level)
+    front = _front(
+        store, host, port, keys=keys, admin=admin, imports=imports, anyone=anyone, body=max_body_bytes,
+        timeout=timeout_s, log_level=log_level,
+    )  # fmt: skip
     secret = None if upstream_key is None else upstream_key.read_text(encoding="utf-8").partition("\n")[0].strip()
 
     from promptuary.backbones.load import load
     from promptuary.serve import elsewhere
-    from promptuary.serve.gate import Bounds
 
     elsewhere.gateway(
-        load(backbone, device=device or "auto"), store, upstream, prefixes=prefixes, key=secret, at_once=at_once,
-        host=host, port=port, guard=guard, bounds=Bounds(body_bytes=max_body_bytes, timeout_s=timeout_s),
+        load(backbone, device=device or "auto"), store, front, upstream, prefixes=prefixes, key=secret,
+        at_once=at_once,
     )  # fmt: skip
 
 
@@ -120,6 +123,8 @@ def replicas(
     host: Host = "127.0.0.1",
     port: Port = 8000,
     keys: Keys = None,
+    admin: Admin = None,
+    imports: Imports = None,
     anyone: Anyone = False,
     max_rows: Annotated[int, typer.Option(min=1, help="Requests in the hands of each.")] = 64,
     queue: Queue = 1024,
@@ -133,7 +138,10 @@ def replicas(
     """
     from promptuary.errors import SettingError
 
-    guard = _guard(store, host, keys, anyone=anyone, log_level=log_level)
+    front = _front(
+        store, host, port, keys=keys, admin=admin, imports=imports, anyone=anyone, body=max_body_bytes,
+        timeout=timeout_s, log_level=log_level,
+    )  # fmt: skip
     try:
         import ray  # noqa: F401
     except ImportError as error:
@@ -141,13 +149,11 @@ def replicas(
 
     from promptuary.backbones.load import load
     from promptuary.serve import elsewhere
-    from promptuary.serve.gate import Bounds
     from promptuary.serve.limits import Limits
 
     elsewhere.replicated(
-        load(backbone, device="cpu"), store, count, device=device or "auto", cpus=cpus, gpus=gpus,
-        limits=Limits(rows=max_rows, queue=queue), host=host, port=port, guard=guard,
-        bounds=Bounds(body_bytes=max_body_bytes, timeout_s=timeout_s),
+        load(backbone, device="cpu"), store, front, count, device=device or "auto", cpus=cpus, gpus=gpus,
+        limits=Limits(rows=max_rows, queue=queue),
     )  # fmt: skip
 
 
@@ -170,10 +176,11 @@ def key(
     err.print(f"{name} may ask {', '.join(task or ['all tasks'])}. Its hash is in {keys}, the key itself nowhere.")
 
 
-def _guard(
-    store: Path, host: str, keys: Path | None, admin: Path | None = None, *, anyone: bool, log_level: str
-) -> "Guard":
-    """Who may ask; and what cannot work is told before a model is loaded."""
+def _front(
+    store: Path, host: str, port: int, *, keys: Path | None, admin: Path | None, imports: Path | None, anyone: bool,
+    body: int, timeout: float, log_level: str,
+) -> "Front":  # fmt: skip
+    """Who may ask, where and how much; what cannot work is told before a model is loaded."""
     from promptuary.errors import SettingError
 
     if not store.is_dir():
@@ -184,6 +191,7 @@ def _guard(
     try:
         from promptuary.serve import keys as guards
         from promptuary.serve import logs, process
+        from promptuary.serve.gate import Bounds
     except ImportError as error:
         raise SettingError(f"{error.name} is not installed. Write: pip install 'promptuary[serve]'.") from error
     guard = guards.Guard(
@@ -191,4 +199,4 @@ def _guard(
     )
     process.check_open(host, guard, allowed=anyone)
     logs.start(log_level)
-    return guard
+    return process.Front(host, port, guard, Bounds(body_bytes=body, timeout_s=timeout), imports, anyone)

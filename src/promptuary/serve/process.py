@@ -3,6 +3,7 @@
 import signal
 import socket
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -12,6 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from promptuary.backbones.backbone import Backbone
 from promptuary.errors import SettingError
+from promptuary.serve.answering import Answering
 from promptuary.serve.app import application
 from promptuary.serve.engine import Engine, Limits
 from promptuary.serve.gate import LOOPBACK, Bounds, Gate
@@ -83,26 +85,35 @@ def check_open(host: str, guard: Guard, *, allowed: bool) -> None:
         )
 
 
-def serve(
-    backbone: Backbone,
-    folder: Path,
-    *,
-    host: str,
-    port: int,
-    limits: Limits,
-    bounds: Bounds,
-    guard: Guard,
-    imports: Path | None,
-    anyone: bool,
-) -> None:
-    """Serve the prompts in a folder until a signal ends it.
+@dataclass(frozen=True)
+class Front:
+    """Where and to whom the application answers, whatever engine is behind it.
 
     Arguments:
+        imports: see `Service`.
         anyone: without keys, answer under any name (see `Gate`) and beyond this machine.
     """
+
+    host: str
+    port: int
+    guard: Guard
+    bounds: Bounds
+    imports: Path | None = None
+    anyone: bool = False
+
+    def run(self, answering: Answering, store: Store, **about: Any) -> None:
+        """Answer for the prompts of a store until a signal ends it; `about` is for the log."""
+        hosts = LOOPBACK if self.guard.open and not self.anyone else None
+        gate = application(answering, store, guard=self.guard, bounds=self.bounds, imports=self.imports, hosts=hosts)
+        note(
+            "starting", backbone=store.backbone.name, store=str(store.folder), tasks=len(store.names()),
+            keys=not self.guard.open, **about,
+        )  # fmt: skip
+        Server(gate, self.host, self.port, finish_s=self.bounds.timeout_s).run()
+        note("closed")
+
+
+def serve(backbone: Backbone, folder: Path, front: Front, limits: Limits) -> None:
+    """Serve the prompts in a folder until a signal ends it."""
     store = Store(folder, backbone)
-    hosts = LOOPBACK if guard.open and not anyone else None
-    gate = application(Engine(store, limits), store, guard=guard, bounds=bounds, imports=imports, hosts=hosts)
-    note("starting", backbone=backbone.name, store=str(folder), tasks=len(store.names()), keys=not guard.open)
-    Server(gate, host, port, finish_s=bounds.timeout_s).run()
-    note("closed")
+    front.run(Engine(store, limits), store)

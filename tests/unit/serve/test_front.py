@@ -1,0 +1,92 @@
+"""What stands before each engine: `serve`, `gateway` and `replicas` as their commands start them."""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from promptuary.cli import serving
+from promptuary.serve import logs, process
+from promptuary.serve.gate import Gate
+from promptuary.serve.keys import new_key
+from promptuary.serve.process import Server
+from promptuary.store import Store
+from tests.serving import ADMIN, Told, until
+
+Start = Callable[..., Any]  # a command's options: the server that it starts
+
+
+@contextmanager
+def _replicas(*_: object, **__: object) -> Iterator[Told]:
+    yield Told()
+
+
+@pytest.fixture(params=["serve", "gateway", "replicas"])
+def start(request: pytest.FixtureRequest, store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Starts the command in a thread; what it gives back asks its server."""
+    begun: list[tuple[Server, threading.Thread]] = []
+
+    class Seen(Server):
+        def __init__(self, gate: Gate, *where: Any, **more: Any) -> None:
+            super().__init__(gate, *where, **more)
+            begun.append((self, threading.current_thread()))
+
+    monkeypatch.setattr(process, "Server", Seen)
+    monkeypatch.setattr(logs, "start", lambda level: None)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())  # it need not be here: the replicas are `Told`
+    monkeypatch.setitem(sys.modules, "promptuary.serve.ray", SimpleNamespace(replicas=_replicas))
+    more = {"upstream": "http://127.0.0.1:9"} if request.param == "gateway" else {}
+
+    def started(**options: Any) -> httpx.Client:
+        given = {"store": store.folder, "backbone": store.backbone.name, "port": 0, "device": "cpu", **more, **options}
+        if request.param == "replicas":
+            given.pop("device")
+        count = len(begun) + 1
+        threading.Thread(target=lambda: getattr(serving, request.param)(**given), daemon=True).start()
+        assert until(lambda: len(begun) == count and begun[-1][0].started, 20)
+        host, port = begun[-1][0].servers[0].sockets[0].getsockname()[:2]
+        return httpx.Client(base_url=f"http://{host}:{port}")
+
+    yield started
+    for server, thread in begun:
+        server.should_exit = server.force_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_where_anyone_may_ask_no_page_from_elsewhere_may(start: Start) -> None:
+    with start() as asking:
+        assert asking.get("/tasks").status_code == 200
+        found = asking.get("/tasks", headers={"Host": "elsewhere.example"})
+        assert (found.status_code, found.json()["error"]["code"]) == (421, "wrong_host")
+
+
+def test_whoever_opens_it_or_asks_for_keys_is_called_by_any_name(start: Start, tmp_path: Path) -> None:
+    elsewhere = {"Host": "elsewhere.example"}
+    with start(anyone=True) as asking:
+        assert asking.get("/tasks", headers=elsewhere).status_code == 200
+    key = new_key(tmp_path / "keys.json", "shop", [])
+    with start(keys=tmp_path / "keys.json") as asking:
+        assert asking.get("/tasks", headers=elsewhere).status_code == 401
+        assert asking.get("/tasks", headers={**elsewhere, "Authorization": f"Bearer {key}"}).status_code == 200
+
+
+def test_the_administrator_reads_the_metrics_and_imports_tasks(start: Start, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(ADMIN)
+    (tmp_path / "imports").mkdir()
+    (tmp_path / "imports" / "feelings").symlink_to(store.folder / "mood")
+    (tmp_path / "store").mkdir()
+    new_key(tmp_path / "keys.json", "shop", [])
+    folders = {"store": tmp_path / "store", "imports": tmp_path / "imports"}
+    with start(**folders, keys=tmp_path / "keys.json", admin=tmp_path / "token") as asking:
+        leader = {"Authorization": f"Bearer {ADMIN}"}
+        assert asking.get("/metrics").status_code == 401
+        assert "promptuary_requests_total" in asking.get("/metrics", headers=leader).text
+        assert asking.put("/tasks/new", data={"folder": "feelings"}, headers=leader).status_code == 201
+        assert asking.get("/tasks", headers=leader).json()["tasks"] == [{"name": "new"}]
