@@ -11,6 +11,7 @@ import torch
 from promptuary.backbones.cpu_linear import bfloat16_cost
 
 Precision = Literal["fp32", "bf16"]
+Asked = Literal["auto", "fp32", "bf16"]  # auto: the faster one
 CLEAR = 1.3  # times as long, from which a difference counts
 
 
@@ -29,3 +30,8 @@ def unwise(precision: Precision, device: torch.device) -> str:
     return (
         f"This processor takes {cost:.1f} times as long for bfloat16 as for float32: precision fp32 is the faster one."
     )
+
+
+def dtype_of(asked: Asked, device: torch.device) -> torch.dtype:
+    """In which a model is loaded that is to run on a device in that precision."""
+    return torch.bfloat16 if (fastest(device) if asked == "auto" else asked) == "bf16" else torch.float32

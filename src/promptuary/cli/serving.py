@@ -1,7 +1,7 @@
 """Many tasks over HTTP: `serve`, `gateway`, `replicas`, and `key` for who may ask."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -21,11 +21,16 @@ Admin = Annotated[
     typer.Option("--admin-token-file", help="Its first line is the key that may add and remove tasks."),
 ]
 Imports = Annotated[Path | None, typer.Option(help="A folder whose folders the administrator may add by their names.")]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16"],
+    typer.Option(help="Of the frozen model's weights; auto is the faster one (what changes: docs/serve.md)."),
+]
 Anyone = Annotated[bool, typer.Option("--open", help="Listen beyond this machine without keys.")]
 Queue = Annotated[int, typer.Option(min=1, help="Rows that may wait; beyond it the answer is 429.")]
 Timeout = Annotated[float, typer.Option(min=0.1, help="For an answer, a body, or a client that reads.")]
 Body = Annotated[int, typer.Option(min=1, help="Of a request.")]
 LogLevel = Annotated[str, typer.Option(help="debug, info, warning or error.")]
+HALF = "In bfloat16, prompts that were tuned in float32 answer with its rounding (docs/serve.md)."
 
 
 @app.command()
@@ -34,6 +39,7 @@ def serve(
     store: Store,
     backbone: Annotated[str, typer.Option(help="The model they were tuned on: a short name, a folder, a hub name.")],
     device: Device = None,
+    precision: Precision = "fp32",
     int8: Int8 = None,
     host: Host = "127.0.0.1",
     port: Port = 8000,
@@ -58,11 +64,15 @@ def serve(
         timeout=timeout_s, log_level=log_level,
     )  # fmt: skip
 
-    from promptuary.backbones.load import load
+    from promptuary.backbones.load import device_of, load
+    from promptuary.precision import dtype_of, unwise
     from promptuary.serve import process
     from promptuary.serve.limits import Limits
 
-    loaded = load(backbone, device=device or "auto")
+    where = device_of(device or "auto")
+    loaded = load(backbone, device=where, dtype=dtype_of(precision, where))
+    if loaded.dtype == dtype_of("bf16", where):
+        err.print(" ".join([HALF, unwise("bf16", where)]).rstrip())
     rounded(loaded, int8)
     limits = Limits(rows=max_rows, tokens=max_tokens, wait_s=wait_ms / 1000, queue=queue)
     process.serve(loaded, store, front, limits)
@@ -120,6 +130,8 @@ def replicas(
     cpus: Annotated[float, typer.Option(min=0, help="Processors that Ray sets aside for each.")] = 1.0,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs, or shares of one, for each.")] = 0.0,
     device: Device = None,
+    precision: Precision = "fp32",
+    int8: Int8 = None,
     host: Host = "127.0.0.1",
     port: Port = 8000,
     keys: Keys = None,
@@ -151,9 +163,11 @@ def replicas(
     from promptuary.serve import elsewhere
     from promptuary.serve.limits import Limits
 
+    if precision != "fp32":
+        err.print(HALF)
     elsewhere.replicated(
-        load(backbone, device="cpu"), store, front, count, device=device or "auto", cpus=cpus, gpus=gpus,
-        limits=Limits(rows=max_rows, queue=queue),
+        load(backbone, device="cpu"), store, front, count, device=device or "auto", precision=precision,
+        int8=int8, cpus=cpus, gpus=gpus, limits=Limits(rows=max_rows, queue=queue),
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from promptuary.backbones.backbone import Backbone
+from promptuary.precision import Asked
 from promptuary.serve.limits import Limits
 from promptuary.serve.process import Front
 from promptuary.store import Store
@@ -20,12 +21,15 @@ def gateway(
 
 
 def replicated(
-    backbone: Backbone, folder: Path, front: Front, count: int, *, device: str, cpus: float, gpus: float,
-    limits: Limits,
+    backbone: Backbone, folder: Path, front: Front, count: int, *, device: str, precision: Asked, int8: str | None,
+    cpus: float, gpus: float, limits: Limits,
 ) -> None:  # fmt: skip
     """Answer for the prompts in a folder by `count` replicas, until a signal ends it."""
     from promptuary.serve.ray import replicas
 
     store = Store(folder, backbone)
-    with replicas(folder, backbone.name, count, device=device, cpus=cpus, gpus=gpus, limits=limits) as engine:
-        front.run(engine, store, engine=f"{count} replicas")
+    with replicas(
+        folder, backbone.name, count, device=device, precision=precision, int8=int8, cpus=cpus, gpus=gpus,
+        limits=limits,
+    ) as engine:  # fmt: skip
+        front.run(engine, store, engine=f"{count} replicas", precision=precision)

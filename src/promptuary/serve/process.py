@@ -116,4 +116,4 @@ class Front:
 def serve(backbone: Backbone, folder: Path, front: Front, limits: Limits) -> None:
     """Serve the prompts in a folder until a signal ends it."""
     store = Store(folder, backbone)
-    front.run(Engine(store, limits), store)
+    front.run(Engine(store, limits), store, precision=str(backbone.dtype).removeprefix("torch."))

@@ -25,6 +25,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from promptuary.backbones.generation import Generation
 from promptuary.data.source import Row
 from promptuary.errors import BusyError
+from promptuary.precision import Asked, dtype_of
 from promptuary.serve.faults import Fault
 from promptuary.serve.jobs import Piece
 from promptuary.serve.limits import Limits, Load
@@ -37,12 +38,17 @@ LOST = (RayActorError, ObjectLostError, DeploymentUnavailableError)
 class Replica:
     """One engine with its model, in a process of Ray's."""
 
-    def __init__(self, folder: str, backbone: str, device: str, limits: Limits) -> None:
-        from promptuary.backbones.load import load
+    def __init__(
+        self, folder: str, backbone: str, device: str, limits: Limits, precision: Asked, int8: str | None
+    ) -> None:
+        from promptuary.backbones.load import device_of, load
         from promptuary.serve.engine import Engine
         from promptuary.store import Store
 
-        self.store = Store(folder, load(backbone, device=device), held=WARM)
+        loaded = load(backbone, device=device, dtype=dtype_of(precision, device_of(device)))
+        if int8 is not None:
+            loaded.to_int8(int8)
+        self.store = Store(folder, loaded, held=WARM)
         self.engine = Engine(self.store, limits)
         self._warm: set[str] = set()
         self._entering: asyncio.Task[Any] | None = None
@@ -160,7 +166,7 @@ class Replicas:
 @contextmanager
 def replicas(
     folder: Path, backbone: str, count: int, *, device: str = "auto", cpus: float = 1.0, gpus: float = 0.0,
-    limits: Limits | None = None,
+    limits: Limits | None = None, precision: Asked = "fp32", int8: str | None = None,
 ) -> Iterator[Replicas]:  # fmt: skip
     """Replicas of an engine while the context lasts; on the cluster at RAY_ADDRESS, else on this machine.
 
@@ -168,6 +174,7 @@ def replicas(
         folder, backbone: of the store and its model, by names that hold on every machine.
         cpus, gpus: what Ray sets aside for each replica.
         limits: of each replica; no more than `rows` requests are in its hands, and `queue` wait for any.
+        precision, int8: of each replica's model; `auto` is the faster one on its machine. int8: see `Backbone.to_int8`.
     """
     limits = limits or Limits()
     deployed = serve.deployment(Replica).options(
@@ -183,7 +190,8 @@ def replicas(
     serve.start(proxy_location="Disabled")
     try:
         model = str(Path(backbone).resolve()) if Path(backbone).is_dir() else backbone
-        handle = serve.run(deployed.bind(str(folder.resolve()), model, device, limits), route_prefix=None)
+        bound = deployed.bind(str(folder.resolve()), model, device, limits, precision, int8)
+        handle = serve.run(bound, route_prefix=None)
         yield Replicas(handle)
     finally:
         serve.shutdown()

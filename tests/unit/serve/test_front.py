@@ -10,21 +10,24 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 
+from promptuary.backbones.load import load
 from promptuary.cli import serving
 from promptuary.serve import logs, process
 from promptuary.serve.gate import Gate
 from promptuary.serve.keys import new_key
 from promptuary.serve.process import Server
 from promptuary.store import Store
+from promptuary.tuned import open_prompt
 from tests.serving import ADMIN, Told, until
 
 Start = Callable[..., Any]  # a command's options: the server that it starts
 
 
 @contextmanager
-def _replicas(*_: object, **__: object) -> Iterator[Told]:
-    yield Told()
+def _replicas(*_: object, precision: str, int8: str | None, **__: object) -> Iterator[Told]:
+    yield Told(pieces=[precision, str(int8)])
 
 
 @pytest.fixture(params=["serve", "gateway", "replicas"])
@@ -90,3 +93,28 @@ def test_the_administrator_reads_the_metrics_and_imports_tasks(start: Start, sto
         assert "promptuary_requests_total" in asking.get("/metrics", headers=leader).text
         assert asking.put("/tasks/new", data={"folder": "feelings"}, headers=leader).status_code == 201
         assert asking.get("/tasks", headers=leader).json()["tasks"] == [{"name": "new"}]
+
+
+@pytest.mark.parametrize("start", ["serve"], indirect=True)
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "auto"])
+def test_the_model_has_the_precision_that_is_asked_for(
+    start: Start, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], precision: str
+) -> None:
+    monkeypatch.setattr("promptuary.precision.bfloat16_cost", lambda: 0.3)  # a processor that is fast in it
+    given = {} if precision == "fp32" else {"precision": precision}  # it is the default: answers stay what they were
+    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+    own = open_prompt(store.folder / "mood", backbone=load(store.backbone.name, device="cpu", dtype=dtype))
+    [expected] = own.predict_texts(["I like this box"])
+    with start(**given) as asking:
+        body = {"rows": [{"task": "mood", "text": "I like this box"}]}
+        [answer] = asking.post("/predict", json=body).json()["answers"]
+    assert answer["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
+    assert ("In bfloat16, prompts" in capsys.readouterr().err) is (precision != "fp32")
+
+
+@pytest.mark.parametrize("start", ["replicas"], indirect=True)
+def test_replicas_are_told_precision_and_rounding(start: Start) -> None:
+    for given, expected in (({}, "fp32None"), ({"precision": "bf16", "int8": "weights"}, "bf16weights")):
+        with start(**given) as asking:
+            body = asking.post("/v1/completions", json={"model": "base", "prompt": "hi"}).json()
+            assert body["choices"][0]["text"] == expected
