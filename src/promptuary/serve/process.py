@@ -67,7 +67,8 @@ class Server(uvicorn.Server):
         now, seen, self._silent = time.monotonic(), self._silent, {}
         for connection in cast("set[H11Protocol]", self.server_state.connections):
             if connection.cycle is None or connection.cycle.response_complete:
-                since = self._silent.setdefault(connection, seen.get(connection, now))
+                kept = (connection, connection.cycle)  # the cycle is another one after each request
+                since = self._silent.setdefault(kept, seen.get(kept, now))
                 if now - since > self.silent_s:
                     connection.transport.close()
 

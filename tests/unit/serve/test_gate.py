@@ -1,7 +1,9 @@
 """The server on a real socket: clients that are slow, that leave, that send too much, and a server that closes."""
 
+import http.client
 import json
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -125,6 +127,20 @@ def test_a_connection_on_which_no_request_comes_is_closed(hasty: Live, sent: byt
     with hasty.wire() as own:  # nor one on which no other comes
         own.sendall(head("/predict", len(BODY)) + BODY + sent)
         assert heard(own).startswith(b"HTTP/1.1 ")
+
+
+def test_a_connection_on_which_requests_come_is_kept(hasty: Live) -> None:
+    connection = http.client.HTTPConnection(hasty.host, hasty.port, timeout=20)
+    connection.auto_open = 0  # type: ignore[assignment]
+    connection.connect()
+    ends = time.monotonic() + 1.0
+    while time.monotonic() < ends:  # between requests at nearly every moment
+        connection.request("POST", "/predict", BODY, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        assert answer.status == 200, answer.read()
+        answer.read()
+        time.sleep(0.03)
+    connection.close()
 
 
 def test_where_anyone_may_ask_a_page_from_elsewhere_may_not(store: Store, engine: Told) -> None:
