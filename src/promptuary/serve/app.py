@@ -1,5 +1,6 @@
 """The application: routes, the page, and the gate around them; thin, since `service` does the work."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -122,7 +123,7 @@ def _tasks(service: Service, guard: Guard) -> APIRouter:
     async def tasks(request: Request) -> Response:
         """The tasks that the caller may ask; none of them is read."""
         caller = request.state.caller
-        names = [wire.TaskName(name=name) for name in service.names(caller)]
+        names = [wire.TaskName(name=name) for name in await asyncio.to_thread(service.names, caller)]
         base = bool(service.bases(caller))
         return sent(wire.Tasks(backbone=service.store.backbone.name, base=base, tasks=names))
 

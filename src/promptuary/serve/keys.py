@@ -19,11 +19,12 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from promptuary.errors import SettingError
 from promptuary.files import write
-from promptuary.serve.faults import Fault
+from promptuary.serve.faults import Fault, fault_of
 from promptuary.specs import complaint
 
 ALL = "*"
 PREFIX = "pk-"
+UNANSWERED = (429, *range(500, 600))  # statuses of requests that the server could not answer
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -67,29 +68,31 @@ class Caller:
         return self.key is None or self.key.may(task)
 
     @contextmanager
-    def asking(self, tasks: Sequence[str]) -> Iterator[None]:
-        """A request for one row of each of `tasks`, while it runs.
+    def asking(self, rows: int) -> Iterator[None]:
+        """A request for so many rows, while it runs; one that the server could not answer costs nothing.
 
         Raises:
-            Fault: 403 for a task the key is not for, 429 beyond its limits.
+            Fault: 429 beyond the key's limits, 400 for more rows than it ever may.
         """
         if self.key is not None:
-            self._check(self.key, tasks)
+            self._check(self.key, rows)
         self._asking += 1
+        began = self.clock()
         try:
             yield
+        except Exception as error:
+            if fault_of(error).status_code in UNANSWERED and self.key is not None:
+                self._give_back(self.key, rows, began)
+            raise
         finally:
             self._asking -= 1
 
-    def _check(self, key: Key, tasks: Sequence[str]) -> None:
-        for task in tasks:
-            if not key.may(task):
-                raise Fault(403, f"This key is not for the task {task!r}.", code="task_not_allowed", param="model")
+    def _check(self, key: Key, rows: int) -> None:
         if key.at_once is not None and self._asking >= key.at_once:
             sentence = f"This key has {self._asking} requests under way, as many as it may. Wait for one."
             raise Fault(429, sentence, code="too_many_at_once", retry_after_s=1)
         if key.rows_per_minute is not None:
-            self._spend(key.rows_per_minute, len(tasks))
+            self._spend(key.rows_per_minute, rows)
 
     def _spend(self, limit: int, rows: int) -> None:
         """Rows flow out evenly, `limit` in a minute; a request that is refused costs nothing."""
@@ -103,6 +106,11 @@ class Caller:
             sentence = f"This key may ask for {limit} rows in a minute. Try again in {after:.0f} s."
             raise Fault(429, sentence, code="rate_limit", retry_after_s=after)
         self._spent, self._seen = spent + rows, now
+
+    def _give_back(self, key: Key, rows: int, began: float) -> None:
+        """Forget rows that were spent at `began`, as far as they did not flow out since."""
+        left = rows - (self.clock() - began) * (key.rows_per_minute or 0) / 60
+        self._spent = max(0.0, self._spent - max(0.0, left))
 
 
 class Guard:
@@ -187,12 +195,14 @@ def read_admin(path: Path) -> str:
     """The hash of the administrator's token, the first line of a file.
 
     Raises:
-        SettingError: where it is missing, or too short to be safe.
+        SettingError: where it is missing, too short to be safe, or cannot be sent.
     """
     try:
         token = path.read_text(encoding="utf-8").split("\n", 1)[0].strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"--admin-token-file {path}: it could not be read ({error}).") from error
+    if not token.isascii():
+        raise SettingError(f"--admin-token-file {path}: letters beyond ASCII, which no header carries. Write others.")
     if len(token) < 16:
         raise SettingError(f"--admin-token-file {path}: a token of {len(token)} characters. Expected 16 or more.")
     return hashed(token)

@@ -40,13 +40,14 @@ def routes(
     @router.get("/models", response_model=wire.Models)
     async def models(request: Request) -> Response:
         """The tasks that the caller may ask, and the bare model where it writes."""
-        names = [*service.names(request.state.caller), *service.bases(request.state.caller)]
+        caller = request.state.caller
+        names = [*await asyncio.to_thread(service.names, caller), *service.bases(caller)]
         return sent(wire.Models(data=[wire.Model(id=name, created=began) for name in names]))
 
     @router.get("/models/{model}", response_model=wire.Model)
     async def model(request: Request, model: str) -> Response:
         """One of them."""
-        service.check(request.state.caller, model)
+        await service.check(request.state.caller, model)
         return sent(wire.Model(id=model, created=began))
 
     @router.post("/completions", response_model=wire.Completion)

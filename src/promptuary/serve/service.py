@@ -72,31 +72,37 @@ class Service:
         self._describing = asyncio.Lock()
 
     def names(self, caller: Caller) -> list[str]:
-        """The tasks that the caller may ask."""
+        """The tasks that the caller may ask; with many of them it takes a while."""
         return [name for name in self.store.names() if caller.may(name)]
 
     def bases(self, caller: Caller) -> list[str]:
         """The bare model's name, where it writes and the caller may ask it."""
         return [BASE] if self.writes and caller.may(BASE) else []
 
-    def check(self, caller: Caller, name: str) -> None:
-        """Refuse a task that is not there.
+    async def check(self, caller: Caller, name: str) -> None:
+        """Refuse a task that is not there, and one that is not the caller's whether it is there or not.
+
+        The nearest name that the caller may ask is told, which costs as much as a row.
 
         Raises:
-            Fault: 404, with the nearest name that the caller may ask.
+            Fault: 404, or 403 for one that is not the caller's.
         """
-        if name != BASE and name not in self.store:
-            known = [*self.names(caller), *self.bases(caller)]
-            near = nearest(name, known) if known else "The store is empty."
+        if caller.may(name) and (name == BASE or name in self.store):
+            return
+        with caller.asking(1):
+            known = [*await asyncio.to_thread(self.names, caller), *self.bases(caller)]
+            near = await asyncio.to_thread(nearest, name, known) if known else "The store is empty."
+            if not caller.may(name):
+                raise Fault(403, f"This key is not for {name!r}. {near}", code="task_not_allowed", param="model")
             raise Fault(404, f"There is no task {name!r}. {near}", code="model_not_found", param="model")
 
     async def tuned(self, caller: Caller, name: str) -> Tuned:
         """The prompt of a task.
 
         Raises:
-            Fault: 404 for one that is not there, 400 for the model without one.
+            Fault: as `check`; 400 for the model without one.
         """
-        self.check(caller, name)
+        await self.check(caller, name)
         if name == BASE:
             sentence = (
                 f"{BASE!r} is the model without a prompt, which writes texts and nothing else: ask /v1/completions."
@@ -111,8 +117,8 @@ class Service:
             asked: a task with a text for its text column, or with a row's fields.
         """
         for name in (names := dict.fromkeys(name for name, _ in asked)):
-            self.check(caller, name)
-        with caller.asking([name for name, _ in asked]):
+            await self.check(caller, name)
+        with caller.asking(len(asked)):
             own = {name: await self.tuned(caller, name) for name in names}
             rows = [(name, _row(own[name], given, f"rows.{i}")) for i, (name, given) in enumerate(asked)]
             each = [self.engine.predict(name, row, version=own[name]) for name, row in rows]
@@ -127,8 +133,8 @@ class Service:
         Arguments:
             texts: of each row: one, or two for tasks that have two.
         """
-        self.check(caller, name)
-        with caller.asking([name] * len(texts) * wish.n):
+        await self.check(caller, name)
+        with caller.asking(len(texts) * wish.n):
             say = await self._says(caller, name)
             numbered = [(text, i) for text in texts for i in range(wish.n)]
             streams = [say(text, wish, i) for text, i in numbered]
@@ -138,8 +144,8 @@ class Service:
 
     async def embed(self, caller: Caller, name: str, texts: Sequence[str]) -> list[list[float]]:
         """The vector of each text, in order."""
-        self.check(caller, name)
-        with caller.asking([name] * len(texts)):
+        await self.check(caller, name)
+        with caller.asking(len(texts)):
             task, tuned = (None, None) if name == BASE else (name, await self.tuned(caller, name))
             return await self._within(every([self.engine.embed(task, text, version=tuned) for text in texts]))
 
@@ -154,8 +160,8 @@ class Service:
         """A prompt, and what `promptuary show` says of it; made once for each version, one at a time."""
         from promptuary.show import describe
 
-        self.check(caller, name)
-        with caller.asking([name]):
+        await self.check(caller, name)
+        with caller.asking(1):
             tuned = await self.tuned(caller, name)
         async with self._describing:
             if tuned not in self._described:

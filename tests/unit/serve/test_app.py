@@ -4,6 +4,7 @@ import base64
 import copy
 import json
 import struct
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -413,10 +414,57 @@ def test_a_wrong_key_is_401_and_a_task_it_is_not_for_403(store: Store) -> None:
     assert fault(asking.post("/predict", json=other, headers=own), 403)["type"] == "permission_error"
     assert fault(asking.get("/tasks/tags", headers=own), 403)["code"] == "task_not_allowed"
     assert [model["id"] for model in asking.get("/v1/models", headers=own).json()["data"]] == ["mood"]
-    assert "tags" not in fault(asking.get("/v1/models/tagz", headers=own), 404)["message"]
     unknown = {"rows": [{"task": "mod", "text": "hi"}]}
-    assert "'mood'" in fault(asking.post("/predict", json=unknown, headers=own), 404)["message"]
+    assert "'mood'" in fault(asking.post("/predict", json=unknown, headers=own), 403)["message"]
     assert fault(asking.post("/predict", content=b"x" * 2_000_000), 401)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/v1/models/{}", None),
+        ("GET", "/tasks/{}", None),
+        ("POST", "/predict", {"rows": [{"task": "{}", "text": "hi"}]}),
+        ("POST", "/v1/completions", {"model": "{}", "prompt": "hi"}),
+        ("POST", "/v1/embeddings", {"model": "{}", "input": "hi"}),
+        ("POST", "/v1/chat/completions", {"model": "{}", "messages": [{"role": "user", "content": "hi"}]}),
+    ],
+)
+def test_a_key_does_not_learn_which_tasks_there_are_beside_its_own(
+    store: Store, method: str, path: str, body: Any
+) -> None:
+    guard = Guard([Key(name="shop", sha256=hashed("pk-shop"), tasks=["mood"])])
+    asking, own = told(store, Told(), guard=guard), {"Authorization": "Bearer pk-shop"}
+    said = []
+    for name in ("tags", "tagz", "base"):
+        sent = None if body is None else json.loads(json.dumps(body).replace("{}", name))
+        found = fault(asking.request(method, path.format(name), json=sent, headers=own), 403)
+        said.append({**found, "message": found["message"].replace(repr(name), "it")})
+    assert said[0] == said[1] == said[2]
+    assert "mood" in said[0]["message"]
+    assert "tags" not in said[0]["message"]
+
+
+def test_to_look_for_the_nearest_name_costs_a_row_and_holds_up_nobody(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+    names = Store.names
+
+    def seen(self: Store) -> list[str]:
+        threads.append(threading.current_thread())
+        return names(self)
+
+    monkeypatch.setattr(Store, "names", seen)
+    key = Key(name="shop", sha256=hashed("pk-shop"), tasks=["*"], rows_per_minute=2)
+    asking, own = told(store, Told(), guard=Guard([key])), {"Authorization": "Bearer pk-shop"}
+    with asking:
+        loop = asking.portal.call(threading.current_thread)  # type: ignore[union-attr]
+        for path in ("/v1/models", "/tasks"):
+            assert asking.get(path, headers=own).status_code == 200
+        assert [asking.get("/v1/models/mod", headers=own).status_code for _ in range(3)] == [404, 404, 429]
+    assert len(threads) == 4
+    assert loop not in threads
 
 
 def test_what_watches_the_server_needs_no_key_and_metrics_the_administrators(store: Store) -> None:

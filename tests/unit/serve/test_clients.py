@@ -24,7 +24,7 @@ KEY = "pk-official"
 def serving(store: Store) -> Iterator[Live]:
     keys = [
         Key(name="official", sha256=hashed(KEY), tasks=["*"]),
-        Key(name="narrow", sha256=hashed("pk-narrow"), tasks=["mood"], rows_per_minute=1),
+        Key(name="narrow", sha256=hashed("pk-narrow"), tasks=["mood"], rows_per_minute=2),
     ]
     with live(application(Engine(store, Limits()), store, guard=Guard(keys))) as running:
         yield running
@@ -112,7 +112,7 @@ def test_errors_are_the_clients_own(serving: Live, client: openai.OpenAI) -> Non
         with pytest.raises(openai.PermissionDeniedError, match="'notes'"):
             narrow.completions.create(model="notes", prompt="hi")
         narrow.completions.create(model="mood", prompt="hi")
-        with pytest.raises(openai.RateLimitError, match="1 rows in a minute"):
+        with pytest.raises(openai.RateLimitError, match="2 rows in a minute"):
             narrow.completions.create(model="mood", prompt="hi")
 
 

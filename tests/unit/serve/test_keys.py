@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from promptuary.errors import SettingError
+from promptuary.errors import BusyError, SettingError
 from promptuary.serve.faults import Fault
 from promptuary.serve.keys import Guard, Key, hashed, new_key, read_admin, read_keys
 from promptuary.serve.process import check_open
@@ -58,6 +58,9 @@ def test_a_missing_file_and_a_short_token_are_told(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("short\n")
     with pytest.raises(SettingError, match="5 characters"):
         read_admin(tmp_path / "token")
+    (tmp_path / "token").write_text("der Schlüssel des Verwalters\n", encoding="utf-8")
+    with pytest.raises(SettingError, match="beyond ASCII"):
+        read_admin(tmp_path / "token")
     (tmp_path / "token").write_text("long enough a token\nand a note\n")
     assert read_admin(tmp_path / "token") == hashed("long enough a token")
 
@@ -82,38 +85,79 @@ def test_a_rate_is_a_minute_long_and_refusals_cost_nothing() -> None:
     now = [100.0]
     caller = Guard([key(rows_per_minute=60)], clock=lambda: now[0]).caller("Bearer pk-shop")
     for _ in range(60):
-        with caller.asking(["mood"]):
+        with caller.asking(1):
             pass
     for _ in range(5):
-        with pytest.raises(Fault) as raised, caller.asking(["mood"]):
+        with pytest.raises(Fault) as raised, caller.asking(1):
             pass
         assert raised.value.headers == {"Retry-After": "1"}
     now[0] += 2
-    with caller.asking(["mood", "mood"]):
+    with caller.asking(2):
         pass
-    with pytest.raises(Fault), caller.asking(["mood"]):
+    with pytest.raises(Fault), caller.asking(1):
         pass
     now[0] += 1000
-    with caller.asking(["mood"] * 60):
+    with caller.asking(60):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "costs"),
+    [
+        (BusyError("Full.", 1.0), False),
+        (TimeoutError(), False),
+        (ZeroDivisionError(), False),
+        (Fault(503, "Gone.", code="replica_lost"), False),
+        (SettingError("Wrong."), True),
+        (GeneratorExit(), True),  # the client left
+    ],
+)
+def test_a_request_that_the_server_could_not_answer_costs_nothing(error: BaseException, costs: bool) -> None:
+    now = [100.0]
+    caller = Guard([key(rows_per_minute=60)], clock=lambda: now[0]).caller("Bearer pk-shop")
+    with pytest.raises(type(error)), caller.asking(60):
+        raise error
+    if costs:
+        with pytest.raises(Fault), caller.asking(60):
+            pass
+    else:
+        with caller.asking(60):
+            pass
+
+
+def test_what_flowed_out_meanwhile_is_not_given_back_again() -> None:
+    now = [100.0]
+    caller = Guard([key(rows_per_minute=60)], clock=lambda: now[0]).caller("Bearer pk-shop")
+
+    def slow() -> None:
+        with caller.asking(20):
+            now[0] += 60  # all of it
+            with caller.asking(60):
+                pass
+            raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        slow()
+    with pytest.raises(Fault), caller.asking(1):
         pass
 
 
 def test_requests_at_once_are_counted_while_they_run_whatever_becomes_of_them() -> None:
     caller = Guard([key(at_once=2)]).caller("Bearer pk-shop")
-    with caller.asking(["mood"]), caller.asking(["mood"]):
-        with pytest.raises(Fault) as raised, caller.asking(["mood"]):
+    with caller.asking(1), caller.asking(1):
+        with pytest.raises(Fault) as raised, caller.asking(1):
             pass
         assert (raised.value.status_code, raised.value.code) == (429, "too_many_at_once")
-    with pytest.raises(ZeroDivisionError), caller.asking(["mood"]):
+    with pytest.raises(ZeroDivisionError), caller.asking(1):
         raise ZeroDivisionError
-    with caller.asking(["mood"]), caller.asking(["mood"]):
+    with caller.asking(1), caller.asking(1):
         pass
 
 
 def test_limits_are_of_each_key_by_itself() -> None:
     guard = Guard([key(at_once=1), key("desk", "pk-desk", at_once=1)])
     one, other = guard.caller("Bearer pk-shop"), guard.caller("Bearer pk-desk")
-    with one.asking(["a"]), other.asking(["a"]), pytest.raises(Fault), guard.caller("Bearer pk-shop").asking(["a"]):
+    with one.asking(1), other.asking(1), pytest.raises(Fault), guard.caller("Bearer pk-shop").asking(1):
         pass
 
 
