@@ -29,6 +29,7 @@ Anyone = Annotated[bool, typer.Option("--open", help="Listen beyond this machine
 Queue = Annotated[int, typer.Option(min=1, help="Rows that may wait; beyond it the answer is 429.")]
 Timeout = Annotated[float, typer.Option(min=0.1, help="For an answer, a body, or a client that reads.")]
 Body = Annotated[int, typer.Option(min=1, help="Of a request.")]
+Upload = Annotated[int, typer.Option(min=1, help="Of the administrator's; a prompt's files are one.")]
 LogLevel = Annotated[str, typer.Option(help="debug, info, warning or error.")]
 HALF = "In bfloat16, prompts that were tuned in float32 answer with its rounding (docs/serve.md)."
 
@@ -53,6 +54,7 @@ def serve(
     queue: Queue = 1024,
     timeout_s: Timeout = 60.0,
     max_body_bytes: Body = 1 << 20,
+    max_upload_bytes: Upload = 64 << 20,
     log_level: LogLevel = "info",
 ) -> None:
     """Answer for all prompts of a folder over HTTP.
@@ -61,7 +63,7 @@ def serve(
     """
     front = _front(
         store, host, port, keys=keys, admin=admin, imports=imports, anyone=anyone, body=max_body_bytes,
-        timeout=timeout_s, log_level=log_level,
+        upload=max_upload_bytes, timeout=timeout_s, log_level=log_level,
     )  # fmt: skip
 
     from promptuary.backbones.load import device_of, load
@@ -100,6 +102,7 @@ def gateway(
     anyone: Anyone = False,
     timeout_s: Timeout = 60.0,
     max_body_bytes: Body = 1 << 20,
+    max_upload_bytes: Upload = 64 << 20,
     log_level: LogLevel = "info",
 ) -> None:
     """Answer for the prompts of a folder through a vLLM.
@@ -108,7 +111,7 @@ def gateway(
     """
     front = _front(
         store, host, port, keys=keys, admin=admin, imports=imports, anyone=anyone, body=max_body_bytes,
-        timeout=timeout_s, log_level=log_level,
+        upload=max_upload_bytes, timeout=timeout_s, log_level=log_level,
     )  # fmt: skip
     secret = None if upstream_key is None else upstream_key.read_text(encoding="utf-8").partition("\n")[0].strip()
 
@@ -142,6 +145,7 @@ def replicas(
     queue: Queue = 1024,
     timeout_s: Timeout = 60.0,
     max_body_bytes: Body = 1 << 20,
+    max_upload_bytes: Upload = 64 << 20,
     log_level: LogLevel = "info",
 ) -> None:
     """Answer for the prompts of a folder by processes on Ray.
@@ -152,7 +156,7 @@ def replicas(
 
     front = _front(
         store, host, port, keys=keys, admin=admin, imports=imports, anyone=anyone, body=max_body_bytes,
-        timeout=timeout_s, log_level=log_level,
+        upload=max_upload_bytes, timeout=timeout_s, log_level=log_level,
     )  # fmt: skip
     try:
         import ray  # noqa: F401
@@ -192,7 +196,7 @@ def key(
 
 def _front(
     store: Path, host: str, port: int, *, keys: Path | None, admin: Path | None, imports: Path | None, anyone: bool,
-    body: int, timeout: float, log_level: str,
+    body: int, upload: int, timeout: float, log_level: str,
 ) -> "Front":  # fmt: skip
     """Who may ask, where and how much; what cannot work is told before a model is loaded."""
     from promptuary.errors import SettingError
@@ -213,4 +217,4 @@ def _front(
     )
     process.check_open(host, guard, allowed=anyone)
     logs.start(log_level)
-    return process.Front(host, port, guard, Bounds(body_bytes=body, timeout_s=timeout), imports, anyone)
+    return process.Front(host, port, guard, Bounds(body, upload, timeout), imports, anyone)

@@ -37,7 +37,8 @@ FAILURES: dict[int | str, dict[str, Any]] = {
     for status, told in {
         400: "the request is wrong", 401: "no key, or none that is known", 403: "a key that is not for this",
         404: "no such task", 413: "too large", 429: "too much at once; see Retry-After", 500: "an error of the server",
-        503: "the server is closing", 504: "no answer in time",
+        503: "the server is closing, or its engine has stopped", 504: "no answer in time",
+        507: "the store cannot be changed",
     }.items()
 }  # fmt: skip
 

@@ -9,7 +9,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from promptuary.errors import BackboneError, BusyError, CheckpointError, DataError, MissingError, SettingError
+from promptuary.errors import (
+    BackboneError,
+    BusyError,
+    CheckpointError,
+    DataError,
+    MissingError,
+    SettingError,
+    TrainingError,
+)
 from promptuary.serve.wire import Failed, Failure
 
 TYPES: Mapping[int, str] = MappingProxyType(
@@ -72,6 +80,8 @@ def fault_of(error: Exception) -> Fault:
         case CheckpointError():
             sentence = "The task's prompt is damaged on the server, or belongs to another model."
             return Fault(500, sentence, code="task_damaged")
+        case TrainingError():  # of the store
+            return Fault(507, str(error), code="not_written")
         case DataError() | SettingError() | BackboneError():
             return Fault(400, str(error), code="bad_request")
         case HTTPException(status_code=status):

@@ -26,6 +26,7 @@ LINGER_S = 1.0  # how long too large a body is thrown away before it is refused:
 METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS")  # labels of a metric are few
 GONE = 499  # for logs and metrics: the client left
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+BODY, UPLOAD = "--max-body-bytes", "--max-upload-bytes"  # the options that say how large a body may be
 OPEN = ("/healthz", "/readyz", "/openapi.json", "/favicon.ico", "/", "/page/")  # nothing of the store is told there
 HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
@@ -122,8 +123,9 @@ class Gate:
         caller = self.guard.caller(headers.get(b"authorization", b"").decode("latin-1") or None)
         scope["state"]["caller"] = caller
         scope["state"]["told"]["caller"] = caller.name
-        most = self.bounds.upload_bytes if caller.admin else self.bounds.body_bytes
-        body = await _body(headers, receive, most, self.bounds.timeout_s)
+        own = self.bounds
+        most, option = (own.upload_bytes, UPLOAD) if caller.admin else (own.body_bytes, BODY)
+        body = await _body(headers, receive, most, option, own.timeout_s)
         await _while_there(self.app, scope, body, receive, reply)
 
     def _check_host(self, called: str) -> None:
@@ -175,11 +177,11 @@ class _Reply:
         return [*own, *lacking]
 
 
-async def _body(headers: Mapping[bytes, bytes], receive: Receive, most: int, timeout_s: float) -> bytes:
+async def _body(headers: Mapping[bytes, bytes], receive: Receive, most: int, option: str, timeout_s: float) -> bytes:
     """The whole body.
 
     Raises:
-        Fault: 413 when it is larger than `most` bytes, 408 when it does not arrive.
+        Fault: 413 when it is larger than `most` bytes, which `option` can change; 408 when it does not arrive.
         GoneError: when the client leaves.
     """
     told = headers.get(b"content-length", b"0")
@@ -200,7 +202,7 @@ async def _body(headers: Mapping[bytes, bytes], receive: Receive, most: int, tim
         async with asyncio.timeout(LINGER_S):
             while message.get("more_body", False):
                 message = await _next(receive)
-    sentence = f"The body is larger than {most:,} bytes. Send less at once (--max-body-bytes)."
+    sentence = f"The body is larger than {most:,} bytes. Send less at once (or start the server with {option})."
     raise Fault(413, sentence, code="too_large", closes=True)
 
 

@@ -2,7 +2,9 @@
 
 import base64
 import copy
+import errno
 import json
+import os
 import struct
 import threading
 from collections.abc import Iterator
@@ -552,7 +554,11 @@ def test_a_body_beyond_the_limit_is_413_and_the_administrator_has_more_room(stor
     answer = asking.post("/predict", json=large)
     assert fault(answer, 413)["code"] == "too_large"
     assert "100 bytes" in answer.json()["error"]["message"]
+    assert "--max-body-bytes" in answer.json()["error"]["message"]
     assert answer.headers["connection"] == "close"
+    found = fault(asking.put("/tasks/new", files={"manifest": b"a" * 20_000}, headers=LEADER), 413)
+    assert "10,000 bytes" in found["message"]
+    assert "--max-upload-bytes" in found["message"]
     assert asking.post("/predict", json=large, headers=LEADER).status_code == 200
     assert asking.post("/predict", json=ASK).status_code == 200
 
@@ -613,6 +619,28 @@ def test_what_is_no_prompt_is_not_added(shop: Shop) -> None:
     assert fault(asking.put("/tasks/new", headers=LEADER), 400)["code"] == "invalid_body"
     assert fault(asking.put("/tasks/new", data={"folder": "../mood"}, headers=LEADER), 404)["code"] == "no_folder"
     assert asking.get("/tasks").json()["tasks"] == []
+
+
+def test_a_disk_that_is_full_is_507_and_what_stood_there_answers_on(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    asking = shop.asking
+    assert asking.put("/tasks/new", data={"folder": "feelings"}, headers=LEADER).status_code == 201
+    for broken in ("os.fsync", "pathlib.Path.rename"):
+        with monkeypatch.context() as disk:
+            disk.setattr(broken, full)
+            answer = asking.put("/tasks/new", data={"folder": "feelings"}, headers=LEADER)
+            found = fault(answer, 507)
+            assert (found["type"], found["code"]) == ("server_error", "not_written")
+            assert "No space left on device" in found["message"]
+            assert str(shop.store.folder) not in found["message"]
+    with monkeypatch.context() as disk:
+        disk.setattr("pathlib.Path.rename", full)
+        fault(asking.delete("/tasks/new", headers=LEADER), 507)
+    assert asking.post("/predict", json={"rows": [{"task": "new", "text": "hi"}]}).status_code == 200
 
 
 def test_nobody_but_the_administrator_changes_tasks(shop: Shop, store: Store) -> None:

@@ -87,11 +87,15 @@ def test_the_administrator_reads_the_metrics_and_imports_tasks(start: Start, sto
     (tmp_path / "store").mkdir()
     new_key(tmp_path / "keys.json", "shop", [])
     folders = {"store": tmp_path / "store", "imports": tmp_path / "imports"}
-    with start(**folders, keys=tmp_path / "keys.json", admin=tmp_path / "token") as asking:
+    own = {"keys": tmp_path / "keys.json", "admin": tmp_path / "token", "max_upload_bytes": 10_000}
+    with start(**folders, **own) as asking:
         leader = {"Authorization": f"Bearer {ADMIN}"}
         assert asking.get("/metrics").status_code == 401
         assert "promptuary_requests_total" in asking.get("/metrics", headers=leader).text
         assert asking.put("/tasks/new", data={"folder": "feelings"}, headers=leader).status_code == 201
+        large = asking.put("/tasks/new", files={"manifest": b"a" * 20_000}, headers=leader)
+        assert large.status_code == 413
+        assert "10,000 bytes" in large.json()["error"]["message"]
         assert asking.get("/tasks", headers=leader).json()["tasks"] == [{"name": "new"}]
 
 
