@@ -76,6 +76,7 @@ class Told:
     asked: list[Any] = field(default_factory=list)
     freed: threading.Event = field(default_factory=threading.Event)  # whether work was given up
     load: Load = field(default_factory=Load)
+    alive: bool = True
 
     async def __aenter__(self) -> "Told":
         return self

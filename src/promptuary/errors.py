@@ -4,6 +4,7 @@ PromptuaryError             the user can mend it; the command line prints the se
 |-- SettingError            a setting that cannot work: unknown name, value out of range, parts that do not fit
 |   `-- MissingError        a name that stands for no prompt of a store
 |-- BusyError               more was asked at once than there is room for: the same will work later
+|-- StoppedError            what answers is not running any more
 |-- DataError               a row, a column or a file of data
 |-- BackboneError           a model that is missing, or that cannot do what a method asks of it
 |-- CheckpointError         a saved prompt that is broken, or that belongs to another backbone
@@ -41,6 +42,10 @@ class BusyError(PromptuaryError):
 
     def __reduce__(self) -> tuple[type["BusyError"], tuple[str, float]]:
         return type(self), (str(self), self.retry_after_s)
+
+
+class StoppedError(PromptuaryError):
+    """What answers is not running any more, and does not come back by itself."""
 
 
 class DataError(PromptuaryError):

@@ -21,7 +21,7 @@ from promptuary.backbones.load import load
 from promptuary.data.collate import collate
 from promptuary.data.source import Row
 from promptuary.decoding import ended
-from promptuary.errors import BackboneError, BusyError, DataError, MissingError, SettingError
+from promptuary.errors import BackboneError, BusyError, DataError, MissingError, SettingError, StoppedError
 from promptuary.generators import Generator
 from promptuary.model import SoftPrompted
 from promptuary.serve.base import base
@@ -401,16 +401,29 @@ def test_leaving_finishes_what_was_accepted_and_refuses_what_is_new() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_nobody_waits_for_an_engine_that_has_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object, **__: object) -> Any:
-        raise ArithmeticError("spoiled")
+@pytest.mark.parametrize("broken", ["queues.chosen", "worker.read", "memory.Keeper.give_back"])
+def test_nobody_waits_for_an_engine_that_has_stopped(monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    def failing(*_: object, **__: object) -> Any:
+        raise SystemExit("spoiled")
 
     async def work(engine: Engine) -> Any:
-        monkeypatch.setattr("promptuary.serve.queues.chosen", broken)
-        return await asyncio.gather(*(engine.predict("prompt", row) for row in rows(9)), return_exceptions=True)
+        assert engine.alive
+        pieces = engine.write("reply", "a box", Generation(max_new_tokens=55, end=()))
+        await anext(pieces)  # it is on the desk
+        monkeypatch.setattr(f"promptuary.serve.{broken}", failing)
+        texts = [written(engine, "reply", "a box", Generation(max_new_tokens=50, end=())) for _ in range(3)]
+        read = [engine.predict("prompt", row) for row in rows(9)]
+        said = await asyncio.gather(*read, *texts, told(pieces), return_exceptions=True)
+        while engine.alive:
+            await asyncio.sleep(0.001)
+        return [*said, *await asyncio.gather(engine.predict("prompt", rows(1)[0]), return_exceptions=True)]
 
-    said = running(work, store("bert"))
-    assert all(isinstance(one, RuntimeError | BusyError) and "has stopped" in str(one) for one in said)
+    async def told(pieces: Any) -> list[Piece]:
+        return [piece async for piece in pieces]
+
+    said = running(work, store("gpt2"))
+    stopped = [one for one in said if isinstance(one, StoppedError) and "has stopped" in str(one)]
+    assert len(stopped) == len(said) if broken != "memory.Keeper.give_back" else stopped[-2:] == said[-2:]
 
 
 def test_more_requests_than_may_wait_are_refused_and_told_when_to_come_again() -> None:

@@ -17,6 +17,10 @@ class Answering(Protocol):
     def load(self) -> Load:
         """What there is to do, and what was done."""
 
+    @property
+    def alive(self) -> bool:
+        """Whether new requests have any prospect of an answer."""
+
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(self, *_: object) -> None: ...

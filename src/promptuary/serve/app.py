@@ -74,7 +74,7 @@ def application(
     app.include_router(openai.routes(service, metrics, StrictRoute, FAILURES))
     app.include_router(_rows(service, metrics))
     app.include_router(_tasks(service, guard))
-    app.include_router(_state(gate, metrics))
+    app.include_router(_state(gate, engine, metrics))
     for kind in (HTTPException, RequestValidationError, PromptuaryError, TimeoutError, Exception):
         app.add_exception_handler(kind, _failed)
     return gate
@@ -182,7 +182,7 @@ def _tasks(service: Service, guard: Guard) -> APIRouter:
     return router
 
 
-def _state(gate: Gate, metrics: Metrics) -> APIRouter:
+def _state(gate: Gate, engine: Answering, metrics: Metrics) -> APIRouter:
     router = APIRouter(tags=["server"])
 
     @router.get("/healthz", response_model=wire.State)
@@ -193,7 +193,9 @@ def _state(gate: Gate, metrics: Metrics) -> APIRouter:
     @router.get("/readyz", response_model=wire.State, responses={503: {"model": wire.State}})
     async def ready() -> Response:
         """Whether new requests are taken."""
-        return _done("closing", 503) if gate.draining else _done("ready")
+        if gate.draining:
+            return _done("closing", 503)
+        return _done("ready") if engine.alive else _done("stopped", 503)
 
     @router.get("/metrics", response_class=Response, responses={401: FAILURES[401]})
     async def counted(request: Request) -> Response:

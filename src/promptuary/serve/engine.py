@@ -84,6 +84,11 @@ class Engine:
         """What there is to do, and what was done."""
         return Load() if self._worker is None else self._worker.load
 
+    @property
+    def alive(self) -> bool:
+        """Whether it answers."""
+        return self._worker is not None and self._worker.alive
+
     async def predict(self, task: str, row: Row, *, version: Tuned | None = None) -> Any:
         """The answer of the task's kind to a row (`Answer` for classes; see `promptuary.kinds`).
 
@@ -94,6 +99,7 @@ class Engine:
             MissingError, CheckpointError: for the prompt, as `Store.get`.
             DataError: for a row without its columns, or one that is too long.
             BusyError: where too many requests wait, or the engine is leaving.
+            StoppedError: where it has broken down.
         """
         asked, answers = await self._submitted(task, version, lambda _: row, ANSWER, self._answering)
         async with contextlib.aclosing(answers):

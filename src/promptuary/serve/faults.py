@@ -16,6 +16,7 @@ from promptuary.errors import (
     DataError,
     MissingError,
     SettingError,
+    StoppedError,
     TrainingError,
 )
 from promptuary.serve.wire import Failed, Failure
@@ -73,6 +74,9 @@ def fault_of(error: Exception) -> Fault:
             return _invalid(error.errors())
         case BusyError():
             return Fault(429, str(error), code="busy", retry_after_s=error.retry_after_s)
+        case StoppedError():
+            sentence = "The engine has stopped, and the server must be started again. Its log has the story."
+            return Fault(503, sentence, code="stopped", retry_after_s=5)
         case TimeoutError():
             return Fault(504, "There was no answer in time. Ask for less, or again later.", code="timeout")
         case MissingError():  # it was there when the request came

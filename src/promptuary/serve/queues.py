@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from promptuary.errors import BusyError
+from promptuary.errors import BusyError, StoppedError
 from promptuary.serve.jobs import Job, Writing
 from promptuary.serve.limits import Limits, Load
 from promptuary.serve.waiting import chosen
@@ -62,6 +62,7 @@ class Queues:
 
         Raises:
             BusyError: where too many wait, or no more are accepted.
+            StoppedError: where nobody answers any more; so do `read` and `write`.
         """
         with self._changed:
             self._check()
@@ -165,9 +166,10 @@ class Queues:
 
     def _served(self) -> None:
         if self._abandoned:
-            raise BusyError("The engine has stopped. Start it again.", 1.0)
+            raise StoppedError("The engine has stopped. Start it again.")
 
     def _check(self) -> None:
+        self._served()
         if self._closed:
             raise BusyError("The server is shutting down and takes no more requests. Ask again in a moment.", 1.0)
         if len(self) >= self._limits.queue:

@@ -24,7 +24,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from promptuary.backbones.generation import Generation
 from promptuary.data.source import Row
-from promptuary.errors import BusyError
+from promptuary.errors import BusyError, StoppedError
 from promptuary.precision import Asked, dtype_of
 from promptuary.serve.faults import Fault
 from promptuary.serve.jobs import Piece
@@ -75,6 +75,11 @@ class Replica:
         """The replica's process, and the tasks whose prompts it has warm."""
         return os.getpid(), sorted(self._warm)
 
+    def check_health(self) -> None:
+        """Ray asks it again and again, and starts another replica where it raises."""
+        if self._entering is not None and self._entering.done() and not self.engine.alive:
+            raise StoppedError("The engine of this replica has stopped.")
+
     @serve.multiplexed(max_num_models_per_replica=WARM)  # type: ignore[untyped-decorator]
     async def warm(self, task: str) -> str:
         """Open a task's prompt, and let Ray know that it is open here."""
@@ -106,6 +111,11 @@ class Replicas:
     def load(self) -> Load:
         """How many requests are with the replicas or on their way."""
         return Load(running=self._running)
+
+    @property
+    def alive(self) -> bool:
+        """Always: Ray starts another replica for one that is gone."""
+        return True
 
     async def predict(self, task: str, row: Row, *, version: Tuned | None = None) -> Any:
         """As `Engine.predict`; but the version is the replica's."""

@@ -89,6 +89,11 @@ class Upstream:
         """How many requests are with the server; what it does with them is its own account."""
         return Load(running=self._running)
 
+    @property
+    def alive(self) -> bool:
+        """Always: the server there may come back at any moment, and until then each request is told 503."""
+        return True
+
     async def predict(self, task: str, row: Row, *, version: Tuned | None = None) -> Any:
         """The answer of a task that writes to a row.
 

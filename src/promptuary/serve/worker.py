@@ -12,6 +12,7 @@ import torch
 
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.generation import ends
+from promptuary.errors import StoppedError
 from promptuary.mixing import generate
 from promptuary.serve.apart import apart
 from promptuary.serve.desk import Desk
@@ -37,6 +38,7 @@ class Worker:
         self._backbone, self._post = backbone, post
         self._desk = Desk(backbone, post)
         self._done, self._running, self._memory = Load(), 0, Keeper()
+        self._turn: Sequence[Job] = ()
         self.queues = Queues(limits, lambda: self._done)
         self._thread = threading.Thread(target=self._work, name="promptuary-worker", daemon=True)
 
@@ -53,27 +55,36 @@ class Worker:
         """What there is to do, and what was done."""
         return replace(self._done, waiting=len(self.queues), running=self._running)
 
+    @property
+    def alive(self) -> bool:
+        """Whether it answers, or finishes what it accepted."""
+        return self._thread.is_alive()
+
     def _work(self) -> None:
         try:
             self._loop()
         except BaseException as error:
             LOG.exception("The engine has stopped")
-            for job in self.queues.abandoned():
-                self._post.tell(job, RuntimeError(f"The engine has stopped ({type(error).__name__}: {error})."))
+            stopped = StoppedError(f"The engine has stopped ({type(error).__name__}: {error}).")
+            for job in (*self._turn, *self.queues.abandoned()):
+                self._post.tell(job, stopped)
+            self._desk.clear(stopped)
             self._post.send()
             raise
 
     @torch.no_grad()
     def _loop(self) -> None:
         while (turn := self.queues.next(Room(len(self._desk), self._desk.longest))) is not None:
-            self._running = len(self._desk) + len(turn.rows) + len(turn.beams) + len(turn.texts)
+            self._turn = (*turn.rows, *turn.beams, *turn.texts)
+            self._running = len(self._desk) + len(self._turn)
             try:
                 self._do(turn)
             except Exception as error:  # no memory, or a mistake of ours: all who may be concerned are told
                 LOG.exception("The engine gives up what it was doing")
-                for job in (*turn.rows, *turn.beams, *turn.texts):
+                for job in self._turn:
                     self._post.tell(job, error)
                 self._desk.clear(error)
+            self._turn = ()
             self._running = len(self._desk)
             self._post.send()
             self._memory.give_back()

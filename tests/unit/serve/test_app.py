@@ -25,7 +25,7 @@ from promptuary.serve.gate import Bounds
 from promptuary.serve.keys import Guard, Key, hashed
 from promptuary.store import Store
 from promptuary.tuned import Tuned
-from tests.serving import ADMIN, Told
+from tests.serving import ADMIN, Told, until
 
 JSON = {"Content-Type": "application/json"}
 LEADER = {"Authorization": f"Bearer {ADMIN}"}
@@ -498,6 +498,25 @@ def test_a_full_queue_is_429_with_the_time_to_wait(store: Store) -> None:
         answer = asking.post(path, json=body)
         assert fault(answer, 429)["type"] == "rate_limit_error"
         assert answer.headers["retry-after"] == "3"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_engine_that_has_stopped_is_told_and_not_asked(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> Any:
+        raise ArithmeticError("a secret")
+
+    engine = Engine(store, Limits())
+    with TestClient(application(engine, store)) as asking:
+        assert asking.get("/readyz").json() == {"status": "ready"}
+        monkeypatch.setattr("promptuary.serve.queues.chosen", broken)
+        for _ in range(2):  # the one that meets it, and the next one
+            answer = asking.post("/predict", json=ASK)
+            found = fault(answer, 503)
+            assert (found["type"], found["code"]) == ("server_error", "stopped")
+            assert "secret" not in found["message"]
+        assert until(lambda: not engine.alive)
+        ready = asking.get("/readyz")
+        assert (ready.status_code, ready.json()) == (503, {"status": "stopped"})
 
 
 def test_an_answer_that_does_not_come_is_504(store: Store) -> None:
