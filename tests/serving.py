@@ -83,6 +83,8 @@ class Told:
 
     async def __aexit__(self, *raised: object) -> None: ...
 
+    def admit(self, rows: int) -> None: ...
+
     async def predict(self, task: str, row: Row, *, version: Tuned | None = None) -> Answer:
         self.asked.append((version, row.fields))
         await self._wait()

@@ -104,6 +104,20 @@ def test_who_has_gone_makes_room() -> None:
     assert len(some) == 0
 
 
+def test_rows_of_a_request_are_let_in_together_or_not_at_all() -> None:
+    some = queues(queue=4)
+    some.admit(4)
+    with pytest.raises(SettingError, match=r"5 rows at once, and 4 may wait here \(--queue\)"):
+        some.admit(5)
+    some.read(Job(asked(3)))
+    some.admit(3)
+    with pytest.raises(BusyError, match="1 requests wait already, and there is room for 4"):
+        some.admit(4)
+    some.close()
+    with pytest.raises(BusyError, match="shutting down"):
+        some.admit(1)
+
+
 def test_a_pen_writes_one_text() -> None:
     for how in (Generation(beams=2), Generation(sampling=Sampling(), sequences=2)):
         with pytest.raises(SettingError, match="one text and no beam"):

@@ -25,6 +25,9 @@ class Answering(Protocol):
 
     async def __aexit__(self, *_: object) -> None: ...
 
+    def admit(self, rows: int) -> None:
+        """Refuse a request of so many rows where they have no room together."""
+
     async def predict(self, task: str, row: Row, *, version: Tuned | None = None) -> Any:
         """The answer of the task's kind to a row."""
 

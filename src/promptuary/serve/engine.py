@@ -89,6 +89,15 @@ class Engine:
         """Whether it answers."""
         return self._worker is not None and self._worker.alive
 
+    def admit(self, rows: int) -> None:
+        """Refuse a request of so many rows where they have no room together; whoever asks for them does so at once.
+
+        Raises:
+            SettingError: for more rows than may ever wait.
+            BusyError, StoppedError: as `predict`.
+        """
+        self._running.queues.admit(rows)
+
     async def predict(self, task: str, row: Row, *, version: Tuned | None = None) -> Any:
         """The answer of the task's kind to a row (`Answer` for classes; see `promptuary.kinds`).
 

@@ -33,6 +33,15 @@ class Limits:
         if not self.wait_s >= 0:
             raise SettingError(f"Limits(wait_s={self.wait_s}): expected seconds, 0 or more.")
 
+    def check(self, rows: int) -> None:
+        """Refuse a request of more rows than may ever wait.
+
+        Raises:
+            SettingError: with how many that are.
+        """
+        if rows > self.queue:
+            raise SettingError(f"{rows} rows at once, and {self.queue} may wait here (--queue). Send fewer.")
+
 
 @dataclass(frozen=True)
 class Load:

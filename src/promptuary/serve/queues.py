@@ -56,6 +56,17 @@ class Queues:
         """How many requests wait."""
         return self._coming + len(self._rows) + len(self._texts) + len(self._beams)
 
+    def admit(self, rows: int) -> None:
+        """Refuse a request where not all of its rows have room.
+
+        Raises:
+            SettingError: for more rows than may ever wait.
+            BusyError, StoppedError: as `accepted`.
+        """
+        self._limits.check(rows)
+        with self._changed:
+            self._check(rows)
+
     @contextmanager
     def accepted(self) -> Iterator[None]:
         """While a request is on its way into its queue.
@@ -65,7 +76,7 @@ class Queues:
             StoppedError: where nobody answers any more; so do `read` and `write`.
         """
         with self._changed:
-            self._check()
+            self._check(1)
             self._coming += 1
         try:
             yield
@@ -168,15 +179,16 @@ class Queues:
         if self._abandoned:
             raise StoppedError("The engine has stopped. Start it again.")
 
-    def _check(self) -> None:
+    def _check(self, rows: int) -> None:
         self._served()
         if self._closed:
             raise BusyError("The server is shutting down and takes no more requests. Ask again in a moment.", 1.0)
-        if len(self) >= self._limits.queue:
+        if len(self) + rows > self._limits.queue:
             done = self._load()
             retry_s = min(60.0, max(0.1, len(self) * done.seconds / max(1, done.rows)))
             raise BusyError(
-                f"{len(self)} requests wait already, as many as there is room for. Ask again in {retry_s:.1f} seconds.",
+                f"{len(self)} requests wait already, and there is room for {self._limits.queue}. "
+                f"Ask again in {retry_s:.1f} seconds.",
                 retry_s,
             )
 

@@ -98,8 +98,8 @@ class Replica:
 class Replicas:
     """Answers requests by replicas; raises what `Engine` does, and 503 for what a replica took with it."""
 
-    def __init__(self, handle: Any) -> None:
-        self._handle, self._running = handle, 0
+    def __init__(self, handle: Any, limits: Limits) -> None:
+        self._handle, self._limits, self._running = handle, limits, 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -116,6 +116,10 @@ class Replicas:
     def alive(self) -> bool:
         """Always: Ray starts another replica for one that is gone."""
         return True
+
+    def admit(self, rows: int) -> None:
+        """Refuse more rows than may ever wait for a replica."""
+        self._limits.check(rows)
 
     async def predict(self, task: str, row: Row, *, version: Tuned | None = None) -> Any:
         """As `Engine.predict`; but the version is the replica's."""
@@ -202,7 +206,7 @@ def replicas(
         model = str(Path(backbone).resolve()) if Path(backbone).is_dir() else backbone
         bound = deployed.bind(str(folder.resolve()), model, device, limits, precision, int8)
         handle = serve.run(bound, route_prefix=None)
-        yield Replicas(handle)
+        yield Replicas(handle, limits)
     finally:
         serve.shutdown()
         if began:

@@ -121,6 +121,7 @@ class Service:
         with caller.asking(len(asked)):
             own = {name: await self.tuned(caller, name) for name in names}
             rows = [(name, _row(own[name], given, f"rows.{i}")) for i, (name, given) in enumerate(asked)]
+            self.engine.admit(len(rows))
             each = [self.engine.predict(name, row, version=own[name]) for name, row in rows]
             answers = await self._within(every(each))
         return [{"task": name, **vars(answer)} for (name, _), answer in zip(asked, answers, strict=True)]
@@ -137,6 +138,7 @@ class Service:
         with caller.asking(len(texts) * wish.n):
             say = await self._says(caller, name)
             numbered = [(text, i) for text in texts for i in range(wish.n)]
+            self.engine.admit(len(numbered))
             streams = [say(text, wish, i) for text, i in numbered]
             async with aclosing(together(streams, self._deadline())) as pieces:
                 async for piece in pieces:
@@ -147,6 +149,7 @@ class Service:
         await self.check(caller, name)
         with caller.asking(len(texts)):
             task, tuned = (None, None) if name == BASE else (name, await self.tuned(caller, name))
+            self.engine.admit(len(texts))
             return await self._within(every([self.engine.embed(task, text, version=tuned) for text in texts]))
 
     async def tokens(self, texts: Sequence[str] | list[int]) -> int:

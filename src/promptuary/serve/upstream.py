@@ -94,6 +94,9 @@ class Upstream:
         """Always: the server there may come back at any moment, and until then each request is told 503."""
         return True
 
+    def admit(self, rows: int) -> None:
+        """Let rows of any number in: each waits for its turn by itself."""
+
     async def predict(self, task: str, row: Row, *, version: Tuned | None = None) -> Any:
         """The answer of a task that writes to a row.
 

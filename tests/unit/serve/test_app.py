@@ -491,6 +491,20 @@ def test_a_key_has_its_rate_and_its_number_of_requests_at_once(store: Store) -> 
     assert fault(asking.post("/predict", json={"task": "mood", "rows": two["rows"] * 2}, headers=own), 400)
 
 
+def test_a_request_of_as_many_rows_as_may_wait_is_answered_and_a_larger_one_is_400(store: Store) -> None:
+    with TestClient(application(Engine(store, Limits(queue=4)), store)) as asking:
+        prompts = ["note"] * 5
+        for path, body, rows in (
+            ("/predict", {"task": "mood", "rows": [{"text": "hi"}] * 5}, "rows"),
+            ("/v1/completions", {"model": "notes", "prompt": prompts}, "prompt"),
+            ("/v1/completions", {"model": "notes", "prompt": prompts, "stream": True}, "prompt"),
+            ("/v1/embeddings", {"model": "base", "input": prompts}, "input"),
+        ):
+            found = fault(asking.post(path, json=body), 400)
+            assert "5 rows at once, and 4 may wait here (--queue)" in found["message"]
+            assert asking.post(path, json={**body, rows: body[rows][:4]}).status_code == 200  # type: ignore[dict-item,index]
+
+
 def test_a_full_queue_is_429_with_the_time_to_wait(store: Store) -> None:
     asking = told(store, Told(wrong=lambda: BusyError("The queue is full.", 2.3)))
     chat = {"model": "base", "messages": [{"role": "user", "content": "hi"}], "stream": True}
