@@ -74,6 +74,8 @@ SPELLED = ("tests/unit/test_spelling.py",)
 STORED = ("tests/unit/test_store.py",)
 KEYED = ("tests/unit/serve/test_keys.py",)
 GATED = ("tests/unit/serve/test_gate.py",)
+FRONT = ("tests/unit/serve/test_front.py",)
+NEAR = ("tests/unit/test_errors.py",)
 STREAMED = ("tests/unit/serve/test_streams.py",)
 ASKED = ("tests/unit/serve/test_app.py",)
 ADAPTED = ("tests/unit/interop/test_peft.py",)
@@ -739,7 +741,27 @@ MUTANTS = (
     Mutant("serve/process.py", "self.gate.open == 0 or", "True or", GATED),
     Mutant("serve/process.py", "connection.transport.close()", "pass", GATED),
     Mutant("serve/faults.py", "max(1, math.ceil(retry_after_s))", "int(retry_after_s)", ASKED),
-    Mutant("serve/service.py", "if name != BASE and name not in", "if name not in", ASKED),
+    Mutant("serve/service.py", "(name == BASE or name in self.store)", "name in self.store", ASKED),
+    Mutant("serve/service.py", "if caller.may(name) and (", "if (", ASKED),
+    Mutant(
+        "serve/service.py",
+        "        with caller.asking(1):\n            known",
+        "        if True:\n            known",
+        ASKED,
+    ),
+    Mutant("serve/service.py", "            self.engine.admit(len(rows))\n", "", ASKED),
+    Mutant("serve/process.py", "(connection, connection.cycle)", "(connection, None)", GATED),
+    Mutant("serve/process.py", "if self.guard.open and not self.anyone else", "if self.anyone else", FRONT),
+    Mutant("cli/serving.py", "dtype=dtype_of(precision, where)", 'dtype=dtype_of("fp32", where)', FRONT),
+    Mutant("serve/keys.py", "in UNANSWERED and", "in () and", KEYED),
+    Mutant("serve/keys.py", "- (self.clock() - began) * (key.rows_per_minute or 0) / 60", "", KEYED),
+    Mutant("serve/gate.py", "own.upload_bytes, UPLOAD", "own.upload_bytes, BODY", ASKED),
+    Mutant("serve/worker.py", "(*self._turn, *self.queues.abandoned())", "self.queues.abandoned()", SERVED),
+    Mutant("serve/worker.py", "            self._desk.clear(stopped)\n", "", SERVED),
+    Mutant("serve/queues.py", "len(self) + rows >", "len(self) + 1 >", QUEUED),
+    Mutant(
+        "errors.py", "min(bisect(names, name) - COMPARED // 2, len(names) - COMPARED)", "len(names) - COMPARED", NEAR
+    ),
     Mutant("serve/service.py", "self.temperature < GREEDY", "self.temperature < 0", ASKED),
     Mutant("serve/service.py", "(self.seed + number +", "(self.seed +", ASKED),
     Mutant("serve/openai.py", "[*form.opening(), form.part(*first)]", "[form.part(*first)]", ASKED),

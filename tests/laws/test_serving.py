@@ -413,7 +413,8 @@ def test_nobody_waits_for_an_engine_that_has_stopped(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(f"promptuary.serve.{broken}", failing)
         texts = [written(engine, "reply", "a box", Generation(max_new_tokens=50, end=())) for _ in range(3)]
         read = [engine.predict("prompt", row) for row in rows(9)]
-        said = await asyncio.gather(*read, *texts, told(pieces), return_exceptions=True)
+        all_told = asyncio.gather(*read, *texts, told(pieces), return_exceptions=True)
+        said = await asyncio.wait_for(all_told, 30)
         while engine.alive:
             await asyncio.sleep(0.001)
         return [*said, *await asyncio.gather(engine.predict("prompt", rows(1)[0]), return_exceptions=True)]

@@ -91,7 +91,7 @@ class Service:
             return
         with caller.asking(1):
             known = [*await asyncio.to_thread(self.names, caller), *self.bases(caller)]
-            near = await asyncio.to_thread(nearest, name, known) if known else "The store is empty."
+            near = await asyncio.to_thread(nearest, name, known) if known else "There is none to ask."
             if not caller.may(name):
                 raise Fault(403, f"This key is not for {name!r}. {near}", code="task_not_allowed", param="model")
             raise Fault(404, f"There is no task {name!r}. {near}", code="model_not_found", param="model")
