@@ -1,5 +1,6 @@
 """Two replicas on this machine: the same answers, tasks with a home, and what the death of one costs."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -11,8 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import torch
 
 from promptuary.data.source import Row
+from promptuary.errors import StoppedError
 from promptuary.serve.app import application
 from promptuary.serve.limits import Limits
 from promptuary.store import Store
@@ -97,6 +100,32 @@ def test_a_task_has_a_home(replicated: tuple[Live, Any]) -> None:
     assert homes[0] | homes[1] == set(TASKS)
     assert not homes[0] & homes[1]
     assert min(map(len, homes)) >= 2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_replica_has_the_precision_it_is_told_and_calls_itself_ill_when_its_engine_has_stopped(
+    shared: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from promptuary.serve.ray import Replica
+
+    def broken(*_: object, **__: object) -> Any:
+        raise ArithmeticError("spoiled")
+
+    async def work() -> None:
+        replica = Replica(str(shared.folder), shared.backbone.name, "cpu", Limits(), "bf16", None)
+        assert replica.store.backbone.dtype == torch.bfloat16
+        replica.check_health()  # nobody asked it yet
+        assert len(await replica.embed(None, "box")) == 32
+        replica.check_health()
+        monkeypatch.setattr("promptuary.serve.queues.chosen", broken)
+        with pytest.raises(StoppedError):
+            await replica.embed(None, "box")
+        while replica.engine.alive:
+            await asyncio.sleep(0.01)
+        with pytest.raises(StoppedError):
+            replica.check_health()
+
+    asyncio.run(work())
 
 
 def test_the_death_of_a_replica_costs_what_was_in_its_hands_and_that_can_be_asked_again(
