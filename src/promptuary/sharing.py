@@ -60,6 +60,12 @@ class Asked:
         soft = model.injection.occupies(model.generator.length) - model.injection.occupies(0)
         return len(self.example.ids) + soft
 
+    @property
+    def positions(self) -> int:
+        """How many positions it takes, those of soft keys and values that stand before it counted."""
+        model = self.tuned.model
+        return len(self.example.ids) + model.injection.occupies(model.generator.length)
+
 
 def alike(asked: Iterable[Asked]) -> list[list[Asked]]:
     """Rows by prompt and question, in the order in which these come."""

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from promptuary.backbones.backbone import Backbone
 from promptuary.checkpoint import MANIFEST, PROMPT, TRAINING, read_tensors
@@ -58,6 +59,7 @@ class Store:
             raise SettingError(f"Store(held={held}): expected the number of prompts kept in memory, 1 or more.")
         self.folder, self.backbone, self.held = Path(folder), backbone, held
         self._versions: OrderedDict[str, _Version] = OrderedDict()
+        self._compiled: WeakKeyDictionary[Tuned, Tuned] = WeakKeyDictionary()
         self._lock = threading.RLock()
         try:
             self._folders = Folders(self.folder)
@@ -100,6 +102,20 @@ class Store:
         if version.tuned is None:
             raise CheckpointError(str(version.error))
         return version.tuned
+
+    def compiled(self, tuned: Tuned) -> Tuned:
+        """The same prompt for answers (`Tuned.compiled`): made when it is first asked for, gone when the prompt is.
+
+        Arguments:
+            tuned: what `get` gave, also if that is taken out or replaced now.
+        """
+        with self._lock:
+            known = self._compiled.get(tuned)
+        if known is None:
+            made = tuned.compiled()  # without the lock: the model reads the soft tokens
+            with self._lock:
+                known = self._compiled.setdefault(tuned, made)
+        return known
 
     def add(self, name: str, source: Path | str | Mapping[str, bytes]) -> None:
         """Put a prompt in, in the place of one of this name, after it was opened as if it were to be used.

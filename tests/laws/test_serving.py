@@ -34,6 +34,7 @@ from tests.saved import save
 
 WRITING: Any = ("gpt2", "llama", "t5", pytest.param("bart", marks=pytest.mark.slow))
 NO_WAIT = Limits(wait_s=0.0)
+STATIC = ("prompt", "longer", "prefix", "deep", "words", "named", "reply", "short", "plain")  # whatever the input is
 
 
 @cache
@@ -125,6 +126,27 @@ def test_rows_of_every_kind_and_method_are_answered_as_by_themselves(family: str
             same(answer, own)
         assert load.waiting == load.running == 0
         assert load.batches < load.rows / 2
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_soft_tokens_that_say_the_same_to_every_row_are_read_once(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, given = Store(store(family).folder, store(family).backbone), asked(STATIC, 3 * len(STATIC))
+    expected = [next(own.get(name).predict([row])) for name, row in given]
+    tokens = sum(len(own.get(name).wording.encode([row], labelled=False)[0].ids) for name, row in given)
+    compiled: list[Tuned] = []
+    plain = Tuned.compiled
+    monkeypatch.setattr(Tuned, "compiled", lambda tuned: compiled.append(tuned) or plain(tuned))
+
+    async def work(engine: Engine) -> Any:
+        said = await asyncio.gather(*(engine.predict(name, row) for name, row in given))
+        await asyncio.gather(*(engine.embed(name, row.fields["text"]) for name, row in given))
+        return said, engine.load
+
+    said, load = running(work, own)
+    for answer, one in zip(said, expected, strict=True):
+        same(answer, one)
+    assert load.tokens == 2 * tokens + load.rows - 2 * len(given)  # what is written goes on with one token a row
+    assert compiled == [own.get(name) for name in STATIC]
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "t5", "bart"])

@@ -17,13 +17,15 @@ import torch
 
 import promptuary
 from promptuary import predicting
+from promptuary.backbones.decoder import Decoder
 from promptuary.data.batch import Batch
-from promptuary.data.source import Row
+from promptuary.data.source import Row, rows
 from promptuary.methods import METHODS
 from promptuary.readouts import Prediction
 from promptuary.specs import Run
 from promptuary.train.stepper import Stepper
 from promptuary.tuned import Tuned, open_prompt
+from promptuary.values import Call, Output, Targets
 from tests.saved import SHORT, Shelf, command, done, lines, opinions, read, refused
 
 PROMPT = "prompt.safetensors"
@@ -53,6 +55,28 @@ def test_accuracy_is_the_share_of_right_predictions(shelf: Shelf, tmp_path: Path
     right = [row["label"] == row["given_label"] for row in read(tmp_path / "out.jsonl")]
     assert scores["accuracy"] == pytest.approx(sum(right) / 23)
     assert scores["majority"] == pytest.approx(12 / 23)
+
+
+def test_soft_tokens_before_every_row_are_read_once_for_a_file(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = shelf.prompt("gpt2", "prompt-tuning")
+    tuned, given, plain = open_prompt(prompt), list(rows(str(shelf.dev))), Decoder.run
+    soft: list[int] = []  # tokens in the row of each pass over the file
+
+    def counted(backbone: Decoder, call: Call, targets: Targets | None = None) -> Output:
+        if len(call.layout.mask) == len(given):
+            soft.append(call.layout.prompts.shape[1])
+        return plain(backbone, call, targets)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Decoder, "run", counted)
+        done("predict", prompt, "--input", shelf.dev, "--output", tmp_path / "out.jsonl")
+        scores = json.loads(done("evaluate", prompt, "--data", shelf.dev, "--json"))
+    assert soft == [0, 0]
+    said = [row["probability"] for row in read(tmp_path / "out.jsonl")]
+    assert said == pytest.approx([answer.probability for answer in tuned.predict(given)], abs=1e-5)
+    assert scores == pytest.approx(tuned.evaluate(given), abs=1e-5)
 
 
 def test_every_option_of_tune_reaches_the_run(shelf: Shelf, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """A folder of prompts: it is read when asked, changed as a whole or not at all, and nothing in it takes it down."""
 
+import gc
 import json
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -106,6 +108,26 @@ def test_no_more_prompts_are_held_than_were_agreed(tmp_path: Path, versions: dic
     assert store.get("b") is not b
     with pytest.raises(SettingError, match="held=0"):
         Store(tmp_path, backbone(), held=0)
+
+
+def test_a_prompt_is_compiled_once_and_what_was_made_of_it_goes_with_it(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", backbone())
+    for method in ("prefix", "ipt"):
+        store.add(method, keep(tmp_path / method, backbone(), made(method)))
+        tuned, answer = store.get(method), said(store, method)
+        short = store.compiled(tuned)
+        assert store.compiled(store.get(method)) is short
+        assert (short.model is tuned.model) == (method == "ipt")
+        assert store.get(method) is tuned  # what is shown and described is the prompt itself
+        assert next(short.predict([ROW])).probabilities == pytest.approx(answer, abs=1e-5)
+        store.reload(method)
+        again = store.compiled(store.get(method))
+        assert again is not short
+        gone = [weakref.ref(one) for one in (tuned, short, store.get(method), again)]
+        store.remove(method)
+        del tuned, short, again
+        gc.collect()
+        assert [ref() for ref in gone] == [None] * 4
 
 
 @pytest.mark.parametrize("name", STRANGE)

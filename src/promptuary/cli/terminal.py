@@ -94,6 +94,11 @@ def opened(folder: Path, backbone: str | None, device: str | None) -> "Tuned":
     return open_prompt(folder, backbone=backbone, device=device or "auto")
 
 
+def ready(tuned: "Tuned") -> "Tuned":
+    """The prompt for many rows: compiled, where it then says the same. In bfloat16 other sums are rounded."""
+    return tuned.compiled() if tuned.precision == "fp32" else tuned
+
+
 def rounded(backbone: "LoadedBackbone", how: str | None) -> None:
     """Round the model, where that is asked for, and tell by how much it says something else."""
     if how is not None:

@@ -20,6 +20,7 @@ from promptuary.cli.terminal import (
     err,
     opened,
     out,
+    ready,
     rounded,
     told,
 )
@@ -65,11 +66,15 @@ def evaluate(
         _print_ensemble([folder, *ensemble], data, rule, backbone, device, as_json)
         return
     tuned = opened(folder, backbone, device)
-    score = partial(tuned.evaluate, batch=batch) if decode is None else partial(tuned.decode, mode=decode, batch=batch)
-    found = {"as it is": score(given)}
+
+    def score() -> dict[str, Any]:
+        own = ready(tuned)
+        return own.evaluate(given, batch=batch) if decode is None else own.decode(given, mode=decode, batch=batch)
+
+    found = {"as it is": score()}
     if int8 is not None:
         rounded(tuned.backbone, int8)
-        found[f"int8 {int8}"] = score(given)
+        found[f"int8 {int8}"] = score()
     *before, last = found.values()
     if as_json:
         print(json.dumps({**last, **({"as_it_is": before[0]} if before else {})}))
@@ -134,7 +139,7 @@ def predict(
     if by is None:
         tuned = opened(folder, backbone, device)
         rounded(tuned.backbone, int8)
-        said = partial(tuned.outputs, batch=batch)
+        said = partial(ready(tuned).outputs, batch=batch)
     else:
         from promptuary.bank import open_bank, prompts_in
 

@@ -3,7 +3,8 @@
 Three places do the work. The event loop takes requests and hands answers back; it never waits for anything else. A
 *reader* thread opens prompts and turns text into token ids. A *worker* thread runs the model: it takes turns between a
 batch of rows to be read (`waiting.py` says which) and the next token of all texts that are being written (`desk.py`).
-Rows of different prompts, methods and kinds of task share every pass (`mixing.py`).
+Rows of different prompts, methods and kinds of task share every pass (`mixing.py`); soft tokens that say the same to
+every row are read once and not with each of them (`Store.compiled`).
 
 What a request is answered does not depend on its company: neither the numbers (to rounding), nor greedy texts, nor
 texts drawn with a seed. It has one version of its prompt from beginning to end. A row that cannot be answered fails by
@@ -40,12 +41,6 @@ __all__ = ["Engine", "Limits", "Load", "Piece"]
 def _means(tuned: Tuned, out: Output, batch: Batch, rows: object, examples: object) -> list[list[float]]:
     found: list[list[float]] = mean(out.hidden, batch.mask & (batch.ids >= 0)).tolist()
     return found
-
-
-def _places(asked: Asked) -> int:
-    """How many positions a row has under its prompt."""
-    model = asked.tuned.model
-    return len(asked.example.ids) + model.injection.occupies(model.generator.length)
 
 
 MEAN = Question(lambda tuned, batch: None, lambda tuned, batch: None, _means)
@@ -187,7 +182,9 @@ class Engine:
 
     def _asked(self, task: str | None, version: Tuned | None, row: Callable[[Tuned], Row], question: Question) -> Asked:
         """A row under its prompt, as token ids. It runs in the reader's thread."""
-        tuned = self._base if task is None else self.store.get(task) if version is None else version
+        tuned = (
+            self._base if task is None else self.store.compiled(self.store.get(task) if version is None else version)
+        )
         own = row(tuned)
         [example] = tuned.wording.encode([own], labelled=False)
         asked = Asked(0, task or BASE, tuned, own, example, question)
@@ -216,7 +213,7 @@ class Engine:
         job = Writing(asked, how=how, stop=stop)
         if how.sequences > 1:
             raise SettingError(f"Generation(sequences={how.sequences}): a request has one text. Ask several times.")
-        in_row = 0 if backbone.shape.encodes else _places(asked)
+        in_row = 0 if backbone.shape.encodes else asked.positions
         fits(in_row + how.max_new_tokens, backbone.shape.positions, backbone.name)
         if job.tokens > self.limits.cache:
             raise SettingError(

@@ -58,8 +58,8 @@ class Writing(Job):
 
     @property
     def tokens(self) -> int:
-        """The most that its row may ever have, soft ones counted."""
-        return self.asked.columns + self.how.max_new_tokens
+        """The most that its row may ever have, soft ones counted, also where these are keys and values already."""
+        return self.asked.positions + self.how.max_new_tokens
 
 
 class Post:

@@ -11,10 +11,10 @@ class Limits:
 
     Arguments:
         rows: of a batch, and of texts that are written at once.
-        tokens: of a batch, soft tokens and padding counted; no row may have more.
+        tokens: of a batch, padding and soft tokens that stand in the row counted; no row may have more.
         wait_s: how long the first row of a batch waits for company while there is nothing else to do.
         queue: requests that may wait; more are refused.
-        cache: tokens that the rows of texts in writing may ever have, padding counted.
+        cache: tokens that the rows of texts in writing may ever have, padding and all soft tokens in positions counted.
 
     Raises:
         SettingError: for numbers out of range.
@@ -50,7 +50,8 @@ class Load:
     Arguments:
         waiting: requests that were accepted and are not begun. running: rows that the model has now.
         batches: passes of the model. rows: in these passes; a text counts once for each of its tokens.
-        tokens: in these passes, soft ones counted, padding not. padding: of rows that were read for an answer.
+        tokens: in these passes, soft ones that stand in rows counted, padding not.
+        padding: in passes of rows that were read for an answer.
         seconds: that these passes took.
     """
 
