@@ -42,6 +42,10 @@ class Injection(nn.Module, ABC):
         """Whether all of `length` soft tokens stand before any input whatever, or in no row at all."""
         return False
 
+    def tensors(self) -> list[Tensor]:
+        """All numbers that it holds."""
+        return [*self.parameters(), *self.buffers()]
+
 
 class Placed(Injection, ABC):
     """Soft tokens that stand in the row, where a placement puts them (`None`: before the input)."""
@@ -241,6 +245,9 @@ class Compiled(Injection):
 
     def occupies(self, length: int) -> int:
         return self.start
+
+    def tensors(self) -> list[Tensor]:
+        return [tensor for kv in self.keys_values.values() for tensor in (kv.key, kv.value)]
 
 
 def _starts(start: int, x: Instance) -> Int[Tensor, " batch"] | None:

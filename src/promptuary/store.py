@@ -26,6 +26,8 @@ from promptuary.folders import Folders, passing
 from promptuary.tuned import Tuned, open_prompt
 
 LOG = logging.getLogger(__name__)
+HELD_BYTES = 2 << 30
+BESIDE = 64 << 10  # bytes that a prompt takes beside its numbers: 20 to 50 KB of Python's objects were measured
 BASE = "base"  # how whoever serves a store calls the model without a prompt
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
 FILES = (MANIFEST, PROMPT, TRAINING)
@@ -48,18 +50,20 @@ class Store:
     Arguments:
         folder: it is made where it is missing.
         backbone: the model they were tuned on.
-        held: how many prompts are kept in memory; those that were asked for longest ago go first.
+        held_bytes: of the prompts that are kept in memory, with what is compiled of them; those that were asked for
+            longest ago go first. One is kept whatever its size, and whoever has one in use keeps it.
 
     Raises:
         SettingError: where the folder cannot be one.
     """
 
-    def __init__(self, folder: Path | str, backbone: Backbone, *, held: int = 1024) -> None:
-        if held < 1:
-            raise SettingError(f"Store(held={held}): expected the number of prompts kept in memory, 1 or more.")
-        self.folder, self.backbone, self.held = Path(folder), backbone, held
+    def __init__(self, folder: Path | str, backbone: Backbone, *, held_bytes: int = HELD_BYTES) -> None:
+        if held_bytes < 1:
+            raise SettingError(f"Store(held_bytes={held_bytes}): expected bytes of prompts kept in memory, 1 or more.")
+        self.folder, self.backbone, self.held_bytes = Path(folder), backbone, held_bytes
         self._versions: OrderedDict[str, _Version] = OrderedDict()
         self._compiled: WeakKeyDictionary[Tuned, Tuned] = WeakKeyDictionary()
+        self._bytes: WeakKeyDictionary[Tuned, int] = WeakKeyDictionary()  # with what is compiled of it
         self._lock = threading.RLock()
         try:
             self._folders = Folders(self.folder)
@@ -95,10 +99,11 @@ class Store:
             except MissingError:
                 self._versions.pop(name, None)
                 raise
+            changed = version is not self._versions.get(name)
             self._versions[name] = version
             self._versions.move_to_end(name)
-            while len(self._versions) > self.held:
-                self._versions.popitem(last=False)
+            if changed:
+                self._fit()
         if version.tuned is None:
             raise CheckpointError(str(version.error))
         return version.tuned
@@ -115,6 +120,8 @@ class Store:
             made = tuned.compiled()  # without the lock: the model reads the soft tokens
             with self._lock:
                 known = self._compiled.setdefault(tuned, made)
+                self._bytes[tuned] = _bytes(tuned, known)
+                self._fit()
         return known
 
     def add(self, name: str, source: Path | str | Mapping[str, bytes]) -> None:
@@ -161,6 +168,16 @@ class Store:
                 if self._versions[name].error is not None:
                     raise CheckpointError(str(self._versions[name].error))
 
+    def _fit(self) -> None:
+        """Let go of prompts until the others fit, those that were asked for longest ago first."""
+        excess = sum(map(self._size, self._versions.values())) - self.held_bytes
+        while excess > 0 and len(self._versions) > 1:
+            _, version = self._versions.popitem(last=False)
+            excess -= self._size(version)
+
+    def _size(self, version: _Version) -> int:
+        return 0 if version.tuned is None else self._bytes[version.tuned]
+
     def _current(self, name: str) -> _Version:
         """What was read of the folder, if its files are still the same, or else what is read now."""
         known = self._versions.get(name)
@@ -201,6 +218,7 @@ class Store:
             tuned = open_prompt(folder, backbone=self.backbone)
             if wholly and (folder / TRAINING).exists():
                 read_tensors(folder, tuned.manifest, TRAINING)
+            self._bytes[tuned] = _bytes(tuned)
             return tuned
         except PromptuaryError as error:
             raise CheckpointError(str(error).replace(str(folder), name)) from error
@@ -208,6 +226,12 @@ class Store:
             raise CheckpointError(
                 f"{name} cannot be opened ({type(error).__name__}: {error}). Tune the prompt again, or copy it again."
             ) from error
+
+
+def _bytes(*versions: Tuned) -> int:
+    """Of one prompt in memory, in one or several forms; numbers that these share count once."""
+    storages = [tensor.untyped_storage() for tuned in versions for tensor in tuned.tensors()]
+    return BESIDE + sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def _allowed(name: str) -> bool:

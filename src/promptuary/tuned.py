@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
 
 from promptuary import checkpoint
 from promptuary.assembly import make_wording, prompted
@@ -51,6 +52,17 @@ class Tuned:
     @property
     def backbone(self) -> Backbone:
         return self.model.backbone
+
+    def tensors(self) -> list[Tensor]:
+        """All numbers that it holds; the backbone's are not its own."""
+        model, readout = self.model, self.readout
+        return [
+            *model.generator.parameters(),
+            *model.generator.buffers(),
+            *model.injection.tensors(),
+            *readout.parameters(),
+            *readout.buffers(),
+        ]
 
     def compiled(self) -> "Tuned":
         """The same prompt as keys and values that all its rows share, where it can be one (`SoftPrompted.compiled`).

@@ -128,6 +128,18 @@ def test_rows_of_every_kind_and_method_are_answered_as_by_themselves(family: str
         assert load.batches < load.rows / 2
 
 
+def test_prompts_that_have_no_room_in_memory_answer_as_ever() -> None:
+    kept = store("gpt2")
+    given = asked(kept.names(), 2 * len(kept.names()))
+    expected = [next(kept.get(name).predict([row])) for name, row in given]
+
+    async def work(engine: Engine) -> Any:
+        return await asyncio.gather(*(engine.predict(name, row) for name, row in given))
+
+    for answer, own in zip(running(work, Store(kept.folder, kept.backbone, held_bytes=1)), expected, strict=True):
+        same(answer, own)
+
+
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_soft_tokens_that_say_the_same_to_every_row_are_read_once(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     own, given = Store(store(family).folder, store(family).backbone), asked(STATIC, 3 * len(STATIC))

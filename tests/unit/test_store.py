@@ -20,6 +20,7 @@ from promptuary.backbones.load import load
 from promptuary.data.source import Row
 from promptuary.errors import CheckpointError, MissingError, SettingError, TrainingError
 from promptuary.store import BASE, Store
+from promptuary.tuned import Tuned
 from tests.kept import Made, every, keep
 from tests.saved import save
 
@@ -97,17 +98,61 @@ def test_names_are_told_without_reading_a_prompt(
     assert store.errors() == {}
 
 
-def test_no_more_prompts_are_held_than_were_agreed(tmp_path: Path, versions: dict[int, Path]) -> None:
-    store = Store(tmp_path, backbone(), held=2)
+def size(*prompts: Tuned) -> int:
+    """Bytes of the numbers of prompts, told by their modules."""
+    parts = [part for tuned in prompts for part in (tuned.model, tuned.readout)]
+    return sum(t.numel() * t.element_size() for part in parts for t in (*part.parameters(), *part.buffers()))
+
+
+def test_no_more_prompts_are_held_than_have_room(tmp_path: Path) -> None:
+    large = keep(tmp_path / "ipt", backbone(), made("ipt"))
+    small = keep(tmp_path / "prompt", backbone(), made("prompt"))
+    one, other = (size(stores.open_prompt(folder, backbone=backbone())) for folder in (large, small))
+    assert one > 100 * other
+    store = Store(tmp_path / "store", backbone(), held_bytes=2 * (one + stores.BESIDE))
     for name in "abc":
-        store.add(name, versions[1])
+        store.add(name, large)
+    store.add("small", small)
     a, b = store.get("a"), store.get("b")
     assert store.get("a") is a
     store.get("c")  # b was asked for longest ago
     assert store.get("a") is a
     assert store.get("b") is not b
-    with pytest.raises(SettingError, match="held=0"):
-        Store(tmp_path, backbone(), held=0)
+    assert said(store, "b") == next(b.predict([ROW])).probabilities  # who has it in use keeps it
+    kept = store.get("small")  # with it there is room for one large one
+    assert store.get("b") is not b
+    assert store.get("small") is kept
+    store.get("a")
+    assert store.get("small") is kept
+    with pytest.raises(SettingError, match="held_bytes=0"):
+        Store(tmp_path, backbone(), held_bytes=0)
+
+
+def test_a_prompt_that_has_no_room_is_held_by_itself(tmp_path: Path, versions: dict[int, Path]) -> None:
+    store = Store(tmp_path, backbone(), held_bytes=1)
+    for name in "ab":
+        store.add(name, versions[1])
+    one = store.get("a")
+    assert store.get("a") is one
+    store.get("b")
+    gone = weakref.ref(one)
+    del one
+    gc.collect()
+    assert gone() is None
+
+
+def test_what_is_compiled_counts_with_its_prompt(tmp_path: Path) -> None:
+    folder = keep(tmp_path / "prefix", backbone(), made("prefix"))
+    plain = size(stores.open_prompt(folder, backbone=backbone())) + stores.BESIDE
+    store = Store(tmp_path / "store", backbone(), held_bytes=2 * plain + 8)
+    for name in "ab":
+        store.add(name, folder)
+    a, b = store.get("a"), store.get("b")
+    assert store.get("a") is a
+    short = store.compiled(a)
+    assert store.get("a") is a
+    assert store.get("b") is not b  # what had room before has none beside keys and values
+    assert store.compiled(a) is short
 
 
 def test_a_prompt_is_compiled_once_and_what_was_made_of_it_goes_with_it(tmp_path: Path) -> None:

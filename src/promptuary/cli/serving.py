@@ -27,6 +27,7 @@ Precision = Annotated[
 ]
 Anyone = Annotated[bool, typer.Option("--open", help="Listen beyond this machine without keys.")]
 Queue = Annotated[int, typer.Option(min=1, help="Rows that may wait; beyond it the answer is 429.")]
+Held = Annotated[int, typer.Option(min=1, help="MiB of prompts in memory; beyond it the longest unasked ones go.")]
 Timeout = Annotated[float, typer.Option(min=0.1, help="For an answer, a body, or a client that reads.")]
 Body = Annotated[int, typer.Option(min=1, help="Of a request.")]
 Upload = Annotated[int, typer.Option(min=1, help="Of the administrator's; a prompt's files are one.")]
@@ -52,6 +53,7 @@ def serve(
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a batch, padding counted.")] = 4096,
     wait_ms: Annotated[float, typer.Option(min=0, help="How long a row waits for others to share its batch.")] = 3.0,
     queue: Queue = 1024,
+    held_mib: Held = 2048,
     timeout_s: Timeout = 60.0,
     max_body_bytes: Body = 1 << 20,
     max_upload_bytes: Upload = 64 << 20,
@@ -77,7 +79,7 @@ def serve(
         err.print(" ".join([HALF, unwise("bf16", where)]).rstrip())
     rounded(loaded, int8)
     limits = Limits(rows=max_rows, tokens=max_tokens, wait_s=wait_ms / 1000, queue=queue)
-    process.serve(loaded, store, front, limits)
+    process.serve(loaded, store, front, limits, held_bytes=held_mib << 20)
 
 
 @app.command()
@@ -143,6 +145,7 @@ def replicas(
     anyone: Anyone = False,
     max_rows: Annotated[int, typer.Option(min=1, help="Requests in the hands of each.")] = 64,
     queue: Queue = 1024,
+    held_mib: Held = 2048,
     timeout_s: Timeout = 60.0,
     max_body_bytes: Body = 1 << 20,
     max_upload_bytes: Upload = 64 << 20,
@@ -170,8 +173,8 @@ def replicas(
     if precision != "fp32":
         err.print(HALF)
     elsewhere.replicated(
-        load(backbone, device="cpu"), store, front, count, device=device or "auto", precision=precision,
-        int8=int8, cpus=cpus, gpus=gpus, limits=Limits(rows=max_rows, queue=queue),
+        load(backbone, device="cpu"), store, front, count, device=device or "auto", precision=precision, int8=int8,
+        cpus=cpus, gpus=gpus, limits=Limits(rows=max_rows, queue=queue), held_bytes=held_mib << 20,
     )  # fmt: skip
 
 

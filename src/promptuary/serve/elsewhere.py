@@ -22,14 +22,14 @@ def gateway(
 
 def replicated(
     backbone: Backbone, folder: Path, front: Front, count: int, *, device: str, precision: Asked, int8: str | None,
-    cpus: float, gpus: float, limits: Limits,
+    cpus: float, gpus: float, limits: Limits, held_bytes: int,
 ) -> None:  # fmt: skip
     """Answer for the prompts in a folder by `count` replicas, until a signal ends it."""
     from promptuary.serve.ray import replicas
 
-    store = Store(folder, backbone)
+    store = Store(folder, backbone, held_bytes=held_bytes)
     with replicas(
         folder, backbone.name, count, device=device, precision=precision, int8=int8, cpus=cpus, gpus=gpus,
-        limits=limits,
+        limits=limits, held_bytes=held_bytes,
     ) as engine:  # fmt: skip
         front.run(engine, store, engine=f"{count} replicas", precision=precision)

@@ -114,7 +114,7 @@ class Front:
         note("closed")
 
 
-def serve(backbone: Backbone, folder: Path, front: Front, limits: Limits) -> None:
-    """Serve the prompts in a folder until a signal ends it."""
-    store = Store(folder, backbone)
+def serve(backbone: Backbone, folder: Path, front: Front, limits: Limits, *, held_bytes: int) -> None:
+    """Serve the prompts in a folder until a signal ends it; `held_bytes` as of `Store`."""
+    store = Store(folder, backbone, held_bytes=held_bytes)
     front.run(Engine(store, limits), store, precision=str(backbone.dtype).removeprefix("torch."))

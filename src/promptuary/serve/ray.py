@@ -29,9 +29,10 @@ from promptuary.precision import Asked, dtype_of
 from promptuary.serve.faults import Fault
 from promptuary.serve.jobs import Piece
 from promptuary.serve.limits import Limits, Load
+from promptuary.store import HELD_BYTES
 from promptuary.tuned import Tuned
 
-WARM = 1024  # prompts that a replica says it has; as many as its store holds
+WARM = 1024  # prompts that a replica says it has; its store may have let go of some (`Store(held_bytes)`)
 LOST = (RayActorError, ObjectLostError, DeploymentUnavailableError)
 
 
@@ -39,8 +40,9 @@ class Replica:
     """One engine with its model, in a process of Ray's."""
 
     def __init__(
-        self, folder: str, backbone: str, device: str, limits: Limits, precision: Asked, int8: str | None
-    ) -> None:
+        self, folder: str, backbone: str, device: str, limits: Limits, precision: Asked, int8: str | None,
+        held_bytes: int = HELD_BYTES,
+    ) -> None:  # fmt: skip
         from promptuary.backbones.load import device_of, load
         from promptuary.serve.engine import Engine
         from promptuary.store import Store
@@ -48,7 +50,7 @@ class Replica:
         loaded = load(backbone, device=device, dtype=dtype_of(precision, device_of(device)))
         if int8 is not None:
             loaded.to_int8(int8)
-        self.store = Store(folder, loaded, held=WARM)
+        self.store = Store(folder, loaded, held_bytes=held_bytes)
         self.engine = Engine(self.store, limits)
         self._warm: set[str] = set()
         self._entering: asyncio.Task[Any] | None = None
@@ -180,7 +182,7 @@ class Replicas:
 @contextmanager
 def replicas(
     folder: Path, backbone: str, count: int, *, device: str = "auto", cpus: float = 1.0, gpus: float = 0.0,
-    limits: Limits | None = None, precision: Asked = "fp32", int8: str | None = None,
+    limits: Limits | None = None, precision: Asked = "fp32", int8: str | None = None, held_bytes: int = HELD_BYTES,
 ) -> Iterator[Replicas]:  # fmt: skip
     """Replicas of an engine while the context lasts; on the cluster at RAY_ADDRESS, else on this machine.
 
@@ -189,6 +191,7 @@ def replicas(
         cpus, gpus: what Ray sets aside for each replica.
         limits: of each replica; no more than `rows` requests are in its hands, and `queue` wait for any.
         precision, int8: of each replica's model; `auto` is the faster one on its machine. int8: see `Backbone.to_int8`.
+        held_bytes: of prompts that each replica keeps in memory (`Store`).
     """
     limits = limits or Limits()
     deployed = serve.deployment(Replica).options(
@@ -204,7 +207,7 @@ def replicas(
     serve.start(proxy_location="Disabled")
     try:
         model = str(Path(backbone).resolve()) if Path(backbone).is_dir() else backbone
-        bound = deployed.bind(str(folder.resolve()), model, device, limits, precision, int8)
+        bound = deployed.bind(str(folder.resolve()), model, device, limits, precision, int8, held_bytes)
         handle = serve.run(bound, route_prefix=None)
         yield Replicas(handle, limits)
     finally:

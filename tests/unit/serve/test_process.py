@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
+from promptuary.serve import logs
+from promptuary.serve import process as processes
 from promptuary.serve.app import application
 from promptuary.serve.keys import Guard, hashed
 from promptuary.store import Store
-from tests.saved import Shelf, refused
+from tests.saved import Shelf, done, refused
 from tests.serving import ADMIN, Told, stocked, until
 
 
@@ -36,6 +38,25 @@ def test_what_cannot_work_is_told_before_the_model_is_loaded(tmp_path: Path) -> 
     assert "keys.json" in refused(*base, "--keys", tmp_path / "keys.json")
     assert "could not be read" in refused(*base, "--admin-token-file", tmp_path / "token")
     assert "Did you mean 'warning'" in refused(*base, "--log-level", "warn")
+
+
+def test_how_much_memory_prompts_may_take_is_said_in_mebibytes(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "store").mkdir()
+    made: list[Store] = []
+
+    def noted(*given: Any, **more: Any) -> Store:
+        made.append(Store(*given, **more))
+        return made[-1]
+
+    monkeypatch.setattr(processes, "Store", noted)
+    monkeypatch.setattr(processes.Server, "run", lambda server: None)
+    monkeypatch.setattr(logs, "start", lambda level: None)
+    for options, bound in ((("--held-mib", 3), 3 << 20), ((), 2 << 30)):
+        done("serve", tmp_path / "store", "--backbone", shelf.model("gpt2"), *options)
+        assert made.pop().held_bytes == bound
+    assert "--held-mib" in refused("serve", tmp_path / "store", "--backbone", "no-such-model", "--held-mib", 0)
 
 
 @dataclass(frozen=True)
