@@ -54,6 +54,11 @@ class Manifest:
     hashes: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
+    @property
+    def digest(self) -> str:
+        """What tells this version of a prompt from others: a hash of all that is said here, the files' hashes too."""
+        return hashlib.sha256(json.dumps(vars(self), sort_keys=True, default=dict).encode()).hexdigest()
+
 
 _MANIFEST = TypeAdapter(Manifest)  # made once: it costs more than reading a manifest
 

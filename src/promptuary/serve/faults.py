@@ -1,5 +1,6 @@
 """From whatever goes wrong to a status, a word for programs and a sentence for people."""
 
+import copyreg
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -54,6 +55,9 @@ class Fault(HTTPException):
             headers["WWW-Authenticate"] = "Bearer"
         super().__init__(status, message, headers)
         self.code, self.param = code, param
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return copyreg.__newobj__, (type(self),), vars(self)  # type: ignore[attr-defined]
 
     @property
     def body(self) -> Failure:

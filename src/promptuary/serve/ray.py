@@ -3,7 +3,8 @@
 They stand in for `Engine` before the same application, in a process that runs no model; Ray's own HTTP proxy is left
 out. A task has a home: requests carry its name as Ray's multiplexed model id, and go to a replica that has its prompt
 warm; a task that no replica has goes to the one with the fewest, and one whose home is full for a second goes to
-another. Each replica reads the same folder and sees changes in it by itself (`store.py`).
+another. Each replica reads the same folder and sees changes in it by itself (`store.py`); a request is answered by the
+version that the application had when it came, or told to ask again.
 
 A replica that dies takes the requests in its hands with it, at most `Limits.rows`: each of them is told 503 with
 Retry-After. Those that wait for a replica wait on, and Ray starts another one. Ray's processes talk to one another in
@@ -13,7 +14,7 @@ pickles: keep its ports private.
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +25,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from promptuary.backbones.generation import Generation
 from promptuary.data.source import Row
-from promptuary.errors import BusyError, StoppedError
+from promptuary.errors import BusyError, CheckpointError, StoppedError
 from promptuary.precision import Asked, dtype_of
 from promptuary.serve.faults import Fault
 from promptuary.serve.jobs import Piece
@@ -55,23 +56,21 @@ class Replica:
         self._warm: set[str] = set()
         self._entering: asyncio.Task[Any] | None = None
 
-    async def predict(self, task: str, row: Row) -> Any:
-        """As `Engine.predict`."""
-        await self._ready(task)
-        return await self.engine.predict(task, row)
+    async def predict(self, task: str, row: Row, version: str | None) -> Any:
+        """As `Engine.predict`; `version` is the digest of its manifest."""
+        return await self.engine.predict(task, row, version=await self._ready(task, version))
 
     async def write(
-        self, task: str | None, text: str | list[int], how: Generation, stop: Sequence[str]
+        self, task: str | None, text: str | list[int], how: Generation, stop: Sequence[str], version: str | None
     ) -> AsyncGenerator[Piece, None]:
-        """As `Engine.write`."""
-        await self._ready(task)
-        async for piece in self.engine.write(task, text, how, stop=stop):
+        """As `Engine.write`; `version` is the digest of its manifest."""
+        tuned = await self._ready(task, version)
+        async for piece in self.engine.write(task, text, how, stop=stop, version=tuned):
             yield piece
 
-    async def embed(self, task: str | None, text: str) -> list[float]:
-        """As `Engine.embed`."""
-        await self._ready(task)
-        return await self.engine.embed(task, text)
+    async def embed(self, task: str | None, text: str, version: str | None) -> list[float]:
+        """As `Engine.embed`; `version` is the digest of its manifest."""
+        return await self.engine.embed(task, text, version=await self._ready(task, version))
 
     async def state(self) -> tuple[int, list[str]]:
         """The replica's process, and the tasks whose prompts it has warm."""
@@ -89,16 +88,39 @@ class Replica:
         self._warm.add(task)
         return task
 
-    async def _ready(self, task: str | None) -> None:
+    async def _ready(self, task: str | None, version: str | None) -> Tuned | None:
+        """The prompt of a task, and an engine that has begun."""
         if self._entering is None:  # the engine belongs to the loop that asks it
             self._entering = asyncio.ensure_future(self.engine.__aenter__())
         await asyncio.shield(self._entering)
-        if task is not None:
-            await self.warm(task)
+        if task is None:
+            return None
+        await self.warm(task)
+        return await asyncio.to_thread(self._held, task, version)
+
+    def _held(self, task: str, version: str | None) -> Tuned:
+        """The prompt of a task in a version; `None` is any.
+
+        Raises:
+            Fault: 503 with Retry-After where the files here are another version, also when they are read again.
+        """
+        tuned = self.store.get(task)
+        if version in (None, tuned.manifest.digest):
+            return tuned
+        with suppress(CheckpointError):  # files that change now
+            self.store.reload(task)
+        tuned = self.store.get(task)
+        if version != tuned.manifest.digest:
+            sentence = f"The prompt of {task!r} was changed while this request was on its way. Ask again."
+            raise Fault(503, sentence, code="version_changed", retry_after_s=1)
+        return tuned
 
 
 class Replicas:
-    """Answers requests by replicas; raises what `Engine` does, and 503 for what a replica took with it."""
+    """Answers requests by replicas; raises what `Engine` does, and 503 for what a replica took with it.
+
+    A version goes along as its digest: a replica that has another one, and finds no other in the folder, says 503.
+    """
 
     def __init__(self, handle: Any, limits: Limits) -> None:
         self._handle, self._limits, self._running = handle, limits, 0
@@ -124,9 +146,9 @@ class Replicas:
         self._limits.check(rows)
 
     async def predict(self, task: str, row: Row, *, version: Tuned | None = None) -> Any:
-        """As `Engine.predict`; but the version is the replica's."""
+        """As `Engine.predict`."""
         with self._told():
-            return await self._home(task).predict.remote(task, row)
+            return await self._home(task).predict.remote(task, row, _digest(version))
 
     async def write(
         self,
@@ -137,9 +159,9 @@ class Replicas:
         stop: Sequence[str] = (),
         version: Tuned | None = None,
     ) -> AsyncGenerator[Piece, None]:
-        """As `Engine.write`; but the version is the replica's."""
+        """As `Engine.write`."""
         with self._told():
-            pieces = self._home(task).options(stream=True).write.remote(task, text, how, tuple(stop))
+            pieces = self._home(task).options(stream=True).write.remote(task, text, how, tuple(stop), _digest(version))
             over = False
             try:
                 async for piece in pieces:
@@ -150,9 +172,9 @@ class Replicas:
                     pieces.cancel()
 
     async def embed(self, task: str | None, text: str, *, version: Tuned | None = None) -> list[float]:
-        """As `Engine.embed`; but the version is the replica's."""
+        """As `Engine.embed`."""
         with self._told():
-            found: list[float] = await self._home(task).embed.remote(task, text)
+            found: list[float] = await self._home(task).embed.remote(task, text, _digest(version))
             return found
 
     def _home(self, task: str | None) -> Any:
@@ -177,6 +199,10 @@ class Replicas:
             raise Fault(503, sentence, code="replica_lost", retry_after_s=1) from error
         finally:
             self._running -= 1
+
+
+def _digest(version: Tuned | None) -> str | None:
+    return None if version is None else version.manifest.digest
 
 
 @contextmanager
