@@ -18,7 +18,7 @@ from promptuary.generators import Free
 from promptuary.initial import normal
 from promptuary.injections import Embeddings, HiddenStates, KeyValues
 from promptuary.methods import METHODS
-from promptuary.mixing import generate, run
+from promptuary.mixing import begin, beside, generate, run
 from promptuary.model import SoftPrompted
 from promptuary.placements import Slots, Split
 from tests.answers import BFLOAT16, Answer, answers, distance, gap, prompted
@@ -187,6 +187,38 @@ def test_compiled_prompts_of_unlike_lengths_generate_in_one_pass(family: str) ->
         for n, (model, ids) in enumerate(zip([*whole, mixed[-1]], generate(shares, how), strict=True)):
             alone = [model.backbone.generate(model.call(share(model, [r], "right").x), how) for r in TEXTS[n % 2]]
             assert torch.equal(ids, torch.cat(alone))
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+@torch.no_grad()
+def test_rows_of_compiled_prompts_join_and_leave_a_draft(family: str) -> None:
+    whole = [tuned(family, m, n % 2) for n, m in enumerate(FEW) if (family, m) not in REFUSED]
+    texts, b = [TEXTS[n % 2] for n in range(len(whole))], whole[0].backbone
+    lengths = [9 - n % 4 for n, rows in enumerate(texts) for _ in rows]  # out of the reach of small windows
+    coming = [
+        (share(m.compiled(), rows, SIDES[n % 2]), len(rows))
+        for n, (m, rows) in enumerate(zip(whole, texts, strict=True))
+    ]
+    found: list[list[int]] = []
+    draft, held = None, []
+    while coming or held:
+        if coming:
+            one, rows = coming.pop(0)
+            [(_, begun)] = begin([one])
+            draft = begun if not held else beside([draft, begun])
+            held += range(len(found), len(found) + rows)
+            found += [[] for _ in range(rows)]
+        for number, token in zip(held, draft.scores.argmax(1).tolist(), strict=True):
+            found[number].append(token)
+        left = [place for place, number in enumerate(held) if len(found[number]) < lengths[number]]
+        held = [held[place] for place in left]
+        if held:
+            draft = draft.kept(left)
+            draft = b.advance(draft, [found[number][-1] for number in held])
+    alone = [(model, row) for model, rows in zip(whole, texts, strict=True) for row in rows]
+    for (model, row), steps, ids in zip(alone, lengths, found, strict=True):
+        expected = b.generate(model.call(share(model, [row], "right").x), Generation(max_new_tokens=steps, end=()))
+        assert ids == expected[0].tolist()
 
 
 @torch.no_grad()
