@@ -690,6 +690,7 @@ MUTANTS = (
     Mutant("folders.py", "hidden.name.endswith(OLD) and not os.path.lexists(place)", "False", STORED),
     Mutant("store.py", "popitem(last=False)", "popitem(last=True)", STORED),
     Mutant("serve/ray.py", "if version != tuned.manifest.digest", "if False", ("tests/unit/serve/test_replicas.py",)),
+    Mutant("store.py", "alive or self._opened", "self._opened", STORED),
     Mutant("store.py", "_bytes(tuned, known)", "_bytes(tuned)", STORED),
     Mutant("store.py", "is not None and name != BASE", "is not None", STORED),
     Mutant("store.py", "self._opened(name, made, wholly=True)", "pass", STORED),

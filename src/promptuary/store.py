@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from promptuary.backbones.backbone import Backbone
 from promptuary.checkpoint import MANIFEST, PROMPT, TRAINING, read_tensors
@@ -51,7 +51,7 @@ class Store:
         folder: it is made where it is missing.
         backbone: the model they were tuned on.
         held_bytes: of the prompts that are kept in memory, with what is compiled of them; those that were asked for
-            longest ago go first. One is kept whatever its size, and whoever has one in use keeps it.
+            longest ago go first. One is kept whatever its size, and one in use is there once, let go of or not.
 
     Raises:
         SettingError: where the folder cannot be one.
@@ -63,6 +63,7 @@ class Store:
         self.folder, self.backbone, self.held_bytes = Path(folder), backbone, held_bytes
         self._versions: OrderedDict[str, _Version] = OrderedDict()
         self._compiled: WeakKeyDictionary[Tuned, Tuned] = WeakKeyDictionary()
+        self._alive: WeakValueDictionary[tuple[str, Stamp], Tuned] = WeakValueDictionary()  # held, or only in use
         self._bytes: WeakKeyDictionary[Tuned, int] = WeakKeyDictionary()  # with what is compiled of it
         self._lock = threading.RLock()
         try:
@@ -160,6 +161,7 @@ class Store:
             MissingError, CheckpointError: as `get`. A version that was read before stays in service.
         """
         with self._lock:
+            self._alive.clear()
             for known in [name] if name is not None else list(self._versions):
                 if known in self._versions:
                     self._versions[known] = _Version(None, self._versions[known].tuned)
@@ -186,7 +188,9 @@ class Store:
         with self._folders.alone(changes=False):  # a name that is being replaced is missing for a moment
             stamp = self._stamp(name)
             try:
-                return _Version(stamp, self._opened(name, self.folder / name))
+                alive = self._alive.get((name, stamp)) if known is None else None  # no second copy of what is in use
+                tuned = self._alive[name, stamp] = alive or self._opened(name, self.folder / name)
+                return _Version(stamp, tuned)
             except CheckpointError as error:
                 before = None if known is None else known.tuned
                 if before is not None:

@@ -104,7 +104,21 @@ def size(*prompts: Tuned) -> int:
     return sum(t.numel() * t.element_size() for part in parts for t in (*part.parameters(), *part.buffers()))
 
 
-def test_no_more_prompts_are_held_than_have_room(tmp_path: Path) -> None:
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the folders that were opened, as they are."""
+    names: list[str] = []
+    plain = stores.open_prompt
+
+    def noted(folder: Path, **more: Any) -> Tuned:
+        names.append(folder.name)
+        return plain(folder, **more)
+
+    monkeypatch.setattr(stores, "open_prompt", noted)
+    return names
+
+
+def test_no_more_prompts_are_held_than_have_room(tmp_path: Path, opened: list[str]) -> None:
     large = keep(tmp_path / "ipt", backbone(), made("ipt"))
     small = keep(tmp_path / "prompt", backbone(), made("prompt"))
     one, other = (size(stores.open_prompt(folder, backbone=backbone())) for folder in (large, small))
@@ -113,46 +127,59 @@ def test_no_more_prompts_are_held_than_have_room(tmp_path: Path) -> None:
     for name in "abc":
         store.add(name, large)
     store.add("small", small)
-    a, b = store.get("a"), store.get("b")
-    assert store.get("a") is a
-    store.get("c")  # b was asked for longest ago
-    assert store.get("a") is a
-    assert store.get("b") is not b
-    assert said(store, "b") == next(b.predict([ROW])).probabilities  # who has it in use keeps it
-    kept = store.get("small")  # with it there is room for one large one
-    assert store.get("b") is not b
-    assert store.get("small") is kept
+    opened.clear()
+    for name in ("a", "b", "a", "c"):
+        store.get(name)
+    assert opened == ["a", "b", "c"]
     store.get("a")
-    assert store.get("small") is kept
+    assert opened == ["a", "b", "c"]
+    store.get("b")  # it was asked for longest ago, and went
+    assert opened == ["a", "b", "c", "b"]
+    for name in ("small", "b", "small", "a", "small"):  # with the small one there is room for one large one
+        store.get(name)
+    assert opened == ["a", "b", "c", "b", "small", "a"]
     with pytest.raises(SettingError, match="held_bytes=0"):
         Store(tmp_path, backbone(), held_bytes=0)
 
 
-def test_a_prompt_that_has_no_room_is_held_by_itself(tmp_path: Path, versions: dict[int, Path]) -> None:
+def test_what_is_in_use_is_there_once_though_there_is_no_room(
+    tmp_path: Path, versions: dict[int, Path], opened: list[str]
+) -> None:
     store = Store(tmp_path, backbone(), held_bytes=1)
     for name in "ab":
         store.add(name, versions[1])
-    one = store.get("a")
-    assert store.get("a") is one
+    opened.clear()
+    used = store.get("a")
+    answer = said(store, "a")
+    for _ in range(3):
+        store.get("b")
+        assert store.get("a") is used
+    assert opened == ["a", *"bbb"]
     store.get("b")
-    gone = weakref.ref(one)
-    del one
+    store.reload("a")  # it reads again all the same
+    assert opened == ["a", *"bbbba"]
+    assert next(used.predict([ROW])).probabilities == answer
+    gone = weakref.ref(used)
+    del used
+    store.get("b")
     gc.collect()
     assert gone() is None
 
 
-def test_what_is_compiled_counts_with_its_prompt(tmp_path: Path) -> None:
+def test_what_is_compiled_counts_with_its_prompt(tmp_path: Path, opened: list[str]) -> None:
     folder = keep(tmp_path / "prefix", backbone(), made("prefix"))
     plain = size(stores.open_prompt(folder, backbone=backbone())) + stores.BESIDE
     store = Store(tmp_path / "store", backbone(), held_bytes=2 * plain + 8)
     for name in "ab":
         store.add(name, folder)
-    a, b = store.get("a"), store.get("b")
-    assert store.get("a") is a
-    short = store.compiled(a)
-    assert store.get("a") is a
-    assert store.get("b") is not b  # what had room before has none beside keys and values
-    assert store.compiled(a) is short
+    opened.clear()
+    for name in "abab":
+        store.get(name)
+    assert opened == ["a", "b"]
+    store.compiled(store.get("a"))
+    store.get("a")
+    store.get("b")  # what had room before has none beside keys and values
+    assert opened == ["a", "b", "b"]
 
 
 def test_a_prompt_is_compiled_once_and_what_was_made_of_it_goes_with_it(tmp_path: Path) -> None:

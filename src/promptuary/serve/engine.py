@@ -182,9 +182,7 @@ class Engine:
 
     def _asked(self, task: str | None, version: Tuned | None, row: Callable[[Tuned], Row], question: Question) -> Asked:
         """A row under its prompt, as token ids. It runs in the reader's thread."""
-        tuned = (
-            self._base if task is None else self.store.compiled(self.store.get(task) if version is None else version)
-        )
+        tuned = self._base if task is None else self.store.compiled(version or self.store.get(task))
         own = row(tuned)
         [example] = tuned.wording.encode([own], labelled=False)
         asked = Asked(0, task or BASE, tuned, own, example, question)
