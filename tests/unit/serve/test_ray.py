@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 import torch
 
+from promptuary.backbones.generation import Generation
 from promptuary.data.source import Row
 from promptuary.errors import StoppedError
 from promptuary.serve.app import application
+from promptuary.serve.faults import Fault
 from promptuary.serve.limits import Limits
 from promptuary.store import Store
 from tests.saved import Shelf
@@ -87,6 +89,24 @@ def test_errors_of_a_replica_are_what_they_are_without_one(replicated: tuple[Liv
     status, _, body = server.post("/v1/completions", {"model": "notes", "prompt": "box " * 200})
     assert (status, body["error"]["code"]) == (400, "bad_request")
     assert "tokens long" in body["error"]["message"]
+
+
+def test_a_version_that_no_replica_has_is_told_to_whoever_asks(replicated: tuple[Live, Any], shared: Store) -> None:
+    _, engine = replicated
+    row, other = Row({"text": TEXTS[0]}, "row"), shared.get("notes")  # no version of "mood"
+
+    async def work() -> list[Exception]:
+        async def text() -> None:
+            async for _ in engine.write("mood", TEXTS[0], Generation(3), version=other):
+                pass
+
+        asked = engine.predict("mood", row, version=other), text(), engine.embed("mood", TEXTS[0], version=other)
+        return await asyncio.gather(*asked, return_exceptions=True)  # type: ignore[return-value]
+
+    for fault in asyncio.run(work()):
+        assert isinstance(fault, Fault)
+        assert (fault.status_code, fault.code) == (503, "version_changed")
+        assert fault.headers == {"Retry-After": "1"}
 
 
 def test_a_task_has_a_home(replicated: tuple[Live, Any]) -> None:
