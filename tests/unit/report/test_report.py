@@ -208,7 +208,12 @@ def test_the_estimates_and_trials_of_a_search_are_those_of_its_result(found: Any
     assert text(trials["p-tuning-v2, 30 steps"][3]) == "It <diverged>."
     assert "2 rows are <copies>." in text(part(found, "words"))
     _, doubtful = table(part(found, "doubtful"))
-    assert [text(cell) for cell in doubtful["a.csv:7"]] == ["bad", HOSTILE, "0.9900", "<u>fine</u> \N{REPLACEMENT CHARACTER}"]
+    assert [text(cell) for cell in doubtful["a.csv:7"]] == [
+        "bad",
+        HOSTILE,
+        "0.9900",
+        "<u>fine</u> \N{REPLACEMENT CHARACTER}",
+    ]
 
 
 @pytest.mark.parametrize("which", ["of_study", "of_search"])
