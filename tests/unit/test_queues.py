@@ -16,7 +16,7 @@ from promptuary.serve.queues import Queues, Room, Round
 
 
 def asked(columns: int, precision: str = "fp32") -> Any:
-    return SimpleNamespace(columns=columns, tuned=SimpleNamespace(precision=precision))
+    return SimpleNamespace(columns=columns, positions=columns, tuned=SimpleNamespace(precision=precision))
 
 
 def text(columns: int, new: int, **more: Any) -> Writing:

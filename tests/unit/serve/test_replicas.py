@@ -155,12 +155,12 @@ def make(module: Any, store: Store, shelf: Shelf, tmp_path: Path) -> Make:
         versions = [keep(tmp_path / str(seed), store.backbone, made, seed=seed) for seed in (1, 2)]
         own = Store(tmp_path / "store", store.backbone)
         own.add("mood", versions[0])
-        given = str(own.folder), str(shelf.model("gpt2")), "cpu", Limits(wait_s=0.0)
+        given = str(own.folder), str(shelf.model("gpt2")), "cpu", Limits(wait_s=0.0), "fp32", None
         replicas = [module.Replica(*given) for _ in range(2)]
         for replica in replicas:
             await replica.embed(None, "box", None)  # it enters its engine when it is first asked
         carrier = Carrier(replicas)
-        yield Place(own, versions, carrier, module.Replicas(carrier))
+        yield Place(own, versions, carrier, module.Replicas(carrier, Limits()))
         for replica in replicas:
             await replica.engine.__aexit__()
 
