@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 import transformers as hf
+from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.activations import NewGELUActivation
@@ -207,6 +208,17 @@ def bare(name: str, *, dtype: torch.dtype = torch.float32, **changes: Any) -> Pr
         if isinstance(module, NewGELUActivation):
             module.forward = partial(F.gelu, approximate="tanh")
     return model
+
+
+def dropping(name: str, share: float = 0.3) -> Backbone:
+    """A family of its own whose layers drop a share of what goes through them while it is in training mode."""
+    b = wrap(fresh(name), name)
+    for module in b.model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = share
+        elif hasattr(module, "attention_dropout"):  # a number, where attention is a function
+            module.attention_dropout = share
+    return b
 
 
 @cache

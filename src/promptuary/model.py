@@ -133,7 +133,8 @@ class SoftPrompted(nn.Module):
     def _encoded(
         self, x: Instance, until: int | None, columns: Columns | None = None
     ) -> Float[Tensor, "batch tokens hidden"]:
-        return self.backbone.run(Call(bare(x), until=until, columns=columns)).hidden
+        with self.backbone.evaluating():  # what the model says of a text does not depend on its own dropout
+            return self.backbone.run(Call(bare(x), until=until, columns=columns)).hidden
 
     @property
     def encode(self) -> Encode:

@@ -30,7 +30,7 @@ from promptuary.model import SoftPrompted
 from promptuary.placements import Adaptive, Split
 from promptuary.values import Instance, Targets
 from tests.answers import EXACT, answers, distance
-from tests.backbones import backbone
+from tests.backbones import backbone, dropping
 from tests.laws.checks import FIVE, TEXTS
 from tests.strategies import pad, pad_targets
 
@@ -260,6 +260,27 @@ def test_a_query_knows_nothing_of_padding_prompt_or_dropout(family: str) -> None
     for one, other in zip(found["left"], found["right"], strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
         assert not one.requires_grad
+
+
+@pytest.mark.parametrize("family", FIVE)
+def test_a_query_is_read_without_the_frozen_models_own_dropout(family: str) -> None:
+    b = dropping(family)
+    model = SoftPrompted(b, Free(LENGTH, b.shape.dim, normal(1.0)), Embeddings(b.shape))
+    expected = answers(on(family, model.generator).eval(), TEXTS)
+    ids, mask = batch(family)
+    read = {}
+    for training in (False, True):
+        b.train(training)
+        state = torch.get_rng_state()
+        x = model.instance(ids, mask)
+        read[training] = [embedding_mean(x), encoding_mean(x), encoding_mean(x, 1)]
+        assert torch.equal(torch.get_rng_state(), state)
+        assert b.model.training == training
+    assert all(torch.equal(one, other) for one, other in zip(read[False], read[True], strict=True))
+    drops = answers(model, TEXTS), answers(model, TEXTS)  # all else has the dropout that was asked for
+    assert all(distance(one, other) > EXACT for one, other in zip(*drops, strict=True))
+    b.train(False)
+    assert all(distance(one, other) <= EXACT for one, other in zip(answers(model, TEXTS), expected, strict=True))
 
 
 @torch.no_grad()

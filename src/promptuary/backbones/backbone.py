@@ -6,7 +6,8 @@ reach its weights. Only the modules of this folder import transformers.
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, cast
 
@@ -184,6 +185,18 @@ class Backbone(ABC):
     def train(self, mode: bool) -> None:
         """Dropout and gradient checkpointing of the frozen model on or off (dropout only if it was loaded with it)."""
         self.model.train(mode)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Without dropout inside; afterwards the model is in the mode it was in."""
+        mode = self.model.training
+        if mode:  # setting it goes through all modules
+            self.train(False)
+        try:
+            yield
+        finally:
+            if mode:
+                self.train(True)
 
     def checkpoint_activations(self, on: bool) -> None:
         """Recompute each layer in the backward pass instead of keeping its activations: less memory, more time.

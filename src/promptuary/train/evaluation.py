@@ -121,14 +121,15 @@ def training(model: SoftPrompted, readout: Readout, mode: bool) -> None:
 @contextmanager
 def evaluating(model: SoftPrompted, readout: Readout) -> Iterator[None]:
     """Evaluation mode everywhere inside; afterwards every part is in the mode it was in."""
-    modes = model.training, readout.training, model.backbone.model.training
-    training(model, readout, False)
+    modes = model.training, readout.training
+    model.train(False)
+    readout.train(False)
     try:
-        yield
+        with model.backbone.evaluating():
+            yield
     finally:
         model.train(modes[0])
         readout.train(modes[1])
-        model.backbone.train(modes[2])
 
 
 @contextmanager
