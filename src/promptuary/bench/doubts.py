@@ -3,20 +3,21 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from promptuary.bench.records import Record, by_rows, majority, own_report, right, unpacked
+from promptuary.bench.records import Record, majority, own_report, right, unpacked
 
 FAR = 2.0  # standard errors between the best and the last step's score, from where they are far apart
+RISEN = 0.1  # where a loss chooses, which has no such error: by what share of the best the last is larger then
 
 
 def alarms(records: Sequence[Record]) -> list[str]:
     """What looks wrong with the seeds of one method on one task, each as one sentence."""
     known, said = [r for r in records if "reports" in r], []
-    if known and by_rows(known[0], own_report(known[0])):
+    if known and "true" in own_report(known[0]):
         rows = right(known)
         share, most = float(rows.mean()), majority(unpacked(own_report(known[0])["true"]))
         error = (most * (1 - most) / rows.shape[1]) ** 0.5
         if share - most <= error and known[0]["method"] != "majority":
-            said.append(f"Accuracy {share:.1%} is within one standard error of the majority's {most:.1%}.")
+            said.append(f"Accuracy by rows {share:.1%} is within one standard error of the majority's {most:.1%}.")
     apart = sum(_far(r) for r in known)
     if apart:
         said.append(f"The last step is far from the best one on the rows that select ({apart} of {len(known)} seeds).")
@@ -34,9 +35,17 @@ def alarms(records: Sequence[Record]) -> list[str]:
 
 
 def _far(record: Record) -> bool:
-    """Whether the last step's accuracy is more than two standard errors from the best step's."""
-    best, last = (record[part].get("accuracy") for part in ("scores", "last"))
-    if best is None or last is None:
+    """Whether the last step is far from the best one: two standard errors of a share of rows, or a loss that rose.
+
+    They are compared by the score that chose the step; a task of a mixture that has no such score by the one that
+    reports.
+    """
+    scores, lasts = record["scores"], record["last"]
+    name = next((name for name in (record["chosen_by"], record["metric"]) if name in scores and name in lasts), None)
+    if name is None:
         return False
-    error = (best * (1 - best) / record["rows"]["selection"]) ** 0.5
-    return bool(abs(best - last) > FAR * max(error, 1 / record["rows"]["selection"]))
+    best, last, rows = scores[name], lasts[name], record["rows"]["selection"]
+    if name == "loss":
+        return bool(last > best * (1 + RISEN))
+    error = max(best * (1 - best), 0.0) ** 0.5 / rows**0.5
+    return bool(abs(best - last) > FAR * max(error, 1 / rows))

@@ -31,8 +31,8 @@ A final trial has, beside these:
                       another study of the same plan goes on from here (`restore`)
 
 A final trial of a mixture has `metric = "mean"`, and `tasks`: of each task what differs (`metric`, `metrics`, `labels`,
-`scores`, `cost`, `rows`, `prompt`); it is told task by task (`of_each_task`). The seconds of a task are its share by
-rows; what is trained is shared by all.
+`scores`, `last`, `cost`, `rows`, `prompt`); it is told task by task (`of_each_task`). The seconds of a task are its
+share by rows; what is trained is shared by all.
 
 A trial without a result has `outcome` (`diverged`, `memory`, `refused`, `nothing chosen`) and `sentence`.
 """

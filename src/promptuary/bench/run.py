@@ -200,10 +200,11 @@ class Worker:
             return {**_scored_by(ground), "prompt": self._prompt(place)}
         found, rows = {}, sum(len(ground.train) for ground in grounds.values())
         for task, ground in grounds.items():
-            part = learned.parts[task]
+            part, own = learned.parts[task], f"{task}/"
             share = {name: told["cost"][name] * len(ground.train) / rows for name in ("seconds", "seconds_to_best")}
             found[task] = {
                 **_scored_by(ground), "scores": dict(part.scores), "prompt": self._prompt(place / task),
+                "last": {k.removeprefix(own): v for k, v in learned.last.items() if k.startswith(own)},
                 "cost": {**told["cost"], "stored": part.cost.stored, **share},
                 "rows": {**self.loaded.rows(told, task).counts, "digest": digest(ground.train, ground.selection)},
             }  # fmt: skip

@@ -28,7 +28,8 @@ def record(method: str, seed: int, said: list[int], *, task: str = "sst2", **mor
     cost = {"trained": 770, "touched": 770, "stored": 3_080, "steps": 10, "best_step": 5, "seconds": 30.0}
     made = {
         "task": task, "regime": "full", "backbone": "minilm", "method": method, "seed": seed, "metric": "accuracy",
-        "metrics": ["accuracy"], "labels": ["bad", "good"], "reports": {task: report}, "settings": {},
+        "metrics": ["accuracy"], "chosen_by": "accuracy", "labels": ["bad", "good"],
+        "reports": {task: report}, "settings": {},
         "cost": {**cost, "seconds_to_best": 15.0, "peak_bytes": 5_000_000}, "alarms": {}, "edges": [],
         "scores": {"accuracy": 0.8}, "last": {"accuracy": 0.8},
         "rows": {"train": 500, "selection": 100, "digest": "d1"}, "opened": [{"chosen": 0}],
@@ -41,6 +42,12 @@ def record(method: str, seed: int, said: list[int], *, task: str = "sst2", **mor
 def wrong(count: int, start: int = 0) -> list[int]:
     """Answers of which `count` are wrong, from a row on."""
     return [1 - t if start <= i < start + count else t for i, t in enumerate(TRUE)]
+
+
+def chosen(metric: str, best: float, last: float, *, by: str | None = None) -> dict[str, Any]:
+    """Where another score chooses the step; with `by`, that of a task of a mixture whose mean chooses."""
+    scores = {part: {by or metric: value} for part, value in (("scores", best), ("last", last))}
+    return {"metric": by or metric, "metrics": [by or metric], "chosen_by": metric, **scores}
 
 
 def test_a_line_is_mean_and_deviation_over_seeds_with_costs() -> None:
@@ -138,6 +145,14 @@ def test_several_tasks_are_tested_by_wilcoxon_over_tasks() -> None:
         ({}, [1] * 100, "within one standard error of the majority's 75.0%"),
         ({"last": {"accuracy": 0.6}}, wrong(3), "The last step is far from the best one"),
         ({"last": {"accuracy": 0.76}}, wrong(3), None),
+        ({"metric": "mean", "metrics": ["accuracy", "macro_f1"]}, [1] * 100, "of the majority's 75.0%"),
+        (chosen("entity_f1", 0.8, 0.6), wrong(3), "The last step is far from the best one"),
+        (chosen("mean", 0.8, 0.6), wrong(3), "The last step is far from the best one"),
+        (chosen("token_f1", 0.8, 0.76), wrong(3), None),
+        (chosen("mean", 0.8, 0.6, by="token_f1"), wrong(3), "The last step is far from the best one"),
+        (chosen("loss", 2.0, 2.3), wrong(3), "The last step is far from the best one"),
+        (chosen("loss", 2.0, 2.1), wrong(3), None),
+        ({"scores": {"bleu": 0.3}, "last": {}}, wrong(3), None),
         ({"edges": ["rate"]}, wrong(3), "The search ended at the edge of its space: rate."),
         ({"opened": [{}, {}]}, wrong(3), "were opened again after an interruption (1 of 1 seeds)"),
         ({"alarms": {"settled": "..."}}, wrong(3), "a choice was decided before it could learn (1 of 1 seeds)"),

@@ -350,6 +350,7 @@ def test_a_mixture_learns_once_and_is_reported_on_each_of_its_tasks(shelf: Shelf
     for task, r in own.items():
         assert list(r["reports"]) == [task]
         assert r["metric"] == "accuracy"
+        assert set(r["last"]) == set(r["scores"])
         tuned = open_prompt(out / r["prompt"], backbone=once(str(shelf.model("bert"))))
         rows_ = list(source.rows(study.tasks[task].report))
         said = [[a.probabilities[name] for name in tuned.task.labels] for a in tuned.predict(rows_)]
