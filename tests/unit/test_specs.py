@@ -8,6 +8,7 @@ from promptuary.errors import SettingError
 from promptuary.methods import METHODS
 from promptuary.specs import Run, merged, parse_settings, read_run
 from promptuary.train.recipe import FIELDS
+from promptuary.train.schedule import factor, plan
 
 
 def test_defaults_are_a_whole_run() -> None:
@@ -89,6 +90,29 @@ def test_a_paper_is_the_whole_set_up() -> None:
     assert {name: getattr(run, name) for name in RTE} == RTE
     recipe = run.full_recipe()
     assert (recipe.rate, recipe.dropout, recipe.batch, recipe.epochs, recipe.decay) == (1e-2, 0.1, 32, 60, 0.0)
+
+
+# Jiang et al. 2022, the published configuration of RTE.
+JIANG = {
+    "settings": {"length": 100}, "init": "uniform", "readout": "classifier", "pool": "first", "max_length": 384,
+    "dropout": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["ipt", "ipt-cnn", "ipt-mlp", "ipt-lstm", "ipt-prefix"])
+def test_the_published_run_of_an_instances_prompt_has_its_rate_at_every_step(name: str) -> None:
+    run = Run(train="a", out="b", method=name, preset="paper")
+    assert {key: getattr(run, key) for key in JIANG} == JIANG
+    recipe = run.full_recipe()
+    assert (recipe.optimizer, recipe.rate, recipe.scaled, recipe.decay) == ("adamw", 0.03, False, 0.0)
+    assert (recipe.batch * recipe.accumulation, recipe.epochs, recipe.clip) == (64, 100, 1.0)
+    made = plan(recipe, 77)  # of 32 rows each: 2,490 of RTE
+    assert made.total == 3900
+    for step in range(1, made.total + 1):
+        published = step / 2000 if step <= 2000 else (200_000 - step) / 198_000
+        assert factor(recipe, step, made.total) == pytest.approx(published, abs=0.01)
+    settings = {**METHODS[name].settings(), **run.settings}
+    assert (settings["scale"], tuple(settings["layers"])) == (0.05, (0,))
 
 
 STATED: dict[str, object] = {
