@@ -29,7 +29,7 @@ from promptuary.methods import METHODS
 from promptuary.model import SoftPrompted
 from promptuary.placements import Adaptive, Split
 from promptuary.values import Instance, Targets
-from tests.answers import EXACT, answers, distance
+from tests.answers import EXACT, Given, answers, distance
 from tests.backbones import backbone, dropping
 from tests.laws.checks import FIVE, TEXTS
 from tests.strategies import pad, pad_targets
@@ -357,6 +357,46 @@ def test_an_instance_prefix_at_scale_zero_is_the_prefix(family: str) -> None:
     ours = SoftPrompted(b, generator, injection).eval()
     for one, other in zip(answers(ours, TEXTS), answers(plain, TEXTS), strict=True):
         assert distance(one, other) <= EXACT
+
+
+@pytest.mark.parametrize("combine", ["replace", "concatenate", "add"])
+@torch.no_grad()
+def test_an_instance_prefix_stands_alone_behind_the_tasks_own_or_is_added_to_it(combine: str) -> None:
+    b = backbone("bert")
+    settings = {"length": LENGTH, "combine": combine, "layers": [0, 1], "scale": 0.5}
+    generator, injection = METHODS["ipt-prefix"].parts(b.shape, **settings)
+    both = [generator] if combine == "replace" else generator.generators
+    table = both[-1].inner.inner.table.weight
+    full = [text for text in TEXTS if len(text.ids) >= LENGTH]
+    made = 0.5 * table[torch.tensor([text.ids[:LENGTH] for text in full])]
+    own = both[0].table.expand_as(made) if combine != "replace" else made
+    by_hand = {"replace": made, "concatenate": torch.cat([own, made], 1), "add": own + made}[combine]
+    found = answers(SoftPrompted(b, generator, injection).eval(), full)
+    expected = answers(SoftPrompted(b, Given(by_hand), KeyValues(b.shape)).eval(), full)
+    assert len(full) > 1
+    for one, other in zip(found, expected, strict=True):
+        assert distance(one, other) <= EXACT
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "said"),
+    [
+        (
+            "ipt-prefix",
+            {"combine": "concatenate"},
+            r"zeros that are attended to. Expected all 2 layers .layers=.0, 1..",
+        ),
+        ("ipt-prefix", {"combine": "replace", "layers": [1]}, "Expected all 2 layers"),
+        ("ipt-prefix", {"combine": "both"}, "expected 'replace', 'concatenate' or 'add'"),
+        ("ipt", {"scale": 0.1}, "only a prefix has them. Leave them out, or write variant='prefix'"),
+        ("ipt-cnn", {"layers": [1]}, "only a prefix has them"),
+    ],
+)
+def test_what_would_do_nothing_in_an_instances_prompt_is_refused(
+    method: str, settings: dict[str, object], said: str
+) -> None:
+    with pytest.raises(SettingError, match=said):
+        METHODS[method].parts(backbone("bert").shape, **settings)
 
 
 @torch.no_grad()

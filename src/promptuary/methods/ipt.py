@@ -22,7 +22,7 @@ from promptuary.methods.method import Method, Preset, some
 from promptuary.train.recipe import Recipe
 
 if TYPE_CHECKING:
-    from promptuary.parts import Built, Generator, Initial, Shape, Table, Transform
+    from promptuary.parts import AtLayers, Built, Generator, Initial, Shape, Table, Transform
 
 PAPER = (
     "Jiang, Xu, Xu, Ma, Yang, Zhao 2022: Instance-wise Prompt Tuning for Pretrained Language Models (arXiv 2206.01958)"
@@ -37,7 +37,7 @@ def ipt(
     length: int = 20,
     encoder: Encoder = "lookup",
     variant: Literal["prompt", "prefix"] = "prompt",
-    combine: Literal["replace", "concatenate", "add"] = "replace",
+    combine: Literal["replace", "concatenate", "add"] | None = None,
     tokens: int | None = None,
     side: Literal["left", "right"] = "left",
     stride: int = 1,
@@ -46,14 +46,18 @@ def ipt(
     rank: int = 0,
     buckets: int = 0,
     lazy: bool = False,
-    layers: Sequence[int] = (0,),
-    scale: float = 0.05,
+    layers: Sequence[int] | None = None,
+    scale: float | None = None,
     pretrained: str | None = None,
     control: Literal["none", "shuffled", "frozen"] = "none",
     init: "Initial | None" = None,
     seed: int = 0,
 ) -> "Built":
     """A prompt of `length` soft tokens, made from a window of `tokens` tokens (by default as many).
+
+    `combine` says what becomes of a prompt of the task's own: there is none (`replace`, the default before the input),
+    it stands before the instance's (`concatenate`), or they are added (`add`, the default of a prefix). Of a prefix the
+    instance makes the keys and values of some attention `layers` (by default the first), times `scale` (0.05).
 
     `rank` or `buckets` above 0 make the table one of low rank, or hashed; `lazy` leaves the rows alone that a step does
     not read. `init` is the table's start; a task's own prompt starts at random beside it, learned vectors of empty
@@ -67,7 +71,7 @@ def ipt(
     size = length if tokens is None else tokens
     if encoder not in ("lookup", "cnn", "mlp", "lstm"):
         raise SettingError(f"encoder={encoder!r}: expected 'lookup', 'cnn', 'mlp' or 'lstm'.")
-    if combine not in ("replace", "concatenate", "add"):
+    if combine not in (None, "replace", "concatenate", "add"):
         raise SettingError(f"combine={combine!r}: expected 'replace', 'concatenate' or 'add'.")
     if variant not in ("prompt", "prefix"):
         raise SettingError(f"variant={variant!r}: expected 'prompt' or 'prefix'.")
@@ -79,9 +83,9 @@ def ipt(
         raise SettingError(
             f"pretrained={pretrained!r} says where the table starts, and so does init. Write --init auto."
         )
-    into = parts.KeyValues(shape) if variant == "prefix" else None
-    at = None if into is None else parts.AtLayers([a.width for _, a in into.attention], layers, scale=scale)
-    width = shape.dim if at is None else at.width
+    injection = parts.KeyValues(shape) if variant == "prefix" else parts.Embeddings(shape)
+    at = _at_layers(shape, variant, combine, layers, scale)
+    width = injection.width if at is None else at.width
     start = init or parts.matched(shape.deviation)
     lookup = parts.Lookup(
         parts.Window(size, side=side, stride=stride, field=field),
@@ -97,12 +101,41 @@ def ipt(
     if control == "frozen":
         reader.requires_grad_(False)
     made: Generator = parts.Shuffled(reader) if control == "shuffled" else reader
-    if into is not None and at is not None:
-        return parts.Summed(parts.Free(length, into.width, parts.normal(1.0), seed=seed), parts.Mapped(made, at)), into
-    if combine == "replace":
-        return made, parts.Embeddings(shape)
-    own = parts.Free(length, shape.dim, parts.matched(shape.deviation), seed=seed)
-    return (parts.Concatenated if combine == "concatenate" else parts.Summed)(own, made), parts.Embeddings(shape)
+    if at is not None:
+        made = parts.Mapped(made, at)
+    if combine == "replace" or (combine is None and at is None):
+        return made, injection
+    begun = parts.matched(shape.deviation) if at is None else parts.normal(1.0)
+    own = parts.Free(length, injection.width, begun, seed=seed)
+    return (parts.Concatenated if combine == "concatenate" else parts.Summed)(own, made), injection
+
+
+def _at_layers(
+    shape: "Shape", variant: str, combine: str | None, layers: Sequence[int] | None, scale: float | None
+) -> "AtLayers | None":
+    """Which layers of a prefix the instance makes, and how much of them; `None` before the input.
+
+    Raises:
+        SettingError: for layers or a scale before the input, and where a prefix that the instance alone makes would
+            have layers without keys.
+    """
+    from promptuary.parts import AtLayers
+
+    if variant == "prompt":
+        if layers is not None or scale is not None:
+            raise SettingError(
+                f"layers={layers}, scale={scale}: only a prefix has them. Leave them out, or write variant='prefix'."
+            )
+        return None
+    widths = [a.width for a in shape.attention if a.part in shape.parts]
+    at = AtLayers(widths, (0,) if layers is None else layers, scale=0.05 if scale is None else scale)
+    if combine not in (None, "add") and len(at.layers) < len(widths):
+        raise SettingError(
+            f"combine={combine!r}, layers={sorted(at.layers)}: in the other layers the instance's soft tokens would be "
+            f"zeros that are attended to. Expected all {len(widths)} layers (layers={[*range(len(widths))]}), or "
+            "combine='add'."
+        )
+    return at
 
 
 def table(size: int, width: int, rank: int, buckets: int, init: "Initial", lazy: bool, seed: int) -> "Table":
