@@ -18,6 +18,7 @@ from promptuary.train.alarms import Alarm
 from promptuary.train.evaluation import Pairs, evaluate
 from promptuary.train.fit import Result, fit
 from promptuary.train.progress import Silent
+from promptuary.train.stepper import Stepper
 from promptuary.values import Output
 from tests.backbones import backbone, fresh
 from tests.unit.train.toy import Head, Listed, Toy, numbers, parts, recipe
@@ -54,6 +55,40 @@ def test_a_prompt_alone_learns_through_a_fixed_head() -> None:
     result = fit(model, readout, Toy(), HELD_OUT, recipe(rate=0.05, scaled=False, epochs=8))
     assert sum(losses(result)[-8:]) < 0.8 * sum(losses(result)[:8])
     assert torch.equal(readout.head.weight, before)
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.01])
+def test_a_read_out_with_a_rate_of_0_stays_as_it_was_drawn_and_counts_where_gradients_are_clipped(clip: float) -> None:
+    """As published with instance-wise prompts (Jiang et al. 2022)."""
+    found = {}
+    for rate in (0.0, 1e-2):
+        model, readout = parts("bert", "ipt-cnn")
+        before = numbers(model, readout)
+        stepper = Stepper(model, readout, recipe(clip=clip, decay=0.1), 10, {"readout": rate})
+        norm = stepper.step(1, [Toy().batch(0)]).norm
+        found[rate] = {name: p.grad.clone() for name, p in stepper.named.items() if p.grad is not None}
+        stepper.close()
+        after = numbers(model, readout)
+        moved = {name for name, p in after.items() if not torch.equal(p, before[name])}
+        assert ("head.head.weight" in moved) == bool(rate)
+        assert any(name.startswith("generator") for name in moved)
+        left = math.sqrt(sum(float(g.square().sum()) for g in found[rate].values()))
+        assert left == pytest.approx(clip or norm, rel=1e-4)
+    assert "readout.head.weight" in found[0.0]
+    assert all(torch.equal(found[0.0][name], g) for name, g in found[1e-2].items())
+
+
+@pytest.mark.parametrize(("method", "settings"), [("ipt", {}), ("ipt-lstm", {"buckets": 7}), ("ipt-prefix", {})])
+def test_a_table_with_a_rate_of_0_stays_as_it_started_and_all_else_learns(
+    method: str, settings: dict[str, int]
+) -> None:
+    model, readout = parts("bert", method, **settings)
+    before = numbers(model, readout)
+    fit(model, readout, Toy(2), None, recipe(epochs=1, decay=0.1), rates={"table.weight": 0.0})
+    still = {name for name, p in numbers(model, readout).items() if torch.equal(p, before[name])}
+    trained = {name for name, p in (*model.named_parameters(), *readout.named_parameters("head")) if p.requires_grad}
+    assert len(still & trained) == 1
+    assert all(name.endswith("table.weight") for name in still & trained)
 
 
 def test_a_model_without_a_gradient_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
