@@ -30,7 +30,7 @@ def alarms(records: Sequence[Record]) -> list[str]:
     lost = Counter(r["outcome"] for r in records if "reports" not in r)
     said += [f"{count} of {len(records)} seeds: {outcome}." for outcome, count in lost.items()]
     counted = Counter(name for r in known for name in r["alarms"] if name != "majority")
-    words = {"settled": "a choice was decided before it could learn"}
+    words = {"settled": "a choice was decided before it could learn", "risen": "the loss rose again"}
     return said + [f"{words.get(n, n)} ({count} of {len(known)} seeds)." for n, count in sorted(counted.items())]
 
 

@@ -27,6 +27,9 @@ from promptuary.values import Call, Prompt
 LEARNT = 0.05
 # Fewer steps than this say nothing about a trend.
 FEWEST = 20
+# By what share of the lowest fifth's loss the last fifth's is larger where a run went back. A published run of IPT does
+# so: at its best at epoch 35 of 100, and at a loss of ln 2 from epoch 41 to the end.
+RISE = 0.25
 # A choice with less than this share of the largest entropy is decided. Random models that choose by the input (DP,
 # eight epochs of a toy task) have 0.81 to 0.96 of it at a quarter of the run at the default rate of 0.01, and 0.004 to
 # 0.015 at the 0.3 of the published code.
@@ -92,6 +95,25 @@ def still(losses: Sequence[float]) -> Alarm | None:
         "still",
         f"The loss does not fall: {mean(first):.4g} at the start, {mean(last):.4g} at the end. Try a larger rate (a "
         "smaller one if it swings), more steps, or another start of the prompt.",
+    )
+
+
+def risen(losses: Sequence[float]) -> Alarm | None:
+    """Whether the loss of the last fifth of the steps is clearly larger than that of an earlier fifth."""
+    fifth = len(losses) // 5
+    if len(losses) < FEWEST:
+        return None
+    parts = [losses[k * fifth : (k + 1) * fifth] for k in range(4)]
+    at = min(range(4), key=lambda k: mean(parts[k]))
+    low, last = parts[at], losses[-fifth:]
+    noise = ((stdev(low) ** 2 + stdev(last) ** 2) / fifth) ** 0.5
+    if mean(last) - mean(low) <= max(RISE * abs(mean(low)), 3 * noise) or mean(last) < LEARNT:
+        return None
+    return Alarm(
+        "risen",
+        f"The loss was {mean(low):.4g} in steps {at * fifth + 1} to {(at + 1) * fifth} and is {mean(last):.4g} in the "
+        f"last {fifth}: it rose again. Divide the rate by three, or clip gradients (clip=1.0); what was learnt before "
+        "is kept where validation rows choose the step.",
     )
 
 

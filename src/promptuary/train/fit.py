@@ -276,7 +276,8 @@ class _Run:
         s.close()
         noted = [event for event in self.record.events if event["event"] == "choices"]
         trained = {name for name, choice in s.model.choices.items() if choice.trained}
-        found = [*s.watch.alarms(), unread, alarms.saturated(s.model, probe), alarms.still(losses)]
+        trend = alarms.risen(losses) or alarms.still(losses)
+        found = [*s.watch.alarms(), unread, alarms.saturated(s.model, probe), trend]
         found += alarms.settled(noted, trained)
         found.append(alarms.ineffective(s.model, s.readout, probe))
         found.append(None if self.best is None else self.best.majority)

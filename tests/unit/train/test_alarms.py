@@ -1,5 +1,6 @@
 """Alarms fire on what is wrong and stay silent on what is not."""
 
+import math
 import random
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,8 @@ from promptuary.train.evaluation import Pairs
 from promptuary.train.fit import fit
 from promptuary.values import Instance, Output, Prompt, Targets
 from tests.unit.train.toy import Head, Toy, parts, recipe
+
+LN2 = math.log(2)
 
 
 def pairs(true: list[int], said: list[int], task: int = 0) -> Pairs:
@@ -89,6 +92,64 @@ def test_a_loss_that_is_learnt_or_short_raises_no_alarm() -> None:
     assert alarms.still([0.01] * 100) is None
     assert alarms.still([0.69] * 19) is None
     assert alarms.still([]) is None
+
+
+def curve(*points: float, steps: int = 100, noise: float = 0.0, seed: int = 0) -> list[float]:
+    """Lines between points that lie equally far apart."""
+    source = random.Random(seed)
+    found = []
+    for k in range(steps):
+        at = k / (steps - 1) * (len(points) - 1)
+        left = min(int(at), len(points) - 2)
+        exact = points[left] + (points[left + 1] - points[left]) * (at - left)
+        found.append(exact + source.gauss(0, noise))
+    return found
+
+
+@pytest.mark.parametrize(
+    "points",
+    [(2.0, 0.2, LN2, LN2), (LN2, 0.2, LN2, LN2), (LN2, 0.1, 0.1, 0.1, LN2, LN2), (0.2, 0.2, LN2), (0.5, 0.9)],
+    ids=str,
+)
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+@pytest.mark.parametrize("steps", [20, 100, 1000])
+def test_a_loss_that_was_lower_and_came_back_raises_an_alarm(
+    points: tuple[float, ...], noise: float, steps: int
+) -> None:
+    assert alarms.risen(curve(*points, steps=steps, noise=noise)) is not None
+
+
+def test_a_loss_that_came_back_says_where_it_was_lower() -> None:
+    found = alarms.risen([LN2] * 20 + [0.2] * 40 + [LN2] * 40)
+    assert found is not None
+    assert found.name == "risen"
+    assert found.sentence.startswith("The loss was 0.2 in steps 21 to 40 and is 0.6931 in the last 20: it rose again.")
+
+
+@given(seed=st.integers(0, 200), steps=st.integers(20, 200), noise=st.sampled_from([0.0, 0.02, 0.1]))
+def test_a_loss_that_falls_or_stays_did_not_rise(seed: int, steps: int, noise: float) -> None:
+    for points in ((0.7, 0.1), (LN2, LN2), (0.7, 0.2, 0.1, 0.1), (2.0, 0.3, 0.35)):
+        assert alarms.risen(curve(*points, steps=steps, noise=noise, seed=seed)) is None
+    assert alarms.risen([0.001] * 60 + [0.04] * 40) is None  # learnt
+    assert alarms.risen([0.1] * 10 + [1.0] * 9) is None  # too few to tell
+
+
+def test_a_run_whose_loss_came_back_is_told_so_and_not_that_it_stood_still() -> None:
+    class Forgets(Head):
+        """Its answers are worth nothing in the second half of the run."""
+
+        step = 0
+
+        def loss(self, out: Output, batch: Batch) -> Tensor:
+            self.step += 1
+            return super().loss(out, batch) * (0.1 if 10 < self.step <= 30 else 1.0)
+
+    model, _ = parts("bert")
+    forgets = Forgets(2, model.backbone.shape.output)
+    result = fit(model, forgets, Toy(), None, recipe(rate=1e-6, head_rate=1e-6, epochs=8))
+    found = [alarm.name for alarm in result.alarms]
+    assert "risen" in found
+    assert "still" not in found
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
