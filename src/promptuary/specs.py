@@ -147,7 +147,8 @@ class Run(BaseModel):
             return {}
         chosen = method(str(values.get("method", cls.model_fields["method"].default)))
         preset = chosen.preset(str(values["preset"]))
-        own = {name: value for name, value in preset.run.items() if name not in _foreign(kind) | set(values)}
+        left = {*preset.run} - _foreign(kind) - ({*values} - {"rates"})  # of rates, single ones are stated
+        own = {name: value for name, value in preset.run.items() if name in left}
         return {**own, "settings": dict(preset.settings)}
 
     def _check_kind(self, kind: type[Kind]) -> None:

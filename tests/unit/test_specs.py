@@ -127,6 +127,12 @@ def test_what_is_stated_wins_over_a_preset(name: str, tmp_path: Path) -> None:
         assert {key: getattr(run, key) for key in expected} == expected
 
 
+def test_rates_that_are_stated_leave_the_others_of_a_preset() -> None:
+    for rates in ({"readout": 0.0}, {"generators.1": 0.5}, {}):
+        run = Run(train="a", out="b", method="ipt-prefix", preset="paper", rates=rates)
+        assert run.rates == {"generators.1": 0.03, **rates}
+
+
 def test_a_setting_that_is_stated_leaves_the_others_of_a_preset() -> None:
     settings = {"middle": 16}
     run = Run(train="a", out="b", method="prefix-tuning", preset="paper-xsum", settings=settings)

@@ -113,6 +113,10 @@ class Contender(ABC):
         """
         raise SettingError(f"{self.name!r} learns one task at a time. Expected a method of promptuary's own.")
 
+    def begun(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The values of what a search may change, where these settings are stated."""
+        return {**self.default, **settings}
+
     def check(self, settings: Mapping[str, Any]) -> None:
         """Look at the names of settings, before anything runs.
 

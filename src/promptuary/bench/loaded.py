@@ -33,9 +33,10 @@ class Loaded:
     def grounds(self, about: Mapping[str, Any]) -> dict[str, Ground]:
         """What a method gets of each task: rows that teach and select, in no way the others."""
         budget = self.plan.budget_of(about["task"], about["regime"])
+        published = self.plan.published(str(about["method"]))  # the frozen model's dropout, where the task leaves it
         found = {}
         for task in self.plan.members(str(about["task"])):
-            run, rows = self.plan.run(task), self.rows(about, task)
+            run, rows = self.plan.run(task, **published), self.rows(about, task)
             key = (about["backbone"], budget.precision, run.dropout)
             if key not in self._backbones:
                 dtype = torch.bfloat16 if budget.precision == "bf16" else torch.float32

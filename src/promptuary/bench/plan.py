@@ -22,6 +22,10 @@
     of = "prompt-tuning"
     settings = {length = 5}
 
+    [variants.published]
+    of = "ipt"
+    preset = "paper"            # what the plan does not say
+
     [tasks.sst2]                # a task with a name, or columns of any rows
     task = "sst2/classifier"
     report = "task:sst2/classifier/test"
@@ -195,7 +199,7 @@ class Plan(Part):
         return all(regime.drawn for regime in self.regimes.values() if regime.tasks is None or task in regime.tasks)
 
     def run(self, task: str, **more: Any) -> Run:
-        """The run that a task describes, before a method is chosen."""
+        """The run that a task describes, before a method is chosen; `more` are settings of a run."""
         of = self.tasks[task]
         train = of.source("train", of.train)
         return Run(**{"out": "-", "train": train, "device": self.device, **of.asked(), **more})
@@ -213,15 +217,26 @@ class Plan(Part):
     def space(self, method: str) -> Space:
         """What a search may change of a method: the plan's space, or the method's own.
 
-        A variant has the space of its method, without what it sets.
+        A variant has the space of its method, without what it sets. A preset sets all of it: what is searched beside it
+        the plan says under the variant's name.
         """
+        if self.published(method) and method not in self.search.space:
+            return {}
         of = self.contender(method)
         space = self.search.space.get(method, self.search.space.get(of.name, of.space))
         return {name: values for name, values in space.items() if name not in self.settings(method)}
 
     def settings(self, method: str) -> dict[str, Any]:
         """What every trial of a variant has; of a method nothing."""
-        return dict(self.variants[method].settings) if method in self.variants else {}
+        if method not in self.variants:
+            return {}
+        variant = self.variants[method]
+        return ({} if variant.preset is None else {"preset": variant.preset}) | variant.settings
+
+    def published(self, method: str) -> dict[str, Any]:
+        """The preset of a variant, as a run states it; of others nothing."""
+        preset = self.settings(method).get("preset")
+        return {} if preset is None else {"method": self.contender(method).name, "preset": preset}
 
     def trials(self, method: str) -> list[dict[str, Any]]:
         """The settings that a method's search tries, in order: first the default, then others drawn from its space.
@@ -232,7 +247,7 @@ class Plan(Part):
         of, own = self.contender(method), self.settings(method)
         if not self.space(method):
             return [own]
-        found = draws(self.space(method), self.search.trials - 1, seed=self.search.seed, without=of.default)
+        found = draws(self.space(method), self.search.trials - 1, seed=self.search.seed, without=of.begun(own))
         if len(found) < self.search.trials - 1 and not of.small:
             raise SettingError(
                 f"search.trials = {self.search.trials}, but the space of {method!r} has only {len(found)} settings "

@@ -18,21 +18,22 @@ from promptuary.methods.method import STARTS, Method
 from promptuary.multitask.plan import OWN
 from promptuary.specs import Run
 from promptuary.train.progress import Progress
-from promptuary.train.recipe import FIELDS
+from promptuary.train.recipe import FIELDS, Recipe
 
 if TYPE_CHECKING:
     from promptuary.backbones.backbone import Backbone
     from promptuary.tuning import Outcome
 
 PART = "rates."  # of a setting that is a part's own rate
+RUN = frozenset({"init", "preset"})  # settings of a run itself
 BUDGET = frozenset({"epochs", "steps", "batch", "accumulation", "patience", "evaluations", "precision"})
 
 
 class Prompted(Contender):
     """A method of `promptuary.methods`. A search changes its rate by a factor of three, unless a plan says otherwise.
 
-    Settings are those of the method, fields of its recipe, rates of parts (`rates.choice`), and `init`, where a prompt
-    starts.
+    Settings are those of the method, fields of its recipe, rates of parts (`rates.choice`), `init`, where a prompt
+    starts, and `preset`, a published set-up.
     """
 
     mixes = True
@@ -44,9 +45,16 @@ class Prompted(Contender):
         self.kinds = frozenset(KINDS) - ({"text"} if bare else set())
         rate = "head_rate" if bare else "rate"
         self.space = around(rate, getattr(method.recipe, rate))
-        recipe = {name: value for name, value in asdict(method.recipe).items() if name not in BUDGET}
         rates = {PART + name: value for name, value in method.rates.items()}
-        self.default = MappingProxyType({**recipe, **rates, "init": "auto", **method.settings()})
+        own = {"init": "auto", "preset": None, **method.settings()}
+        self.default = MappingProxyType({**_searched(method.recipe), **rates, **own})
+
+    def begun(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        if settings.get("preset") is None:
+            return super().begun(settings)
+        preset = self.method.preset(settings["preset"])
+        own = {"init": preset.run.get("init", "auto"), **{PART + k: v for k, v in preset.run.get("rates", {}).items()}}
+        return {**self.default, **_searched(preset.recipe), **preset.settings, **own, **settings}
 
     def check(self, settings: Mapping[str, Any]) -> None:
         for name in settings:
@@ -91,7 +99,7 @@ class Prompted(Contender):
     ) -> dict[str, Any]:
         """What a run of the method states beside its task."""
         parts = _parts(settings)
-        recipe = {**parts["recipe"], **budget.recipe(), "patience": 0}
+        recipe = {**parts["recipe"], **budget.recipe(), "accumulation": 1, "patience": 0}
         stated = {"backbone": backbone.name, "method": self.method.name, "seeds": (seed,), "out": str(folder)}
         return {**stated, **parts, "recipe": recipe}
 
@@ -113,11 +121,16 @@ def _nothing(rows: Sequence[Row]) -> Answers:
     raise AssertionError("what was learned together answers task by task")
 
 
+def _searched(recipe: Recipe) -> dict[str, Any]:
+    """What a search may change of a recipe."""
+    return {name: value for name, value in asdict(recipe).items() if name not in BUDGET}
+
+
 def _parts(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a trial as a run has them: its start, those of the method, of its recipe, and rates of parts."""
+    """Settings of a trial as a run has them: its own, those of the method, of its recipe, and rates of parts."""
     return {
-        **{k: v for k, v in settings.items() if k == "init"},
-        "settings": {k: v for k, v in settings.items() if k not in {"init", *FIELDS} and not k.startswith(PART)},
+        **{k: v for k, v in settings.items() if k in RUN},
+        "settings": {k: v for k, v in settings.items() if k not in RUN | set(FIELDS) and not k.startswith(PART)},
         "recipe": {k: v for k, v in settings.items() if k in FIELDS},
         "rates": {k.removeprefix(PART): v for k, v in settings.items() if k.startswith(PART)},
     }

@@ -228,8 +228,8 @@ class Worker:
     def _settled(self, trial: Entry) -> dict[str, Any]:
         """The value that every setting of the space had in a trial."""
         method = str(trial.job.about["method"])
-        default = {name: self.plan.contender(method).default.get(name) for name in self.plan.space(method)}
-        return {**default, **trial.job.settings}
+        begun = self.plan.contender(method).begun(trial.job.settings)
+        return {name: begun.get(name) for name in self.plan.space(method)}
 
     def _clear(self, trials: Sequence[Entry], keep: Path) -> None:
         """Remove what training would go on from, and the folders of what was not chosen."""

@@ -160,9 +160,12 @@ class Variant(Part):
     Arguments:
         of: a method of promptuary's or a baseline. settings: of the method, or fields of its recipe. In text, `{task}`
             is the task's name and `{folder}` the study's folder: `pretrained = "{folder}/generators/{task}"`.
+        preset: a published set-up of the method: its recipe, its settings, and what a task leaves open (read-out, pool,
+            the frozen model's dropout). What is stated beside it wins, and a run spends what the plan says.
     """
 
     of: str
+    preset: str | None = None
     settings: dict[str, Any] = {}
 
 

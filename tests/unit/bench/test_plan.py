@@ -137,6 +137,45 @@ def test_a_variant_that_cannot_be_is_told(old: str, new: str, said: str, tmp_pat
         made(text.replace(old, new), tmp_path)
 
 
+PUBLISHED = """
+[variants.published]
+of = "ipt"
+preset = "paper"
+settings = {length = 8}
+
+[tasks.sst2]
+"""
+
+
+def test_a_variant_with_a_preset_is_the_published_set_up_and_nothing_is_searched(tmp_path: Path) -> None:
+    text = GOOD.replace("[tasks.sst2]", PUBLISHED).replace('"prompt-tuning"]', '"prompt-tuning", "ipt", "published"]')
+    plan = made(text, tmp_path)
+    assert plan.trials("published") == [{"preset": "paper", "length": 8}]
+    assert len(plan.trials("ipt")) == 3
+    space = "[search.space.published]\nrate = [0.01, 0.03, 0.05]\n[search.space.prompt-tuning]"
+    searched = made(text.replace("[search.space.prompt-tuning]", space), tmp_path).trials("published")
+    assert [trial.get("rate") for trial in searched[:1]] == [None]
+    assert {trial["rate"] for trial in searched[1:]} == {0.01, 0.05}  # 0.03 is the preset's own, tried first
+    names = {job.name for job in jobs(plan)}
+    plain = made(text.replace('preset = "paper"\n', ""), tmp_path)
+    assert {j.about["method"] for j in jobs(plain) if j.name not in names} == {"published"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('preset = "paper"', 'preset = "papr"', "Method 'ipt' has no preset 'papr'. Did you mean 'paper'?"),
+        ('of = "ipt"', 'of = "smop"', "Method 'smop' has no presets; leave it out."),
+        ('of = "ipt"', 'of = "majority"', "'majority' has no settings to search: leave out 'preset'."),
+        ('preset = "paper"', 'presets = "paper"', "there is no key 'presets'. Did you mean 'preset'?"),
+    ],
+)
+def test_a_preset_that_is_not_there_is_told(old: str, new: str, said: str, tmp_path: Path) -> None:
+    text = GOOD.replace("[tasks.sst2]", PUBLISHED).replace('"prompt-tuning"]', '"prompt-tuning", "ipt", "published"]')
+    with pytest.raises(SettingError, match=re.escape(said)):
+        made(text.replace(old, new), tmp_path)
+
+
 def test_epochs_that_are_stated_further_in_win_over_steps(tmp_path: Path) -> None:
     plan = made(GOOD.replace("epochs = 4\n", "steps = 1200\n"), tmp_path)
     found = {task: plan.budget_of(task, "full").recipe() for task in ("sst2", "mine")}

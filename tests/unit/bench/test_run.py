@@ -1,5 +1,6 @@
 """What a study promises: nothing lost, nothing done twice, nothing chosen by rows that report."""
 
+import json
 import os
 import re
 import signal
@@ -35,6 +36,7 @@ from promptuary.bench.store import OUTCOME, Entry, Store
 from promptuary.bench.study import compared, finished
 from promptuary.data import source
 from promptuary.errors import CheckpointError, DivergedError, MemoryShortError, SettingError
+from promptuary.methods import METHODS
 from promptuary.pretraining import pretrain
 from promptuary.specs import Run
 from promptuary.train import state
@@ -159,6 +161,24 @@ def test_a_variant_competes_under_its_own_name(shelf: Shelf, tmp_path: Path) -> 
     assert one["cost"]["trained"] - other["cost"]["trained"] == (20 - 3) * 32
 
 
+def test_a_variant_with_a_preset_spends_what_the_plan_says(shelf: Shelf, tmp_path: Path) -> None:
+    variants = {"published": {"of": "ipt", "preset": "paper", "settings": {"length": 5}}}
+    tasks = {"opinions": {**plan(shelf, tmp_path, "ipt").model_dump()["tasks"]["opinions"], "max_length": 40}}
+    study = plan(shelf, tmp_path, "ipt", "published", against="ipt", variants=variants, tasks=tasks)
+    assert run(study, tmp_path / "out")
+    one, other = finished(study, tmp_path / "out")
+    paper = METHODS["ipt"].preset("paper").recipe
+    for name in ("rate", "head_rate", "decay", "schedule", "warmup", "clip"):
+        assert other["recipe"][name] == getattr(paper, name)
+    spent = ("steps", "batch", "accumulation", "patience", "evaluations", "precision")
+    assert {name: other["recipe"][name] for name in spent} == {name: one["recipe"][name] for name in spent}
+    assert (other["recipe"]["batch"], other["recipe"]["accumulation"], other["cost"]["steps"]) == (8, 1, STEPS)
+    assert other["recipe"]["settings"]["length"] == 5
+    assert other["settings"] == {"preset": "paper", "length": 5}
+    begun = json.loads((tmp_path / "out" / other["prompt"] / "record.jsonl").read_text().splitlines()[0])
+    assert begun["settings"]["dropout"]  # of the preset, where the task leaves it open; its longest text is the task's
+
+
 def test_a_setting_may_say_where_something_of_the_task_lies(shelf: Shelf, tmp_path: Path) -> None:
     begun = {"ipt-begun": {"of": "ipt", "settings": {"pretrained": "{folder}/generators/{task}"}}}
     study = plan(shelf, tmp_path, "ipt-begun", against="ipt-begun", variants=begun)
@@ -228,7 +248,7 @@ def test_the_rows_that_report_are_read_by_a_final_trial_and_by_nothing_before(
     run(study, out)
     assert len(opened) == 1
     texts = {str(row.fields) for row in rows_of(study, "opinions", "full", 0).train}
-    about = {"task": "opinions", "regime": "full", "seed": 0, "backbone": study.backbones[0]}
+    about = {"task": "opinions", "regime": "full", "method": "frozen", "seed": 0, "backbone": study.backbones[0]}
     [ground] = loaded.Loaded(study).grounds(about).values()
     assert {str(row.fields) for row in ground.train} == texts
     assert not any(isinstance(value, Sealed) for value in vars(ground).values())
