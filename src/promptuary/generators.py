@@ -3,7 +3,7 @@
 `Free` is a plain table: prompt tuning (Lester et al. 2021). `Mapped(Free, ...)` puts a network behind it: prefix
 tuning (Li and Liang 2021) and P-tuning (Liu et al. 2021) while they train. `Summed` and `Concatenated` combine
 any generators. `Pool`, `Weighted` and `Shortened` combine or cut them as a `Choice` says (dynamic prompting, Yang et
-al. 2023), `Queried` starts from a reading of the input, `Shuffled` is a control.
+al. 2023), `Queried` starts from a reading of the input.
 """
 
 from abc import ABC, abstractmethod
@@ -274,15 +274,3 @@ class Queried(Generator):
     def forward(self, x: Instance) -> Prompt:
         values = rearrange(x.once(self.query), "b d -> b 1 d")
         return Prompt(values, values.new_ones(len(values), 1))
-
-
-class Shuffled(Generator):
-    """A control: each row gets the prompt of another row of its batch, the one before it."""
-
-    def __init__(self, inner: Generator) -> None:
-        super().__init__()
-        self.inner, self.length, self.width = inner, inner.length, inner.width
-
-    def forward(self, x: Instance) -> Prompt:
-        p: Prompt = self.inner(x)
-        return Prompt(p.values.roll(1, 0), p.keep.roll(1, 0))

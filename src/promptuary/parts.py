@@ -5,6 +5,7 @@ without the seconds that torch takes.
 """
 
 from promptuary.choices import Choice, Read, embedding_max, embedding_mean, encoding_mean, schedule
+from promptuary.controls import asked, held, read, spread
 from promptuary.generators import (
     Concatenated,
     Free,
@@ -13,7 +14,6 @@ from promptuary.generators import (
     Pool,
     Queried,
     Shortened,
-    Shuffled,
     Summed,
     Weighted,
 )
@@ -58,7 +58,6 @@ __all__ = [
     "Scaled",
     "Shape",
     "Shortened",
-    "Shuffled",
     "Slots",
     "Slotwise",
     "Split",
@@ -68,13 +67,17 @@ __all__ = [
     "Unfolded",
     "Weighted",
     "Window",
+    "asked",
     "embedding_max",
     "embedding_mean",
     "encoding_mean",
     "from_file",
+    "held",
     "matched",
     "normal",
+    "read",
     "schedule",
     "seeded",
+    "spread",
     "uniform",
 ]

@@ -516,6 +516,79 @@ def test_a_shuffled_control_gives_each_row_what_another_rows_text_made(variant: 
     assert variant == "prefix" or torch.equal(made["shuffled"].keep, made["none"].keep[rows])
 
 
+READERS = [
+    ("dp-position-instance", {}), ("dp-position-instance", {"query": "encoder"}), ("dp-length-instance", {}),
+    ("dp-vector", {}), ("dp-vector-position", {}), ("dp-position-vector", {}), ("dp-position-length", {}),
+    ("dp-bank", {"position": "instance"}), ("dp-deep", {}), ("idpg", {}), ("lpt", {}), ("ipl", {}), ("smop", {}),
+    ("attempt", {}), ("ipt", {}), ("ipt-cnn", {}), ("ipt-lstm", {}), ("ipt-prefix", {}),
+]  # fmt: skip
+
+
+def controlled(name: str, settings: dict[str, object], control: str) -> SoftPrompted:
+    """A method under a control, whose choices are no longer alike for all texts."""
+    b = backbone("bert")
+    model = SoftPrompted(b, *METHODS[name].parts(b.shape, length=LENGTH, control=control, **settings)).eval()
+    source = torch.Generator().manual_seed(5)
+    for choice in model.choices.values() if control != "frozen" else ():
+        for p in (choice.bias, choice.weight):
+            if p is not None:
+                p.data.copy_(torch.randn(p.shape, generator=source))
+    return model
+
+
+def made_of(model: SoftPrompted, x: Instance) -> list[Tensor]:
+    """What a model makes of each row, and what it chooses for each row by the input."""
+    p = model.generator(x)
+    chosen = [choice(x) for choice in model.choices.values() if choice.weight is not None]
+    return [p.values.expand(len(x.ids), -1, -1), p.keep.expand(len(x.ids), -1), *chosen]
+
+
+@pytest.mark.parametrize(("name", "settings"), READERS, ids=str)
+@torch.no_grad()
+def test_under_a_shuffled_control_each_row_has_what_another_rows_text_says(
+    name: str, settings: dict[str, object]
+) -> None:
+    plain, shuffled = (controlled(name, settings, control) for control in ("none", "shuffled"))
+    ids = torch.arange(5, 95).view(9, 10)
+    mask = torch.arange(10) < torch.tensor([[10], [3], [7]]).repeat(3, 1)
+    rows = [len(ids) - 1, *range(len(ids) - 1)]
+    own, another = made_of(plain, plain.instance(ids, mask)), made_of(shuffled, shuffled.instance(ids, mask))
+    assert any(not torch.allclose(one, one[rows]) for one in own)  # the text bears on it
+    for one, other in zip(own, another, strict=True):
+        torch.testing.assert_close(other, one[rows], rtol=0, atol=1e-6)
+    alone = [made_of(shuffled, shuffled.instance(ids[i : i + 1], mask[i : i + 1])) for i in range(len(ids))]
+    for found in zip(*alone, strict=True):  # there is no other row: never its own text, the same for all
+        assert all(torch.equal(one, found[0]) for one in found)
+        assert found[0].isfinite().all()
+
+
+@pytest.mark.parametrize(("name", "settings"), READERS, ids=str)
+def test_under_a_frozen_control_what_reads_the_text_differs_by_it_and_does_not_learn(
+    name: str, settings: dict[str, object]
+) -> None:
+    plain, frozen = (controlled(name, settings, control) for control in ("none", "frozen"))
+    learned = {name for name, p in frozen.named_parameters() if p.requires_grad}
+    left = {name for name, p in plain.named_parameters() if p.requires_grad} - learned
+    choices = {
+        f"{name}.{own}" for name, c in frozen.choices.items() if c.weight is not None for own, _ in c.named_parameters()
+    }
+    assert left == choices if choices else left
+    ids = torch.arange(5, 95).view(9, 10)
+    with torch.no_grad():
+        found = made_of(frozen, frozen.instance(ids, ids > 0))
+    assert any(not torch.allclose(rows, rows[:1].expand_as(rows)) for rows in found)
+
+
+def test_a_control_of_what_is_not_made_from_the_input_is_refused() -> None:
+    shape = backbone("bert").shape
+    for name, settings in (("dp-position", {}), ("dp-vector", {"pooled": "task"}), ("lpt", {"instance": False})):
+        with pytest.raises(SettingError, match="nothing of this prompt is made from the input"):
+            METHODS[name].parts(shape, control="shuffled", **settings)
+    for name in ("ipt", "idpg", "smop"):
+        with pytest.raises(SettingError, match="expected 'none', 'shuffled' or 'frozen'"):
+            METHODS[name].parts(shape, control="shufled")
+
+
 def test_a_frozen_control_trains_nothing_of_what_reads_the_text() -> None:
     b = backbone("bert")
     for name in ("ipt", "ipt-lstm"):

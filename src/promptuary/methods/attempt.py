@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from promptuary.errors import SettingError
-from promptuary.methods.method import Method, some
+from promptuary.methods.method import Control, Method, check_control, some
 from promptuary.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -26,19 +26,21 @@ def attempt(
     prompts: int = 4,
     sources: Sequence[str] | None = None,
     middle: int = 100,
+    control: Control = "none",
     init: "Initial | None" = None,
     seed: int = 0,
 ) -> "Built":
     """`length` soft tokens: the task's own plus, for each input, a mixture of them and of other tasks' prompts.
 
     `sources` are the folders of those prompts, of equal length, or nothing for frozen random ones (the control);
-    `prompts` is their number, `middle` the width of the network that weighs them.
+    `prompts` is their number, `middle` the width of the network that weighs them; `control`: see `promptuary.controls`.
     """
     from torch import nn
 
     from promptuary import parts
 
     some(length)
+    check_control(control)
     if sources is not None and len(sources) != prompts:
         raise SettingError(f"prompts={prompts}, but {len(sources)} sources are named. Write prompts={len(sources)}.")
     start = init or parts.matched(shape.deviation)
@@ -51,10 +53,11 @@ def attempt(
         source.requires_grad_(False)
     with parts.seeded(seed):
         network = nn.Sequential(nn.Linear(shape.dim, middle), nn.SiLU(), nn.Linear(middle, shape.dim))
-        choice = parts.Choice(prompts + 1, dim=shape.dim, query=parts.Read(parts.embedding_max, network), mode="soft")
+        query = parts.Read(parts.asked(parts.embedding_max, control), network)
+        choice = parts.Choice(prompts + 1, dim=shape.dim, query=query, mode="soft")
         if choice.weight is not None:
             nn.init.normal_(choice.weight, std=0.02)  # zeros would let nothing through to the network
-    return parts.Summed(own, parts.Pool(choice, *frozen, own)), parts.Embeddings(shape)
+    return parts.Summed(own, parts.Pool(parts.held(choice, control), *frozen, own)), parts.Embeddings(shape)
 
 
 METHODS = (

@@ -11,7 +11,7 @@ hand, so that every baseline runs through the same parts. Differences from the p
 from typing import TYPE_CHECKING, Any, Literal
 
 from promptuary.errors import SettingError
-from promptuary.methods.method import Method, some
+from promptuary.methods.method import Control, Method, check_control, some
 from promptuary.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def dynamic(
     temperature: str = "constant",
     entropy: float = 0.0,
     compat: Literal["ours", "official"] = "ours",
+    control: Control = "none",
     init: "Initial | None" = None,
     seed: int = 0,
 ) -> "Built":
@@ -66,6 +67,8 @@ def dynamic(
             option. entropy: weight of the choices' entropy.
         compat: `official` chooses as the published code does: from logits that are drawn (of a task within 0.5), for
             an input through a ReLU, of a pool alone through a tanh; in its order.
+        control: of what is chosen for each input (`promptuary.controls`): by another row's text, or by weights that
+            stay as they are drawn.
     """
     import itertools
 
@@ -74,6 +77,7 @@ def dynamic(
     from promptuary import parts
 
     some(length)
+    check_control(control, reads="instance" in (position, lengths, pooled if pool > 1 else None))
     cooling = parts.schedule(temperature)
     if pool > 1 and pooled == "random" and mode == "soft":
         raise SettingError("pooled='random' with mode='soft' mixes all prompts alike. Write mode='hard'.")
@@ -85,20 +89,22 @@ def dynamic(
     official, drawn = compat == "official", itertools.count(seed, 1000)
 
     def choice(level: Level, options: int, prefer: int | None, **more: Any) -> "Choice":
-        return parts.Choice(
+        fixed = level == "instance" and control == "frozen"
+        made = parts.Choice(
             options,
             dim=dim if level == "instance" else None,
             tasks=tasks if level == "task" else None,
-            query=asked,
+            query=parts.asked(asked, control),
             temperature=cooling,
             activation=torch.relu if official and level == "instance" else None,
-            prefer=None if official or level == "random" else prefer,
-            spread=0.0 if not official or level == "random" else 0.5 if level == "task" else dim**-0.5,
+            prefer=None if official or fixed or level == "random" else prefer,
+            spread=dim**-0.5 if fixed or (official and level == "instance") else 0.5 * (official and level == "task"),
             seed=next(drawn),
             entropy=0.0 if level == "random" else entropy,
             trained=level != "random",
             **more,
         )
+        return parts.held(made, control) if level == "instance" else made
 
     split: Choice | None = None
     placement: Placement

@@ -7,7 +7,7 @@ paper's other form of the bottleneck (PHM layers) is not here.
 
 from typing import TYPE_CHECKING
 
-from promptuary.methods.method import Method, some
+from promptuary.methods.method import Control, Method, check_control, some
 from promptuary.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -16,16 +16,18 @@ if TYPE_CHECKING:
 PAPER = "Wu, Wang, Gu, Hou, Dong, Vydiswaran, Ma 2022: IDPG (NAACL 2022, arXiv 2204.04497)"
 
 
-def idpg(shape: "Shape", *, length: int = 5, middle: int = 256, seed: int = 0) -> "Built":
-    """`length` soft tokens through `output -> middle -> length * dim`."""
+def idpg(shape: "Shape", *, length: int = 5, middle: int = 256, control: Control = "none", seed: int = 0) -> "Built":
+    """`length` soft tokens through `output -> middle -> length * dim`; `control`: see `promptuary.controls`."""
     from torch import nn
 
-    from promptuary.parts import Embeddings, Mapped, Queried, Slotwise, Unfolded, encoding_mean, seeded
+    from promptuary.parts import Embeddings, Mapped, Queried, Slotwise, Unfolded, asked, encoding_mean, held, seeded
 
     some(length)
+    check_control(control)
     with seeded(seed):
         network = Slotwise(shape.output, middle, length * shape.dim, activation=nn.ReLU)
-    return Mapped(Queried(encoding_mean, shape.output), network, Unfolded(length)), Embeddings(shape)
+    reading = Queried(asked(encoding_mean, control), shape.output)
+    return Mapped(reading, held(network, control), Unfolded(length)), Embeddings(shape)
 
 
 METHODS = (

@@ -6,7 +6,7 @@ scores all of them. Equal scores are plain prompt tuning, where training starts.
 
 from typing import TYPE_CHECKING
 
-from promptuary.methods.method import Method, some
+from promptuary.methods.method import Control, Method, check_control, some
 from promptuary.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -15,13 +15,18 @@ if TYPE_CHECKING:
 PAPER = "Jin, Lu, Zhang, Zong 2022: Instance-aware Prompt Learning (arXiv 2201.07126)"
 
 
-def ipl(shape: "Shape", *, length: int = 20, init: "Initial | None" = None, seed: int = 0) -> "Built":
-    """`length` soft tokens, each times its relevance to the input."""
-    from promptuary.parts import Choice, Embeddings, Free, Weighted, matched
+def ipl(
+    shape: "Shape", *, length: int = 20, control: Control = "none", init: "Initial | None" = None, seed: int = 0
+) -> "Built":
+    """`length` soft tokens, each times its relevance to the input; `control`: see `promptuary.controls`."""
+    from promptuary.parts import Choice, Embeddings, Free, Weighted, asked, embedding_mean, held, matched, spread
 
     some(length)
+    check_control(control)
     table = Free(length, shape.dim, init or matched(shape.deviation), seed=seed)
-    return Weighted(table, Choice(length, dim=shape.dim, mode="soft")), Embeddings(shape)
+    query, apart = asked(embedding_mean, control), spread(control, shape.dim)
+    choice = Choice(length, dim=shape.dim, query=query, mode="soft", spread=apart, seed=seed)
+    return Weighted(table, held(choice, control)), Embeddings(shape)
 
 
 METHODS = (

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from promptuary.errors import SettingError
-from promptuary.methods.method import Method, Preset, some
+from promptuary.methods.method import Control, Method, Preset, check_control, some
 from promptuary.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def ipt(
     layers: Sequence[int] | None = None,
     scale: float | None = None,
     pretrained: str | None = None,
-    control: Literal["none", "shuffled", "frozen"] = "none",
+    control: Control = "none",
     init: "Initial | None" = None,
     seed: int = 0,
 ) -> "Built":
@@ -62,8 +62,8 @@ def ipt(
     `rank` or `buckets` above 0 make the table one of low rank, or hashed; `lazy` leaves the rows alone that a step does
     not read. `init` is the table's start; a task's own prompt starts at random beside it, learned vectors of empty
     slots (`pad`) at 0. `pretrained` is the folder of a generator that was trained before (`promptuary.pretraining`):
-    table and encoder start as it ended. `control` makes it a control: each row gets what another row's text made, or
-    table and encoder stay as they start.
+    table and encoder start as it ended. `control` makes it a control (`promptuary.controls`): each row gets what
+    another row's text made, or table and encoder stay as they start.
     """
     from promptuary import parts
 
@@ -75,8 +75,7 @@ def ipt(
         raise SettingError(f"combine={combine!r}: expected 'replace', 'concatenate' or 'add'.")
     if variant not in ("prompt", "prefix"):
         raise SettingError(f"variant={variant!r}: expected 'prompt' or 'prefix'.")
-    if control not in ("none", "shuffled", "frozen"):
-        raise SettingError(f"control={control!r}: expected 'none', 'shuffled' or 'frozen'.")
+    check_control(control)
     if encoder == "lookup" and size != length:
         raise SettingError(f"tokens={tokens}: a look-up makes one soft token of each token. Leave it out, or {length}.")
     if pretrained is not None and init is not None:
@@ -98,9 +97,7 @@ def ipt(
         from promptuary.pretrained import begin
 
         begin(reader, Path(pretrained), {"encoder": encoder, "length": length, "rank": rank, "buckets": buckets})
-    if control == "frozen":
-        reader.requires_grad_(False)
-    made: Generator = parts.Shuffled(reader) if control == "shuffled" else reader
+    made: Generator = parts.read(reader, control)
     if at is not None:
         made = parts.Mapped(made, at)
     if combine == "replace" or (combine is None and at is None):

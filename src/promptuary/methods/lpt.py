@@ -7,7 +7,7 @@ choices of pooling are `[CLS]`, maximum and mean); without, they are a table ("n
 
 from typing import TYPE_CHECKING
 
-from promptuary.methods.method import Method, some
+from promptuary.methods.method import Control, Method, check_control, some
 from promptuary.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -23,9 +23,13 @@ def lpt(
     layer: int | None = None,
     instance: bool = True,
     middle: int = 128,
+    control: Control = "none",
     seed: int = 0,
 ) -> "Built":
-    """`length` soft tokens before layer number `layer` (from 0; by default the middle one)."""
+    """`length` soft tokens before layer number `layer` (from 0; by default the middle one).
+
+    `control`: see `promptuary.controls`.
+    """
     from functools import partial
 
     from torch import nn
@@ -37,20 +41,23 @@ def lpt(
         Queried,
         Slotwise,
         Unfolded,
+        asked,
         encoding_mean,
+        held,
         normal,
         seeded,
     )  # fmt: skip
 
     some(length)
+    check_control(control, reads=instance)
     at = max(1, shape.layers // 2) if layer is None else layer
     injection = Late(shape, at)
     if not instance:
         return Free(length, injection.width, normal(1.0), seed=seed), injection
     with seeded(seed):
         network = Slotwise(shape.hidden, middle, length * shape.hidden, activation=nn.ReLU)
-    reading = Queried(partial(encoding_mean, until=at), shape.hidden)
-    return Mapped(reading, network, Unfolded(length)), injection
+    reading = Queried(asked(partial(encoding_mean, until=at), control), shape.hidden)
+    return Mapped(reading, held(network, control), Unfolded(length)), injection
 
 
 METHODS = (

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from promptuary.errors import SettingError, nearest
 from promptuary.train.recipe import Recipe
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from promptuary.parts import Built, Shape
 
 Build = Callable[..., "Built"]
+
+# What a prompt that is made from the input is made from and learns, or a control of it (`promptuary.controls`).
+Control = Literal["none", "shuffled", "frozen"]
 
 # Settings that name what a prompt starts from: a saved prompt holds what became of it, and is opened without.
 STARTS = frozenset({"pretrained", "sources"})
@@ -24,6 +27,14 @@ def some(length: int) -> None:
             f"length={length}: what is chosen or made from the input needs soft tokens. Expected 1 or more; for the "
             "control without a prompt write method='frozen'."
         )
+
+
+def check_control(control: Control, *, reads: bool = True) -> None:
+    """Raise `SettingError` for an unknown control, and for one of a prompt that is not made from the input."""
+    if control not in ("none", "shuffled", "frozen"):
+        raise SettingError(f"control={control!r}: expected 'none', 'shuffled' or 'frozen'.")
+    if control != "none" and not reads:
+        raise SettingError(f"control={control!r}: nothing of this prompt is made from the input. Leave it out.")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ straight-through choice and the prompt enters as it is.
 
 from typing import TYPE_CHECKING
 
-from promptuary.methods.method import Method, some
+from promptuary.methods.method import Control, Method, check_control, some
 from promptuary.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -15,13 +15,24 @@ if TYPE_CHECKING:
 PAPER = "Choi, Kim, Kim, Jung, Song, Park, Cha 2023: SMoP (EMNLP 2023)"
 
 
-def smop(shape: "Shape", *, length: int = 5, prompts: int = 4, init: "Initial | None" = None, seed: int = 0) -> "Built":
-    """One of `prompts` prompts of `length` soft tokens."""
-    from promptuary.parts import Choice, Embeddings, Free, Pool, matched
+def smop(
+    shape: "Shape",
+    *,
+    length: int = 5,
+    prompts: int = 4,
+    control: Control = "none",
+    init: "Initial | None" = None,
+    seed: int = 0,
+) -> "Built":
+    """One of `prompts` prompts of `length` soft tokens; `control`: see `promptuary.controls`."""
+    from promptuary.parts import Choice, Embeddings, Free, Pool, asked, embedding_mean, held, matched, spread
 
     some(length)
+    check_control(control)
     pool = [Free(length, shape.dim, init or matched(shape.deviation), seed=seed + 1000 * i) for i in range(prompts)]
-    return Pool(Choice(prompts, dim=shape.dim), *pool), Embeddings(shape)
+    query, apart = asked(embedding_mean, control), spread(control, shape.dim)
+    choice = Choice(prompts, dim=shape.dim, query=query, spread=apart, seed=seed)
+    return Pool(held(choice, control), *pool), Embeddings(shape)
 
 
 METHODS = (
