@@ -25,14 +25,15 @@ from promptuary.errors import SettingError
 from promptuary.generators import Free, Pool, Shortened, Summed, Weighted
 from promptuary.initial import from_embeddings, from_prompt, normal, zeros
 from promptuary.injections import Embeddings, HiddenStates, KeyValues
+from promptuary.lookups import Dense
 from promptuary.methods import METHODS
 from promptuary.model import SoftPrompted
 from promptuary.placements import Adaptive, Split
 from promptuary.values import Instance, Targets
 from tests.answers import EXACT, Given, answers, distance
 from tests.backbones import backbone, dropping
-from tests.laws.checks import FIVE, TEXTS
-from tests.strategies import pad, pad_targets
+from tests.laws.checks import FIVE, REFUSED, TEXTS
+from tests.strategies import Text, pad, pad_targets, ragged
 
 LENGTH = 4
 SIDES = ("left", "right")
@@ -458,6 +459,70 @@ def test_one_text_has_one_prompt_and_another_token_another(name: str) -> None:
     assert not torch.allclose(values[0], values[2])
 
 
+# Methods that read the input.
+READERS = [
+    ("dp-position-instance", {}), ("dp-position-instance", {"query": "encoder"}), ("dp-length-instance", {}),
+    ("dp-vector", {}), ("dp-vector-position", {}), ("dp-position-vector", {}), ("dp-position-length", {}),
+    ("dp-bank", {"position": "instance"}), ("dp-deep", {}), ("idpg", {}), ("lpt", {}), ("ipl", {}), ("smop", {}),
+    ("attempt", {}), ("ipt", {}), ("ipt-cnn", {}), ("ipt-lstm", {}), ("ipt-prefix", {}),
+]  # fmt: skip
+
+SPECIAL = [
+    Text([0, 1, 2, 3, 4], [0] * 5, [[0, 1], [2]]),  # padding, begin, end, mask: as real tokens
+    Text([7] * 6, [0] * 6, [[7, 7], [7]]),
+    Text([3, 9, 3, 9], [0, 1, 0, 1], [[3], [9, 3]]),
+    Text([2], [0], [[2], [2, 2]]),
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), READERS, ids=str)
+@pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
+@torch.no_grad()
+def test_special_and_repeated_tokens_are_read_like_any_other(
+    family: str, name: str, settings: dict[str, object]
+) -> None:
+    if (family, name) in REFUSED:
+        pytest.skip(REFUSED[family, name])
+    b = backbone(family)
+    model = SoftPrompted(b, *METHODS[name].parts(b.shape, length=LENGTH, **settings)).eval()
+    for choice in model.choices.values():
+        if choice.weight is not None:
+            choice.weight.normal_(generator=torch.Generator().manual_seed(2))
+    singly = [answers(model, [text])[0] for text in SPECIAL]
+    for side in SIDES:
+        for one, other in zip(answers(model, SPECIAL, side, extra=2), singly, strict=True):  # type: ignore[arg-type]
+            assert distance(one, other) <= EXACT
+
+
+@torch.no_grad()
+def test_a_token_that_is_repeated_is_looked_up_alike_in_every_slot_and_padding_as_a_token_is_one() -> None:
+    b = backbone("bert")
+    generator, injection = METHODS["ipt"].parts(b.shape, length=LENGTH)
+    model = SoftPrompted(b, generator, injection).eval()
+    padded = pad(SPECIAL, "right")
+    p = generator(model.instance(padded.ids, padded.mask))
+    assert torch.equal(p.values[0], generator.inner.table.weight[:LENGTH])
+    assert torch.equal(p.values[1], generator.inner.table.weight[7].expand(LENGTH, -1))
+    assert p.keep.tolist() == [[1] * 4, [1] * 4, [1] * 4, [1, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("name", ["ipt", "ipt-cnn", "ipt-mlp", "ipt-lstm", "ipt-prefix"])
+@torch.no_grad()
+def test_a_table_of_equal_rows_makes_the_same_prompt_of_every_text(name: str) -> None:
+    b = backbone("bert")
+    generator, injection = METHODS[name].parts(b.shape, length=LENGTH)
+    (rows,) = (t.weight for t in generator.modules() if isinstance(t, Dense))
+    rows.copy_(rows[:1].expand_as(rows).clone())
+    model = SoftPrompted(b, generator, injection).eval()
+    texts = [text for text in ragged(6, 4, 9, seed=2) if len(text.ids) >= LENGTH]
+    padded = pad(texts, "left")
+    values = generator(model.instance(padded.ids, padded.mask)).values
+    assert len(texts) == 3
+    by_hand = SoftPrompted(b, Given(values[0]), injection).eval()  # a prompt that no text bears on
+    for one, other in zip(answers(model, texts), answers(by_hand, texts), strict=True):
+        assert distance(one, other) <= EXACT
+
+
 # --- many tasks, other tasks' prompts, controls ---
 
 
@@ -514,14 +579,6 @@ def test_a_shuffled_control_gives_each_row_what_another_rows_text_made(variant: 
     rows = [len(ids) - 1, *range(len(ids) - 1)]
     assert torch.equal(made["shuffled"].values, made["none"].values[rows])
     assert variant == "prefix" or torch.equal(made["shuffled"].keep, made["none"].keep[rows])
-
-
-READERS = [
-    ("dp-position-instance", {}), ("dp-position-instance", {"query": "encoder"}), ("dp-length-instance", {}),
-    ("dp-vector", {}), ("dp-vector-position", {}), ("dp-position-vector", {}), ("dp-position-length", {}),
-    ("dp-bank", {"position": "instance"}), ("dp-deep", {}), ("idpg", {}), ("lpt", {}), ("ipl", {}), ("smop", {}),
-    ("attempt", {}), ("ipt", {}), ("ipt-cnn", {}), ("ipt-lstm", {}), ("ipt-prefix", {}),
-]  # fmt: skip
 
 
 def controlled(name: str, settings: dict[str, object], control: str) -> SoftPrompted:

@@ -19,6 +19,7 @@ from promptuary.backbones.generation import Generation, Sampling
 from promptuary.backbones.load import wrap
 from promptuary.errors import BackboneError, SettingError
 from promptuary.injections import Embeddings, HiddenStates, KeyValues
+from promptuary.methods import METHODS
 from promptuary.model import SoftPrompted
 from promptuary.placements import Split
 from promptuary.values import Instance, Targets
@@ -95,9 +96,22 @@ def keys_values_of_tokens(b: Backbone) -> SoftPrompted:
     return SoftPrompted(b, Given(b.keys_values(PREFIX, inject.parts)), inject)
 
 
-PROMPTS = MappingProxyType(
-    {p.__name__: p for p in (embeddings, split, absent, hidden_states, keys_values, keys_values_of_tokens)}
-)
+def made(b: Backbone) -> SoftPrompted:
+    """By the input's own tokens; short rows have fewer soft tokens."""
+    return SoftPrompted(b, *METHODS["ipt"].parts(b.shape, length=3, combine="add"))
+
+
+def chosen(b: Backbone) -> SoftPrompted:
+    """Split around the input, elsewhere in each row."""
+    model = SoftPrompted(b, *METHODS["dp-position-instance"].parts(b.shape, length=3))
+    (choice,) = model.choices.values()
+    assert choice.weight is not None
+    choice.weight.data.copy_(noise(*choice.weight.shape))
+    return model
+
+
+STATIC = (embeddings, split, absent, hidden_states, keys_values, keys_values_of_tokens)
+PROMPTS = MappingProxyType({p.__name__: p for p in (*STATIC, made, chosen)})
 CASES = tuple(
     (family, prompt)
     for family, prompt in itertools.product(FAMILIES, PROMPTS)
@@ -158,6 +172,30 @@ def test_greedy_generation_is_the_argmax_of_every_step_with_every_cache(family: 
     for how in CACHES if family in ENCODER_DECODERS else CACHES[:2]:
         found = generated(model, instance(model), Generation(**NO_END, cache=how))
         assert torch.equal(found, expected), how
+
+
+@pytest.mark.parametrize("family", ["gpt2", "t5"])
+def test_what_is_made_or_chosen_by_the_input_differs_from_row_to_row(family: str) -> None:
+    b = backbone(family)
+    x = instance(made(b).eval())
+    assert made(b).generator(x).values.unique(dim=0).shape[0] == len(TEXTS)
+    (choice,) = chosen(b).eval().choices.values()
+    assert len(choice(x).argmax(1).unique()) > 1
+
+
+@pytest.mark.parametrize("family", ["gpt2", "t5"])
+@pytest.mark.parametrize("prompt", ["made", "chosen"])
+def test_a_prompt_of_the_input_is_made_once_and_not_of_what_is_written(family: str, prompt: str) -> None:
+    model = PROMPTS[prompt](backbone(family)).eval()
+    parts = [model.generator, *model.choices.values()]
+    seen: list[Tensor] = []
+    hooks = [part.register_forward_pre_hook(lambda _, given: seen.append(given[0].ids)) for part in parts]
+    x = instance(model)
+    generated(model, x, Generation(**NO_END))
+    for hook in hooks:
+        hook.remove()
+    assert len(seen) == len(parts)
+    assert all(ids is x.ids for ids in seen)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
