@@ -54,8 +54,8 @@ def pad(texts: Sequence[Text], side: Side, *, extra: int = 0, seed: int = 0) -> 
     types = torch.randint(0, 2, shape, generator=noise)
     mask = torch.zeros(shape, dtype=torch.bool)
     for row, text in enumerate(texts):
-        ids[row, columns[row]] = torch.tensor(text.ids)
-        types[row, columns[row]] = torch.tensor(text.types)
+        ids[row, columns[row]] = torch.tensor(text.ids, dtype=torch.long)
+        types[row, columns[row]] = torch.tensor(text.types, dtype=torch.long)
         mask[row, columns[row]] = True
     return Padded(ids, mask, types, columns)
 

@@ -177,7 +177,8 @@ class Adaptive(Chooses, Placement):
         items = torch.cat([p.values.to(x.embeds.dtype), x.embeds], 1)
         shares = rearrange(weights.to(items.dtype), "b a -> b 1 a").expand(index.shape)
         places = items.new_zeros(*index.shape[:2], index.shape[1]).scatter_add(2, index, shares)
-        return replace(laid, embeds=places @ items, placed=places[..., :prompt])
+        with torch.autocast(items.device.type, enabled=False):  # which would round the row
+            return replace(laid, embeds=places @ items, placed=places[..., :prompt])
 
     def accepts(self, length: int) -> None:
         if self.choice.options != length + 1:

@@ -30,9 +30,9 @@ from promptuary.methods import METHODS
 from promptuary.model import SoftPrompted
 from promptuary.placements import Adaptive, Split
 from promptuary.values import Instance, Targets
-from tests.answers import EXACT, Given, answers, distance
-from tests.backbones import backbone, dropping
-from tests.laws.checks import FIVE, REFUSED, TEXTS
+from tests.answers import EXACT, Given, answers, bare_answer, distance, gap
+from tests.backbones import backbone, bare, dropping
+from tests.laws.checks import FIVE, REFUSED, TEXTS, loss_of
 from tests.strategies import Text, pad, pad_targets, ragged
 
 LENGTH = 4
@@ -193,6 +193,41 @@ def test_a_hard_choice_is_distributed_as_the_softmax_at_any_temperature(temperat
     torch.testing.assert_close(found.detach().mean(0), choice.bias.detach()[0].softmax(0), rtol=0, atol=0.015)
 
 
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dim", [None, 3])
+def test_a_hard_choice_is_exactly_one_option_in_any_precision(autocast: torch.dtype | None, dim: int | None) -> None:
+    torch.manual_seed(0)
+    choice = Choice(5, dim=dim, temperature=Constant(0.3), rows=True).train()
+    with torch.no_grad():
+        choice.bias.normal_()
+    with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):
+        found = decided(choice, rows=500)
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            assert set(found.to(dtype).unique().tolist()) == {0.0, 1.0}
+            assert (found.to(dtype).sum(1) == 1).all()
+        (found * torch.arange(5)).sum().backward()
+    assert choice.bias.grad is not None
+    assert choice.bias.grad.isfinite().all()
+    assert choice.bias.grad.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_row_that_is_split_while_training_is_the_split_row_to_the_last_bit(
+    dtype: torch.dtype, autocast: bool
+) -> None:
+    b = backbone("bert", dtype=dtype)
+    ids, mask = batch("bert")
+    for k in range(LENGTH + 1):
+        laid = []
+        for placement in (Adaptive(fixed(LENGTH + 1, k)), Split(k)):
+            model = SoftPrompted(b, table("bert"), Embeddings(b.shape, placement)).train()
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                layout = model.call(model.instance(ids, mask, step=1)).layout
+            laid.append(layout.embeds.to(dtype)[layout.mask])  # as the backbone gets them
+        assert torch.equal(*laid)
+
+
 def test_a_task_draws_once_for_a_batch_and_an_input_for_each_row() -> None:
     torch.manual_seed(0)
     task = torch.stack([decided(Choice(5).train(), rows=64) for _ in range(20)])
@@ -295,6 +330,22 @@ def test_a_pool_of_one_is_its_prompt_and_a_picked_one_is_the_picked() -> None:
     only = on("bert", Pool(Choice(1, mode="soft"), tables[0])).eval()
     for one, other in zip(answers(only, TEXTS), answers(on("bert", tables[0]).eval(), TEXTS), strict=True):
         assert distance(one, other) <= EXACT
+
+
+@pytest.mark.parametrize("training", [False, True])
+@torch.no_grad()
+def test_a_mixture_that_is_split_is_the_mixture_of_the_split_prompts(training: bool) -> None:
+    tables = [table("bert", seed) for seed in range(3)]
+    mix = Choice(3, dim=32, mode="soft")
+    mix.weight.normal_()
+    ids, mask = batch("bert")
+    for k in range(LENGTH + 1):
+        mixed = on("bert", Pool(mix, *tables), Split(k)).train(training)
+        x = mixed.instance(ids, mask, step=1)
+        rows = torch.stack([on("bert", own, Split(k)).call(x).layout.embeds for own in tables], 1)
+        expected = (mix(x)[:, :, None, None] * rows).sum(1)
+        laid = mixed.call(x).layout
+        torch.testing.assert_close(laid.embeds[laid.mask], expected[laid.mask], rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
@@ -492,6 +543,36 @@ def test_special_and_repeated_tokens_are_read_like_any_other(
     for side in SIDES:
         for one, other in zip(answers(model, SPECIAL, side, extra=2), singly, strict=True):  # type: ignore[arg-type]
             assert distance(one, other) <= EXACT
+
+
+SPOKEN = [17, 42, 8, 60]  # real tokens, as soft ones
+ALONE = [
+    *((name, {}) for name in METHODS if name.startswith("dp-") and name != "dp-deep"),
+    ("dp-position-instance", {"query": "encoder"}), ("ipl", {}), ("smop", {}), ("ipt", {"pad": "task"}),
+    ("ipt", {"combine": "add"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "settings"), ALONE, ids=str)
+@pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
+def test_a_row_without_tokens_is_its_prompt_alone(family: str, name: str, settings: dict[str, object]) -> None:
+    b = backbone(family)
+    model = SoftPrompted(b, *METHODS[name].parts(b.shape, length=LENGTH, **settings)).eval()
+    with torch.no_grad():
+        for own, p in model.generator.named_parameters():
+            if own.endswith(("table", "fill")) and len(p):
+                p.copy_(b.embed(torch.tensor([SPOKEN]))[0])
+    rows = [Text([], [], [[5, 6, 7], [9]]), *TEXTS]
+    for side in SIDES:
+        found = answers(model, rows, side, extra=1)  # type: ignore[arg-type]
+        for one, other in zip(found[1:], answers(model, TEXTS), strict=True):
+            assert distance(one, other) <= EXACT
+        if family != "bert":
+            spoken = bare_answer(bare(family), Text(SPOKEN, [0] * LENGTH, rows[0].choices))
+            assert all(gap(one, other) <= EXACT for one, other in zip(found[0].choices, spoken.choices, strict=True))
+    torch.manual_seed(0)
+    loss_of(answers(model.train(), rows, extra=1)[1:]).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
 @torch.no_grad()

@@ -157,6 +157,35 @@ def test_other_recipes_go_on_too(tmp_path: Path, name: str, changes: dict[str, A
     same(run(tmp_path, name=name, r=r), run(None, name=name, r=r))
 
 
+@pytest.mark.parametrize("name", ["dp-position-instance", "dp-position"])
+def test_the_temperature_of_a_hard_choice_goes_on_where_it_was(tmp_path: Path, name: str) -> None:
+    def ran(folder: Path | None, **more: Any) -> tuple[list[tuple[int, float]], tuple[Result, dict[str, Tensor]]]:
+        model, readout = parts("bert", name, dropout=0.2, temperature="linear:first=2.0,last=0.1,steps=8")
+        (choice,) = model.choices.values()
+        schedule, used = choice.temperature, list[tuple[int, float]]()
+
+        def noting(step: int) -> float:
+            if step:
+                used.append((step, schedule(step)))
+            return schedule(step)
+
+        choice.temperature = noting
+        with contextlib.suppress(Killed):
+            result = fit(model, readout, Toy(5), Toy(2, seed=9), RECIPE, seed=4, folder=folder, **EVERY, **more)
+            return used, (result, numbers(model, readout))
+        return used, whole[1]
+
+    whole = ran(None)
+    before, _ = ran(tmp_path, progress=Bomb("stepped", 5))
+    after, again = ran(tmp_path)
+    same(again, whole[1])
+    steps = dict(whole[0])
+    assert [round(steps[n], 4) for n in (1, 4, 8, 9)] == [1.7625, 1.05, 0.1, 0.1]
+    assert max(dict(before)) == 5
+    assert 1 < min(dict(after)) <= 5  # it did go on
+    assert all(steps[step] == temperature for step, temperature in (*before, *after))
+
+
 def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     first = run(tmp_path)
     size = (tmp_path / "record.jsonl").stat().st_size
