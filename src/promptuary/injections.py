@@ -159,8 +159,8 @@ class KeyValues(Injection):
             that the backbone has and that is heard (Li and Liang's three prefixes on an encoder-decoder that writes).
         start: the position of the first input token. 0 for learned prefixes, which have no positions; the
             number of soft tokens where these are the keys and values of real tokens, and where the prefix was tuned
-            as a model's cache holds one (PEFT, the published code of P-tuning v2). A causal model's sliding window then
-            leaves them behind as it does tokens.
+            as a model's cache holds one (PEFT, the published code of P-tuning v2). A sliding window then leaves them
+            behind as it does tokens.
 
     Raises:
         SettingError: for a part that is unknown, that the backbone lacks or that nothing reads; for a `start` on a

@@ -159,10 +159,10 @@ class SoftPrompted(nn.Module):
         """The same prompt as keys and values of every layer, made once and shared by all rows; for use, in evaluation.
 
         That takes soft tokens that do not depend on the input, of two kinds. A prefix (`KeyValues`) is cut into its
-        layers. Soft tokens that all stand before a causal model's input, as embeddings or as hidden states, are read
-        once: the input goes on from there. Everything else is returned as it is: prompts that are made or placed by
-        the input or at marks of a template (`Slots`), soft tokens behind an input, and those in the row of a model
-        with an encoder, where they attend to the input too.
+        layers. Soft tokens that all stand before the input and do not see it (a causal model's, as embeddings or as
+        hidden states; `Embeddings(sees_input=False)` of one that reads both ways) are read once: the input goes on from
+        there. Everything else is returned as it is: prompts that are made or placed by the input or at marks of a
+        template (`Slots`), soft tokens behind an input, and those that see it.
         """
         one = self.generator.fixed()
         if one is None or not bool(one.keep.any()) or not self.injection.leads(self.generator.length):

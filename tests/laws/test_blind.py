@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from promptuary.backbones.generation import Generation
 from promptuary.backbones.load import wrap
 from promptuary.choices import Choice
 from promptuary.errors import BackboneError, SettingError
@@ -22,14 +23,16 @@ from tests.backbones import ENCODER_DECODERS, FAMILIES, backbone, bare, fresh
 
 BOTH_WAYS = tuple(f for f, made in FAMILIES.items() if made.kind != "decoder" and f != "deberta")
 TOLD = tuple(f for f in BOTH_WAYS if f != "modernbert")  # whose bare model takes a mask of queries and keys as it is
+COMPILED = tuple(f for f in BOTH_WAYS if f != "bart")
+COMPILING = 1e-5  # of the largest number
 LENGTH = 3
 IDS = torch.tensor([[5, 17, 31, 8, 44, 60, 71], [9, 12, 60, 33, 0, 0, 0], [7, 8, 9, 10, 11, 0, 0]])
 MASK = IDS > 0
 
 
-def soft(family: str, *, sees_input: bool = False, before: int | None = None) -> SoftPrompted:
+def soft(family: str, *, sees_input: bool = False, before: int | None = None, length: int = LENGTH) -> SoftPrompted:
     b = backbone(family)
-    generator = Free(LENGTH, b.shape.dim, normal(1.0), seed=3)
+    generator = Free(length, b.shape.dim, normal(1.0), seed=3)
     return SoftPrompted(b, generator, Embeddings(b.shape, Split(before), sees_input=sees_input))
 
 
@@ -192,6 +195,92 @@ def test_a_prompt_that_differs_by_row_is_read_row_by_row() -> None:
         one = SoftPrompted(b, alone, Embeddings(b.shape, sees_input=False)).eval()
         expected = one(one.instance(IDS[row : row + 1], MASK[row : row + 1])).hidden
         assert gap(found[row, MASK[row]], expected[0, MASK[row]]) <= EXACT
+
+
+def compiled(model: SoftPrompted) -> SoftPrompted:
+    """The compiled prompt, which is another one: no soft token stands in its row."""
+    short = model.compiled()
+    assert not short.call(short.instance(IDS, MASK)).layout.prompts.shape[1]
+    assert model.call(model.instance(IDS, MASK)).layout.prompts.shape[1]
+    return short
+
+
+LONG = torch.tensor([[5, 17, 31, 8, 44, 60, 71, 3, 9, 12, 33, 41], [9, 12, 60, 33, 7, 21, 13, 4, 0, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("length", [LENGTH, 7])  # some texts are out of the reach of the longer one's first
+@pytest.mark.parametrize("family", COMPILED)
+@torch.no_grad()
+def test_compiled_they_say_what_they_say(family: str, length: int) -> None:
+    model = soft(family, length=length)
+    short, columns = compiled(model), torch.tensor([[2], [0]])
+    for ids in (IDS, IDS.flip(1), IDS[:1], LONG, LONG[:1, :3]):
+        mask = ids > 0
+        expected = model(model.instance(ids, mask)).hidden[mask]
+        assert gap(short(short.instance(ids, mask)).hidden[mask], expected) <= COMPILING
+    seeing, x = soft(family, sees_input=True, length=length), model.instance(LONG, LONG > 0)
+    found, expected, other = (m(x, None, columns).hidden[[0, 1], [2, 0]] for m in (short, model, seeing))
+    assert gap(found, expected) <= COMPILING
+    assert gap(found, other) > 1e-3
+    assert short.room == model.room
+
+
+@pytest.mark.parametrize("family", ["t5", "mt5"])
+@torch.no_grad()
+def test_compiled_they_are_heard_by_what_is_written(family: str) -> None:
+    model, words = soft(family), WordsAsContinuation([[[5, 8]], [[6]]])
+    short = compiled(model)
+    x = model.instance(IDS, MASK)
+    assert gap(short(x, words.choices(3)).targets, model(x, words.choices(3)).targets) <= COMPILING
+    for how in (Generation(max_new_tokens=6, end=()), Generation(max_new_tokens=4, end=(), beams=3, sequences=2)):
+        assert torch.equal(*(m.backbone.generate(m.call(x), how) for m in (short, model)))
+    drafts = [model.backbone.begin(m.call(x)) for m in (short, model)]
+    for _ in range(3):
+        assert gap(drafts[0].scores, drafts[1].scores) <= COMPILING
+        drafts = [model.backbone.advance(d, [5, 6, 7]) for d in drafts]
+
+
+@pytest.mark.parametrize("family", COMPILED)
+@torch.no_grad()
+def test_compiled_they_share_a_pass_with_all_others(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    b = backbone(family)
+    inject = KeyValues(b.shape)
+    prefix = SoftPrompted(b, Free(2, inject.width, normal(1.0), seed=4), inject)
+    longer = soft(family, length=7)
+    models = [compiled(soft(family)), prefix, compiled(longer), soft(family, sees_input=True), soft(family, before=1)]
+    whole = [soft(family), prefix, longer, *models[3:]]
+    rows = [(IDS, MASK), (IDS[:2, :5], MASK[:2, :5]), (LONG, LONG > 0), (IDS.flip(1), MASK.flip(1)), (IDS, MASK)]
+    shares = [Share(m, m.instance(*given)) for m, given in zip(models, rows, strict=True)]
+    alone = [m(s.x).hidden[s.x.mask] for m, s in zip(whole, shares, strict=True)]
+    runs: list[int] = []
+    plain = b.run
+    monkeypatch.setattr(b, "run", lambda call, t: runs.append(len(call.layout.mask)) or plain(call, t))
+    for own, out, expected in zip(shares, run(shares), alone, strict=True):
+        assert gap(out.hidden[own.x.mask], expected) <= COMPILING
+    assert runs == [sum(s.rows for s in shares)]
+
+
+@torch.no_grad()
+def test_where_positions_cannot_be_given_they_stay_in_the_row() -> None:
+    model = soft("bart")  # its encoder counts by itself
+    assert model.compiled() is model
+    for where in (1, 0):
+        model = soft("bert", before=where)
+        assert model.compiled() is model
+
+
+@torch.no_grad()
+def test_absent_soft_tokens_are_absent_when_compiled() -> None:
+    b = backbone("roberta")
+    table = Free(LENGTH, b.shape.dim, normal(1.0), seed=3)
+    one = table.fixed()
+    one.values[:, 1], one.keep[:, 1] = 0.0, 0.0
+    table.fixed = lambda: one  # type: ignore[method-assign]
+    short = SoftPrompted(b, table, Embeddings(b.shape, sees_input=False)).eval().compiled()
+    two = Free(2, b.shape.dim, lambda *_: table.table.detach()[::2])
+    fewer = SoftPrompted(b, two, Embeddings(b.shape, sees_input=False)).eval()
+    x = fewer.instance(IDS, MASK)
+    assert gap(short(x).hidden[MASK], fewer(x).hidden[MASK]) <= COMPILING
 
 
 def test_recomputing_activations_changes_neither_states_nor_gradient() -> None:

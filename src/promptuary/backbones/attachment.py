@@ -39,6 +39,7 @@ class Promise:
     ahead: Mapping[int, KeyValue] = field(default_factory=dict)  # of soft tokens that were read by themselves
     known: dict[int, bool] = field(default_factory=dict)  # of a `keep`, which the call holds, whether it is whole
     beside: list[Any] = field(default_factory=list)  # what the first layer hands on beside its states (T5: a bias)
+    toward: list[Tensor] = field(default_factory=list)  # the bias toward soft keys in positions, once it was made
 
     def passes(self, visit: "Visit") -> bool:
         """Whether a layer lies below the one at which the row enters."""
@@ -180,7 +181,8 @@ class Attachment:
             args, kwargs = _entered(args, kwargs, call, visit.layer)
         promised = {m: call.keys_values[i] for m, i in visit.attention.items() if i in call.keys_values}
         if promised:
-            kwargs = {**kwargs, NAME: Prefix(promised, promise.whole)}
+            start = call.start if visit.main else None
+            kwargs = {**kwargs, NAME: Prefix(promised, promise.whole, start, promise.toward)}
         if call.blind is not None and visit.main:
             ahead = {m: promise.ahead[i] for m, i in visit.attention.items() if i in promise.ahead}
             if ahead:

@@ -7,11 +7,11 @@ It extends the mask by visible columns and a relative position bias by zeros. Wh
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
-from einops import repeat
-from jaxtyping import Bool, Float, Shaped
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -102,11 +102,16 @@ AttentionInterface.register(NAME, prompted_attention)
 class Prefix:
     """Soft keys and values for the attention calls of one layer, by the identity of the attention module.
 
-    `whole` says of a `keep` whether no soft key is absent.
+    Arguments:
+        whole: says of a `keep` whether no soft key is absent.
+        start: the position of each row's first column, as in `Call`.
+        toward: where the layers of one pass keep the bias toward soft keys, which the first of them makes for all.
     """
 
     promised: dict[int, KeyValue]
     whole: Callable[[Bool[Tensor, "batch prompt"]], bool]
+    start: Int[Tensor, " batch"] | None
+    toward: list[Tensor]
 
     def __call__(
         self, module: nn.Module, query: Query, key: Key, value: Value, mask: Mask | None, bias: Bias | None
@@ -134,8 +139,20 @@ class Prefix:
                 visible = torch.zeros_like(visible, dtype=mask.dtype).masked_fill(~visible, torch.finfo(mask.dtype).min)
             mask = torch.cat([visible.expand(-1, mask.shape[1], -1, -1), mask.expand(rows, -1, queries, -1)], 3)
         if bias is not None:
-            bias = torch.cat([bias.new_zeros(*bias.shape[:3], soft.key.shape[2]), bias], 3)
+            toward = self._bias(module, bias, soft.key.shape[2])
+            bias = torch.cat([toward, bias.expand(len(toward), -1, -1, -1)], 3)
         return mask, bias
+
+    def _bias(self, module: nn.Module, bias: Bias, prompt: int) -> Float[Tensor, "#rows asking queries {prompt}"]:
+        """The bias toward the soft keys: by distance where they stand in positions before the row, else none."""
+        if self.start is None:
+            return bias.new_zeros(*bias.shape[:3], prompt)
+        if not self.toward:  # of relative positions (T5): the first layer has their table
+            queries = torch.arange(bias.shape[2], device=bias.device) + rearrange(self.start, "b -> b 1")
+            by_position = cast("Any", module).compute_bias(bias.shape[2] + prompt, prompt)[0]
+            there = rearrange(self.start > 0, "b -> b 1 1 1")
+            self.toward.append(rearrange(by_position[:, queries], "h b q p -> b h q p") * there)
+        return self.toward[0]
 
 
 def told(module: nn.Module, query: Query, key: Key, mask: Mask | None) -> Mask | None:

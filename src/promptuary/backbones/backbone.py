@@ -274,8 +274,9 @@ class Backbone(ABC):
     def compiled(self, call: Call) -> dict[int, KeyValue] | None:
         """The keys and values that the rows of a call leave to whatever stands behind them.
 
-        `None` where what stands behind bears on them (an encoder's rows see each other), and where the model does not
-        go on from keys and values alone (no attention hook, recurrent layers, positions that cannot be given).
+        `None` where what stands behind bears on them (the rows of a model that reads both ways, unless they are blind),
+        and where the model does not go on from keys and values alone (no attention hook, recurrent layers, positions
+        that cannot be given).
         """
         return None
 

@@ -14,6 +14,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from promptuary.backbones.attention import Bias, Carried, Extended, Key, Mask, Query, Value, WholeMask
 from promptuary.backbones.last_layer import ROTARY
@@ -85,6 +86,8 @@ class _Masked:
         self, module: nn.Module, query: Query, key: Key, value: Value, mask: Mask | None, bias: Bias | None
     ) -> Extended:
         seen = ~rearrange(self.soft, "b q -> b 1 q 1") | rearrange(self.soft, "b k -> b 1 1 k")
+        if mask is not None:  # it may tell of soft keys too, which all see (`sight.py`)
+            seen = F.pad(seen, (mask.shape[3] - seen.shape[3], 0), value=True)
         if mask is not None and mask.dtype != torch.bool:
             mask = mask.masked_fill(~seen, torch.finfo(mask.dtype).min)
         else:

@@ -18,7 +18,7 @@ from promptuary.backbones.draft import Draft, Layer, cache_of, layers_of, riding
 from promptuary.backbones.generation import Generation, fits, generate
 from promptuary.backbones.packing import Packing, continued
 from promptuary.backbones.padding import at, ends, fitting, flush_right, read
-from promptuary.backbones.sight import Before, Sight
+from promptuary.backbones.sight import Before, Sight, before
 from promptuary.errors import BackboneError
 from promptuary.values import Call, KeyValue, Layout, Output, Part, Targets
 
@@ -65,8 +65,8 @@ class Decoder(Backbone):
         if call.start is not None:
             options["position_ids"] = _counted(layout.mask, call.start)
         embeds, mask = layout.embeds.to(self.dtype), layout.mask.long()
-        before = self._before(call, (~layout.mask).sum(1))
-        with self.attachment.carrying(replace(call, layout=layout)), Sight(None, before):
+        ahead = self._before(call, (~layout.mask).sum(1))
+        with self.attachment.carrying(replace(call, layout=layout)), Sight(None, ahead):
             return generate(self.model, how, start=0, inputs_embeds=embeds, attention_mask=mask, **options)
 
     def compiled(self, call: Call) -> dict[int, KeyValue] | None:
@@ -140,8 +140,8 @@ class Decoder(Backbone):
             own = torch.arange(call.layout.mask.shape[1], device=self.device)[None]
             counted = (own if positions is None else positions) + rearrange(call.start, "b -> b 1")
             positions = counted.where(call.layout.mask, 0)
-        before = self._before(call, call.layout.tokens.new_zeros(()))
-        with self.attachment.carrying(call, columns), Sight(packing, before):
+        ahead = self._before(call, call.layout.tokens.new_zeros(()))
+        with self.attachment.carrying(call, columns), Sight(packing, ahead):
             return run_stack(self.towers(self.model)[0][0], call.layout, dtype=self.dtype, position_ids=positions)
 
     @cached_property
@@ -165,21 +165,7 @@ class Decoder(Backbone):
         return trials.flushes(self, states)
 
     def _before(self, call: Call, padding: Int[Tensor, "*batch"]) -> Before | None:
-        """What stands in positions before the rows of a call, where anything does.
-
-        Raises:
-            BackboneError: where that is another thing in one layer than in another: the mask is one for all.
-        """
-        if call.start is None or not call.keys_values:
-            return None
-        keeps = [kv.keep for kv in call.keys_values.values()]
-        if len(keeps) < len(self.shape.attention) or any(keep is not keeps[0] for keep in keeps):
-            raise BackboneError(
-                f"{self.name!r}: soft keys and values that stand in positions must be the same ones in every layer: "
-                f"expected {len(self.shape.attention)} layers that share one `keep`. Leave out Call.start, and they "
-                "stand nowhere."
-            )
-        return Before(keeps[0], call.start, padding.expand(call.start.shape))
+        return before(call, padding, len(self.shape.attention), self.name)
 
     def plain(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens output"]:
         states: Tensor = call_with(

@@ -58,6 +58,32 @@ class EncoderDecoder(Backbone):
         with self.attachment.carrying(call):
             return generate(self.model, how, start=1, inputs_embeds=embeds, attention_mask=mask, **options)
 
+    def compiled(self, call: Call) -> dict[int, KeyValue] | None:
+        return self._left(call.layout) if call.blind is not None and self._goes_on else None
+
+    @torch.no_grad()
+    def _left(self, layout: Layout) -> dict[int, KeyValue]:
+        """What rows leave to those behind them in the encoder, and to the decoder, which hears their last states."""
+        with self.attachment.recording() as notes:
+            states = self._stack(layout)
+            call_with(
+                self.towers(self.model)[1][0],
+                input_ids=torch.full((len(states), 1), self._start(), device=self.device),
+                encoder_hidden_states=states,
+                use_cache=False,
+            )
+        return {
+            i: KeyValue(key, value, layout.mask)
+            for i, (a, (_, _, key, value)) in enumerate(zip(self.shape.attention, notes, strict=True))
+            if a.part != "decoder"
+        }
+
+    @cached_property
+    def _goes_on(self) -> bool:
+        """It cannot where what is before the row would leave a window: one mask function serves both towers."""
+        windows = any(a.window is not None for a in self.shape.attention if a.part == "encoder")
+        return not windows and trials.goes_on_blind(self, self._left)
+
     def begin(self, call: Call) -> Draft:
         call, rows = fitting(call, self.shape.positions), call.layout.mask.shape[0]
         states = reading.states(self.attachment, self._stack, call, None)

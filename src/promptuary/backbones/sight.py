@@ -1,4 +1,4 @@
-"""What a query of a causal model sees where columns are not positions: the mask function registered with transformers.
+"""What a query sees where columns are not positions: the mask function registered with transformers.
 
 The model's own rules of sight (causal, sliding, chunked) are asked about positions: of texts that are packed behind one
 row (`packing.py`), and of soft keys and values that stand before the row. Else it is the plain mask function.
@@ -14,10 +14,12 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import AttentionMaskInterface
-from transformers.masking_utils import causal_mask_function, sdpa_mask
+from transformers.masking_utils import bidirectional_mask_function, causal_mask_function, sdpa_mask
 
 from promptuary.backbones.packing import Packing
 from promptuary.backbones.padding import expanded
+from promptuary.errors import BackboneError
+from promptuary.values import Call
 
 NAME = "promptuary"
 
@@ -54,6 +56,23 @@ class Before:
         return sight
 
 
+def before(call: Call, padding: Int[Tensor, "*batch"], layers: int, name: str) -> Before | None:
+    """What stands in positions before the rows of a call, where anything does, on a model of so many attention layers.
+
+    Raises:
+        BackboneError: where that is another thing in one layer than in another: the mask is one for all.
+    """
+    if call.start is None or not call.keys_values:
+        return None
+    keeps = [kv.keep for kv in call.keys_values.values()]
+    if len(keeps) < layers or any(keep is not keeps[0] for keep in keeps):
+        raise BackboneError(
+            f"{name!r}: soft keys and values that stand in positions must be the same ones in every layer: "
+            f"expected {layers} layers that share one `keep`. Leave out Call.start, and they stand nowhere."
+        )
+    return Before(keeps[0], call.start, padding.expand(call.start.shape))
+
+
 class _Place(threading.local):
     packing: Packing | None = None
     before: Before | None = None
@@ -85,8 +104,10 @@ def sighted_mask(*, mask_function: Rule = causal_mask_function, **rest: Any) -> 
             return mask
         if mask is None and before.whole and mask_function is causal_mask_function:
             return _open(before.keep.shape[1], **rest)
+        if mask is None and before.whole and mask_function is bidirectional_mask_function:
+            return None
     sight = mask_function if packing is None else _packed(mask_function, packing)
-    rest["allow_is_causal_skip"] = False
+    rest["allow_is_causal_skip"] = rest["allow_is_bidirectional_skip"] = False
     mask = sdpa_mask(mask_function=sight, **rest)
     if before is None:
         return mask

@@ -14,6 +14,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from promptuary.backbones import blind
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.draft import Draft, padded
 from promptuary.backbones.generation import Generation
@@ -132,6 +133,26 @@ def goes_on(backbone: Backbone, left: Callable[[Call], Mapping[int, KeyValue]]) 
         return backbone.run(Call(_row(backbone, ids[:, 4:]), known, start=ids.new_full((1,), 4))).hidden
 
     return _agree(backbone, behind, lambda: backbone.plain(ids)[:, 4:])
+
+
+def goes_on_blind(backbone: Backbone, left: Callable[[Layout], Mapping[int, KeyValue]]) -> bool:
+    """Whether a text behind the keys and values of soft tokens that do not see it is read as behind them in its row."""
+    ids, mask = _two_rows(backbone, 6, 4)
+    prompt = _prompt(backbone.embed(ids[:1, :3] + 7)[0].float(), 2)
+    row = Embeddings(backbone.shape, sees_input=False)(prompt, _instance(backbone, ids, mask))
+    spoken = Targets(ids[:, None, :2], mask[:, None, :2]) if backbone.shape.decodes else None
+
+    def said(call: Call) -> Tensor:
+        out = backbone.run(call, spoken)
+        read = out.hidden[mask]
+        return read if out.targets is None else torch.cat([read, rearrange(out.targets, "b c s h -> (b c s) h")])
+
+    def behind() -> Tensor:
+        soft = blind.alone(row)
+        assert soft is not None
+        return said(Call(_row(backbone, ids, mask), left(soft), start=ids.new_full((2,), 3)))
+
+    return _agree(backbone, behind, lambda: said(row))
 
 
 def packs(backbone: Backbone) -> bool:
