@@ -13,7 +13,7 @@ from promptuary.errors import BackboneError, SettingError
 from promptuary.generators import Free, Shortened
 from promptuary.initial import normal
 from promptuary.injections import Embeddings, KeyValues
-from promptuary.methods import method
+from promptuary.methods import METHODS, method
 from promptuary.mixing import Share, run
 from promptuary.model import SoftPrompted
 from promptuary.placements import Split
@@ -24,6 +24,7 @@ from tests.backbones import ENCODER_DECODERS, FAMILIES, backbone, bare, fresh
 BOTH_WAYS = tuple(f for f, made in FAMILIES.items() if made.kind != "decoder" and f != "deberta")
 TOLD = tuple(f for f in BOTH_WAYS if f != "modernbert")  # whose bare model takes a mask of queries and keys as it is
 COMPILED = tuple(f for f in BOTH_WAYS if f != "bart")
+AT_INPUT = tuple(n for n, m in METHODS.items() if "sees_input" in m.settings() and n not in ("ipt-prefix", "dp-deep"))
 COMPILING = 1e-5  # of the largest number
 LENGTH = 3
 IDS = torch.tensor([[5, 17, 31, 8, 44, 60, 71], [9, 12, 60, 33, 0, 0, 0], [7, 8, 9, 10, 11, 0, 0]])
@@ -301,7 +302,27 @@ def test_where_it_would_mean_nothing_it_is_refused() -> None:
         Embeddings(backbone("deberta").shape, sees_input=False)
 
 
-def test_it_is_a_setting_of_prompt_tuning() -> None:
-    _, injection = method("prompt-tuning").parts(backbone("bert").shape, sees_input=False)
-    assert isinstance(injection, Embeddings)
-    assert not injection.sees_input
+@pytest.mark.parametrize("name", AT_INPUT)
+@torch.no_grad()
+def test_it_is_a_setting_of_every_method_at_the_input(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    b = backbone("bert")
+
+    def made(**settings: bool) -> SoftPrompted:
+        return SoftPrompted(b, *method(name).parts(b.shape, length=LENGTH, seed=3, **settings)).eval()
+
+    blind = made(sees_input=False)
+    x = blind.instance(IDS, MASK)
+    found, seeing = blind(x).hidden[MASK], made()(x).hidden[MASK]
+    assert gap(found, seeing) > 1e-4
+    monkeypatch.setattr(b.attachment, "reads_apart", False)
+    assert gap(found, blind(x).hidden[MASK]) <= EXACT
+    assert (blind.compiled() is not blind) == (name in ("prompt-tuning", "p-tuning"))
+    assert method(name).settings()["sees_input"] is True
+
+
+@pytest.mark.parametrize(("name", "what"), [("ipt-prefix", "variant='prefix'"), ("dp-deep", "deep=True")])
+def test_where_a_method_does_not_enter_as_embeddings_it_is_refused(name: str, what: str) -> None:
+    with pytest.raises(SettingError, match=f"sees_input=False with {what}"):
+        method(name).parts(backbone("bert").shape, sees_input=False)
+    with pytest.raises(SettingError, match="has no setting 'sees_input'"):
+        method("p-tuning-v2").parts(backbone("bert").shape, sees_input=False)

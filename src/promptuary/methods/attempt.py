@@ -27,13 +27,15 @@ def attempt(
     sources: Sequence[str] | None = None,
     middle: int = 100,
     control: Control = "none",
+    sees_input: bool = True,
     init: "Initial | None" = None,
     seed: int = 0,
 ) -> "Built":
     """`length` soft tokens: the task's own plus, for each input, a mixture of them and of other tasks' prompts.
 
     `sources` are the folders of those prompts, of equal length, or nothing for frozen random ones (the control);
-    `prompts` is their number, `middle` the width of the network that weighs them; `control`: see `promptuary.controls`.
+    `prompts` is their number, `middle` the width of the network that weighs them; `control`: see `promptuary.controls`;
+    `sees_input` as in prompt tuning.
     """
     from torch import nn
 
@@ -57,7 +59,8 @@ def attempt(
         choice = parts.Choice(prompts + 1, dim=shape.dim, query=query, mode="soft")
         if choice.weight is not None:
             nn.init.normal_(choice.weight, std=0.02)  # zeros would let nothing through to the network
-    return parts.Summed(own, parts.Pool(parts.held(choice, control), *frozen, own)), parts.Embeddings(shape)
+    mixed = parts.Pool(parts.held(choice, control), *frozen, own)
+    return parts.Summed(own, mixed), parts.Embeddings(shape, sees_input=sees_input)
 
 
 METHODS = (

@@ -11,7 +11,7 @@ hand, so that every baseline runs through the same parts. Differences from the p
 from typing import TYPE_CHECKING, Any, Literal
 
 from promptuary.errors import SettingError
-from promptuary.methods.method import Control, Method, check_control, some
+from promptuary.methods.method import Control, Method, check_control, embedded, some
 from promptuary.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def dynamic(
     order: Literal["split", "rotate"] = "split",
     head: int = 0,
     tail: int | None = None,
+    sees_input: bool = True,
     least: int = 1,
     mode: Literal["soft", "hard", "top"] = "soft",
     top: int = 1,
@@ -63,6 +64,7 @@ def dynamic(
             (`rotate`, its code).
         head, tail: how many tokens stay outside the prompt at either end; by default none, and the last one of a
             causal model.
+        sees_input: as in prompt tuning, for soft tokens that are not deep.
         temperature: a schedule by name, with its numbers where they are others (`choices.schedule`): of choices of one
             option. entropy: weight of the choices' entropy.
         compat: `official` chooses as the published code does: from logits that are drawn (of a task within 0.5), for
@@ -113,7 +115,12 @@ def dynamic(
         placement = parts.Adaptive(split, head=head, tail=tail, order="rotate" if official else order)
     else:
         placement = parts.Split(position, head=head, tail=tail)
-    injection: Injection = parts.HiddenStates(shape, placement) if deep else parts.Embeddings(shape, placement)
+    injection: Injection
+    if deep:
+        embedded(sees_input, "deep=True")
+        injection = parts.HiddenStates(shape, placement)
+    else:
+        injection = parts.Embeddings(shape, placement, sees_input=sees_input)
     start = init or (parts.normal(1.0) if deep else parts.matched(shape.deviation))
 
     def free(number: int) -> "Generator":

@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 PAPER = "Wu, Wang, Gu, Hou, Dong, Vydiswaran, Ma 2022: IDPG (NAACL 2022, arXiv 2204.04497)"
 
 
-def idpg(shape: "Shape", *, length: int = 5, middle: int = 256, control: Control = "none", seed: int = 0) -> "Built":
-    """`length` soft tokens through `output -> middle -> length * dim`; `control`: see `promptuary.controls`."""
+def idpg(
+    shape: "Shape", *, length: int = 5, middle: int = 256, control: Control = "none", sees_input: bool = True,
+    seed: int = 0,
+) -> "Built":  # fmt: skip
+    """`length` soft tokens through `output -> middle -> length * dim`; `control`: see `promptuary.controls`; `sees_input`
+    as in prompt tuning.
+    """
     from torch import nn
 
     from promptuary.parts import Embeddings, Mapped, Queried, Slotwise, Unfolded, asked, encoding_mean, held, seeded
@@ -27,7 +32,8 @@ def idpg(shape: "Shape", *, length: int = 5, middle: int = 256, control: Control
     with seeded(seed):
         network = Slotwise(shape.output, middle, length * shape.dim, activation=nn.ReLU)
     reading = Queried(asked(encoding_mean, control), shape.output)
-    return Mapped(reading, held(network, control), Unfolded(length)), Embeddings(shape)
+    written = Mapped(reading, held(network, control), Unfolded(length))
+    return written, Embeddings(shape, sees_input=sees_input)
 
 
 METHODS = (

@@ -16,9 +16,12 @@ PAPER = "Jin, Lu, Zhang, Zong 2022: Instance-aware Prompt Learning (arXiv 2201.0
 
 
 def ipl(
-    shape: "Shape", *, length: int = 20, control: Control = "none", init: "Initial | None" = None, seed: int = 0
-) -> "Built":
-    """`length` soft tokens, each times its relevance to the input; `control`: see `promptuary.controls`."""
+    shape: "Shape", *, length: int = 20, control: Control = "none", sees_input: bool = True,
+    init: "Initial | None" = None, seed: int = 0,
+) -> "Built":  # fmt: skip
+    """`length` soft tokens, each times its relevance to the input; `control`: see `promptuary.controls`; `sees_input` as
+    in prompt tuning.
+    """
     from promptuary.parts import Choice, Embeddings, Free, Weighted, asked, embedding_mean, held, matched, spread
 
     some(length)
@@ -26,7 +29,7 @@ def ipl(
     table = Free(length, shape.dim, init or matched(shape.deviation), seed=seed)
     query, apart = asked(embedding_mean, control), spread(control, shape.dim)
     choice = Choice(length, dim=shape.dim, query=query, mode="soft", spread=apart, seed=seed)
-    return Weighted(table, held(choice, control)), Embeddings(shape)
+    return Weighted(table, held(choice, control)), Embeddings(shape, sees_input=sees_input)
 
 
 METHODS = (

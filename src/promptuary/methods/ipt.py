@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from promptuary.errors import SettingError
-from promptuary.methods.method import Control, Method, Preset, check_control, some
+from promptuary.methods.method import Control, Method, Preset, check_control, embedded, some
 from promptuary.train.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def ipt(
     lazy: bool = False,
     layers: Sequence[int] | None = None,
     scale: float | None = None,
+    sees_input: bool = True,
     pretrained: str | None = None,
     control: Control = "none",
     init: "Initial | None" = None,
@@ -63,7 +64,8 @@ def ipt(
     not read. `init` is the table's start; a task's own prompt starts at random beside it, learned vectors of empty
     slots (`pad`) at 0. `pretrained` is the folder of a generator that was trained before (`promptuary.pretraining`):
     table and encoder start as it ended. `control` makes it a control (`promptuary.controls`): each row gets what
-    another row's text made, or table and encoder stay as they start.
+    another row's text made, or table and encoder stay as they start. `sees_input` is as in prompt tuning, for soft
+    tokens at the input.
     """
     from promptuary import parts
 
@@ -75,6 +77,8 @@ def ipt(
         raise SettingError(f"combine={combine!r}: expected 'replace', 'concatenate' or 'add'.")
     if variant not in ("prompt", "prefix"):
         raise SettingError(f"variant={variant!r}: expected 'prompt' or 'prefix'.")
+    if variant == "prefix":
+        embedded(sees_input, "variant='prefix'")
     check_control(control)
     if encoder == "lookup" and size != length:
         raise SettingError(f"tokens={tokens}: a look-up makes one soft token of each token. Leave it out, or {length}.")
@@ -82,7 +86,7 @@ def ipt(
         raise SettingError(
             f"pretrained={pretrained!r} says where the table starts, and so does init. Write --init auto."
         )
-    injection = parts.KeyValues(shape) if variant == "prefix" else parts.Embeddings(shape)
+    injection = parts.KeyValues(shape) if variant == "prefix" else parts.Embeddings(shape, sees_input=sees_input)
     at = _at_layers(shape, variant, combine, layers, scale)
     width = injection.width if at is None else at.width
     start = init or parts.matched(shape.deviation)

@@ -37,6 +37,15 @@ def check_control(control: Control, *, reads: bool = True) -> None:
         raise SettingError(f"control={control!r}: nothing of this prompt is made from the input. Leave it out.")
 
 
+def embedded(sees_input: bool, what: str) -> None:
+    """Raise `SettingError` where soft tokens are not to see the input, but are not embeddings because of a setting."""
+    if not sees_input:
+        raise SettingError(
+            f"sees_input=False with {what}: only soft tokens that enter as embeddings can be kept from seeing it. "
+            "Leave out one of the two."
+        )
+
+
 @dataclass(frozen=True)
 class Preset:
     """A set-up that was published: the defaults of a run that names it. What the run states itself wins.

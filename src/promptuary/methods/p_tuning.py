@@ -26,9 +26,13 @@ def p_tuning(
     length: int = 9,
     encoder: Literal["lstm", "mlp"] = "lstm",
     template: bool = False,
+    sees_input: bool = True,
     seed: int = 0,
 ) -> "Built":
-    """Soft tokens through BiLSTM and MLP, before the input or (`template`) at the marks of a template."""
+    """Soft tokens through BiLSTM and MLP, before the input or (`template`) at the marks of a template.
+
+    `sees_input` as in prompt tuning.
+    """
     import torch
     from torch import nn
 
@@ -43,7 +47,7 @@ def p_tuning(
     with torch.no_grad():
         raw = Mapped(inner, *networks).fixed()
     spread = float(raw.values.std()) if raw is not None and raw.values.numel() > 1 else 0.0
-    injection = Embeddings(shape, Slots() if template else Split())
+    injection = Embeddings(shape, Slots() if template else Split(), sees_input=sees_input)
     return Mapped(inner, *networks, Scaled(shape.deviation / spread if spread else 1.0)), injection
 
 

@@ -21,10 +21,13 @@ def smop(
     length: int = 5,
     prompts: int = 4,
     control: Control = "none",
+    sees_input: bool = True,
     init: "Initial | None" = None,
     seed: int = 0,
 ) -> "Built":
-    """One of `prompts` prompts of `length` soft tokens; `control`: see `promptuary.controls`."""
+    """One of `prompts` prompts of `length` soft tokens; `control`: see `promptuary.controls`; `sees_input` as in prompt
+    tuning.
+    """
     from promptuary.parts import Choice, Embeddings, Free, Pool, asked, embedding_mean, held, matched, spread
 
     some(length)
@@ -32,7 +35,7 @@ def smop(
     pool = [Free(length, shape.dim, init or matched(shape.deviation), seed=seed + 1000 * i) for i in range(prompts)]
     query, apart = asked(embedding_mean, control), spread(control, shape.dim)
     choice = Choice(prompts, dim=shape.dim, query=query, spread=apart, seed=seed)
-    return Pool(held(choice, control), *pool), Embeddings(shape)
+    return Pool(held(choice, control), *pool), Embeddings(shape, sees_input=sees_input)
 
 
 METHODS = (
