@@ -92,10 +92,11 @@ def both(name: str, config: T5Config, share: float) -> dict[str, Stage]:
 
 STAGES: Mapping[str, Stage] = MappingProxyType(
     {
-        **both("ladder-1m", text_to_text(128, 256, 3, 4), 0.12),
-        **both("ladder-4m", text_to_text(256, 384, 3, 4), 0.22),
-        "ladder-causal-4m": Stage(causal(256, 512, 6, 4), LanguageModel(256), 0.21, 2e-2, matrix_rate=5e-2, rows=32),
-        **both("ladder-12m", text_to_text(384, 512, 4, 6), 0.45),
+        **both("ladder-1m", text_to_text(128, 256, 3, 4), 0.09),
+        **both("ladder-4m", text_to_text(256, 384, 3, 4), 0.16),
+        "ladder-causal-4m": Stage(causal(256, 512, 6, 4), LanguageModel(256), 0.15, 2e-2, matrix_rate=5e-2, rows=32),
+        **both("ladder-12m", text_to_text(384, 512, 4, 6), 0.33),
+        "ladder-causal-12m": Stage(causal(384, 768, 8, 6), LanguageModel(256), 0.27, 2e-2, matrix_rate=5e-2, rows=32),
     }
 )
 

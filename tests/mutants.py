@@ -823,6 +823,7 @@ MUTANTS = (
         STUDIED,
     ),
     Mutant("bench/jobs.py", '"temperature": plan.mixtures[task].temperature', '"temperature": 1', STUDIED),
+    Mutant("bench/loaded.py", "check(backbone)", "pass", ("tests/unit/bench/test_command.py",)),
     Mutant("bench/run.py", 'told["cost"][name] * len(ground.train) / rows', 'told["cost"][name]', STUDIED),
     Mutant("bench/run.py", "learned.parts.get(task, learned)", "next(iter(learned.parts.values()), learned)", STUDIED),
     Mutant("bench/study.py", 'len(plan.members(str(job.about["task"])))', "1", STUDIED),

@@ -204,7 +204,7 @@ def test_a_model_of_the_ladder_is_looked_for_where_the_environment_says(
     monkeypatch.delenv("PROMPTUARY_MODELS", raising=False)
     made_up = {**loading.SHORT_NAMES, "ladder-9m": loading._ladder("ladder-9m", "made up")}
     monkeypatch.setattr(loading, "SHORT_NAMES", made_up)
-    with pytest.raises(BackboneError, match=r"export PROMPTUARY_MODELS=<its folder models>"):
+    with pytest.raises(BackboneError, match=r"export PROMPTUARY_MODELS=<the folder that holds ladder-9m>"):
         load("ladder-9m")
     assert "ladder-9m" not in available()
     fresh("t5").save_pretrained(tmp_path / "ladder-9m")

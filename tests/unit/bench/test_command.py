@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from promptuary.backbones.load import MODELS, load
 from promptuary.bench.jobs import jobs
 from promptuary.bench.plan import read
 from promptuary.bench.records import RECORDS
 from promptuary.bench.store import Store
 from promptuary.bench.study import LATEX, NUMBERS, PAGE
+from promptuary.errors import BackboneError
 from tests.saved import Shelf, done, lines, opinions, refused
 
 
@@ -41,6 +43,22 @@ report = "{folder / "report.jsonl"}"
         encoding="utf-8",
     )
     return path
+
+
+@pytest.mark.parametrize("name", ["nobody/nothing", "random:nowhere/./model", "ladder-causal-12m"])
+@pytest.mark.parametrize("more", [["--check"], []])
+def test_a_backbone_that_is_not_there_is_told_before_anything_runs(
+    name: str, more: list[str], shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(MODELS, raising=False)
+    plan, out = written(shelf, tmp_path, '["majority", "frozen"]'), tmp_path / "out"
+    there = f'"{shelf.model("bert")}"'
+    plan.write_text(plan.read_text(encoding="utf-8").replace(there, f'{there}, "{name}"'), encoding="utf-8")
+    with pytest.raises(BackboneError) as own:
+        load(name)
+    said = refused("bench", plan, "--out", out, *more)
+    assert " ".join(str(own.value).split()) in " ".join(said.split())
+    assert not (out / RECORDS).exists()
 
 
 def test_a_plan_in_a_file_becomes_tables_in_a_folder(shelf: Shelf, tmp_path: Path) -> None:
