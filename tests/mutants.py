@@ -486,6 +486,16 @@ MUTANTS = (
     # the activation of GPT-2 and T5 v1.1; attention with gradients; the road of a product
     Mutant("backbones/cpu_attention.py", "moved if to_mask.shape[1] > 1", "moved if True", ON_A_CPU),
     Mutant("backbones/cpu_attention.py", "to_value, to_mask, None, None", "to_value, None, None, None", ON_A_CPU),
+    Mutant("backbones/cpu_linear.py", 'there and asked != "plain" and', "there and", MULTIPLIED),
+    Mutant("backbones/cpu_linear.py", '(asked == "onednn" or bool', "(False or bool", MULTIPLIED),
+    Mutant("backbones/measured.py", "os.link(file.name, path)", "os.replace(file.name, path)", MULTIPLIED),
+    Mutant(
+        "backbones/measured.py",
+        "    except OSError:\n        known = _value(path)",
+        "    except ():\n        pass",
+        MULTIPLIED,
+    ),
+    Mutant("backbones/measured.py", '"torch": torch.__version__, ', "", MULTIPLIED),
     Mutant("backbones/cpu_linear.py", "for _ in range(16)]", "for _ in range(2)]", ("tests/laws/test_cpu_linear.py",)),
     Mutant("show.py", "middle + spread * torch.randn", "torch.randn", ("tests/unit/test_show.py",)),
     Mutant("backbones/activation.py", 'approximate="tanh"', 'approximate="none"', ("tests/laws/test_activation.py",)),

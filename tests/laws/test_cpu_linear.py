@@ -5,15 +5,19 @@ import gc
 import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import constants
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from promptuary.backbones import cpu_linear
 from promptuary.backbones.cpu_linear import FrozenConv1D, FrozenLinear, prepare, product
+from promptuary.backbones.measured import FOLDER, measured
+from promptuary.errors import SettingError
 from tests.backbones import FAMILIES, fresh
 
 CLOSE = 1e-5
@@ -187,9 +191,69 @@ def test_where_it_does_not_pay_nothing_is_changed(monkeypatch: pytest.MonkeyPatc
     assert [type(m) for m in model] == [nn.Linear, Conv1D]
 
 
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine of which nothing is known: where it is kept, once it is."""
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path))
+    monkeypatch.delenv(cpu_linear.PRODUCTS, raising=False)
+    return tmp_path / FOLDER
+
+
+@pytest.mark.parametrize("decided", [cpu_linear.pays, cpu_linear.lays])
+def test_a_process_under_another_load_decides_as_the_first_one_did(
+    decided: Any, unmeasured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if decided is cpu_linear.lays and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor's oneDNN has no products of bfloat16")
+    for faster, shown, more in ((True, True, 1), (False, True, 1)):
+        monkeypatch.setattr(cpu_linear, "_faster", lambda *_, faster=faster: faster)
+        assert decided.__wrapped__() is shown
+        assert len(list(unmeasured.iterdir())) == more
+    monkeypatch.setattr(torch, "__version__", "99.0")
+    assert decided.__wrapped__() is False
+
+
+@pytest.mark.parametrize("word", ["onednn", "plain", "measured"])
+def test_the_environment_says_which_road_products_take(
+    word: str, unmeasured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(cpu_linear.PRODUCTS, word)
+    bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    for faster in (True, False):
+        monkeypatch.setattr(cpu_linear, "_faster", lambda *_, faster=faster: faster)
+        wanted = word != "plain"  # the first measurement holds
+        assert (cpu_linear.pays.__wrapped__(), cpu_linear.lays.__wrapped__()) == (wanted, wanted and bf16)
+    assert unmeasured.exists() == (word == "measured")
+    monkeypatch.setenv(cpu_linear.PRODUCTS, "fast")
+    with pytest.raises(SettingError, match=r"PROMPTUARY_PRODUCTS='fast'.*expected 'onednn', 'plain'"):
+        cpu_linear.pays.__wrapped__()
+
+
+def test_the_first_process_to_finish_says_what_holds(unmeasured: Path) -> None:
+    def meanwhile() -> float:
+        assert measured("a race", lambda: 1.0) == 1.0
+        return 2.0
+
+    assert measured("a race", meanwhile) == 1.0
+    assert measured("another", lambda: 2.0) == 2.0
+    assert [path.suffix for path in unmeasured.iterdir()] == [".json"] * 2  # nothing half done is left
+
+
+def test_what_cannot_be_read_or_written_is_measured_each_time(unmeasured: Path) -> None:
+    assert measured("a time", lambda: 1.0) == 1.0
+    [path] = unmeasured.iterdir()
+    for damage in (b"", b"[]", b'{"value": "1.0"}', b"\xff"):
+        path.write_bytes(damage)
+        assert measured("a time", lambda: 3.0) == 3.0
+    path.unlink()
+    unmeasured.rmdir()
+    unmeasured.write_text("no folder")
+    assert measured("a time", lambda: 4.0) == 4.0
+
+
 def test_the_cost_of_bfloat16_is_a_ratio_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_linear, "_seconds", lambda way: 3.0 if way().dtype == torch.bfloat16 else 1.5)
-    assert cpu_linear.bfloat16_cost.__wrapped__() == 2.0
+    assert cpu_linear._bfloat16_cost() == 2.0
 
 
 def test_what_else_the_machine_does_for_a_while_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,12 @@ a frozen weight is laid out once; transposed too, for the backward pass, where t
 many, the layout is the smaller part of the work. What is laid out takes memory beside the model, up to `ROOM` in all.
 
 A frozen weight has no gradient: the backward pass is one product. The gains: `benchmarks/speed/linear.py`.
+
+Results of the two roads differ in the last bits, so a decision is kept (`measured.py`), every record tells it
+(`roads`), and `PRODUCTS` in the environment makes it.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +28,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
+from promptuary.backbones.measured import measured
+from promptuary.errors import SettingError
+
+PRODUCTS = "PROMPTUARY_PRODUCTS"  # the environment variable that says which road products take
 GAIN = 1.2  # below, it is not worth another road
 ROOM = 2 << 30  # bytes of laid out weights in a process; a layer that finds no room is multiplied as it lies
 FEW = 512  # tokens, up to which a weight that was laid out is the faster one for the backward pass too
@@ -159,19 +167,43 @@ def _suits(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 @cache
 def pays() -> bool:
-    """Whether oneDNN's product in float32 is clearly the faster one here, by a measurement of some milliseconds."""
-    if not _known():
-        return False
+    """Whether products in float32 take oneDNN's road: by default where a measurement of some milliseconds, the first
+    one on such a machine, found it clearly the faster one.
+
+    Raises:
+        SettingError: for an unknown word in the environment (`PRODUCTS`).
+    """
+    return _taken("float32", _known(), _pays)
+
+
+@cache
+def lays() -> bool:
+    """Whether products in bfloat16 take the road of weights that were laid out before; decided as `pays`."""
+    return _taken("bfloat16", _known() and torch.ops.mkldnn._is_mkldnn_bf16_supported(), _lays)
+
+
+def roads() -> dict[str, str]:
+    """Which road products take in each precision: what a record tells of its run."""
+    return {"float32": "onednn" if pays() else "plain", "bfloat16": "onednn" if lays() else "plain"}
+
+
+def _taken(precision: str, there: bool, faster: Callable[[], bool]) -> bool:
+    asked = os.environ.get(PRODUCTS, "measured")
+    if asked not in ("measured", "onednn", "plain"):
+        raise SettingError(
+            f"{PRODUCTS}={asked!r} in the environment: expected 'onednn', 'plain' or 'measured', which is what holds "
+            "where it is not set."
+        )
+    return there and asked != "plain" and (asked == "onednn" or bool(measured(f"products in {precision}", faster)))
+
+
+def _pays() -> bool:
     source = torch.Generator().manual_seed(0)
     input, weight = (torch.rand(256, 384, generator=source) for _ in range(2))
     return _faster(lambda: F.linear(input, weight), lambda: _product(input, weight, None))
 
 
-@cache
-def lays() -> bool:
-    """Whether a weight in bfloat16 that was laid out before is clearly multiplied faster here; measured as `pays`."""
-    if not _known() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return False
+def _lays() -> bool:
     source = torch.Generator().manual_seed(0)
     input, weight = (torch.rand(rows, 384, generator=source).bfloat16() for rows in (128, 1536))
     laid = torch.ops.mkldnn._reorder_linear_weight(weight)
@@ -181,8 +213,12 @@ def lays() -> bool:
 @cache
 def bfloat16_cost() -> float:
     """How many times as long a product takes in bfloat16 as in float32: processors without units for it are several
-    times slower. Measured as `pays`.
+    times slower. By the first measurement on such a machine.
     """
+    return measured("cost of bfloat16", _bfloat16_cost)
+
+
+def _bfloat16_cost() -> float:
     source = torch.Generator().manual_seed(0)
     input, weight = (torch.rand(rows, 384, generator=source) for rows in (256, 1536))
     small = input.bfloat16(), weight.bfloat16()
@@ -196,10 +232,7 @@ def _known() -> bool:
 
 
 def _faster(plain: Callable[[], Tensor], ours: Callable[[], Tensor]) -> bool:
-    """Whether ours is clearly the faster way. They take turns: what else the machine does meets both.
-
-    Their results differ in the last bits, so another decision would be another result for the same seed.
-    """
+    """Whether ours is clearly the faster way. They take turns: what else the machine does meets both."""
     first, second = _best(plain, ours)
     return first > GAIN * second
 

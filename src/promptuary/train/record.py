@@ -141,7 +141,12 @@ def spread(scores: Sequence[Mapping[str, float]]) -> dict[str, Spread]:
 
 
 def surroundings() -> dict[str, Any]:
-    """Versions, hardware, threads and (inside a repository) the commit: what a number's origin needs."""
+    """Versions, hardware, threads and (inside a repository) the commit: what a number's origin needs.
+
+    `products` are the roads that a frozen model's products take on the processor (`cpu_linear.roads`).
+    """
+    from promptuary.backbones.cpu_linear import roads
+
     packages = ("torch", "transformers", "promptuary")
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
@@ -151,6 +156,7 @@ def surroundings() -> dict[str, Any]:
             "processors": os.cpu_count(),
             "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "threads": torch.get_num_threads(),
+            "products": roads(),
         },
         "commit": _commit(),
     }

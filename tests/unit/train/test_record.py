@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from promptuary.backbones.cpu_linear import lays, pays
 from promptuary.errors import CheckpointError, TrainingError
 from promptuary.train.record import Record, spread, surroundings
 
@@ -110,6 +111,8 @@ def test_surroundings_name_versions_hardware_and_threads() -> None:
     found = json.loads(json.dumps(surroundings()))
     assert {"python", "torch", "transformers", "promptuary"} <= found["versions"].keys()
     assert found["hardware"]["threads"] >= 1
+    products = found["hardware"]["products"]
+    assert products == {"float32": "onednn" if pays() else "plain", "bfloat16": "onednn" if lays() else "plain"}
     assert found["commit"] is None or len(found["commit"].rstrip("+")) == 40
 
 
