@@ -20,8 +20,9 @@ def idpg(
     shape: "Shape", *, length: int = 5, middle: int = 256, control: Control = "none", sees_input: bool = True,
     seed: int = 0,
 ) -> "Built":  # fmt: skip
-    """`length` soft tokens through `output -> middle -> length * dim`; `control`: see `promptuary.controls`; `sees_input`
-    as in prompt tuning.
+    """`length` soft tokens through `output -> middle -> length * dim`.
+
+    `control`: see `promptuary.controls`; `sees_input` as in prompt tuning.
     """
     from torch import nn
 

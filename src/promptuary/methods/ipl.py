@@ -19,8 +19,9 @@ def ipl(
     shape: "Shape", *, length: int = 20, control: Control = "none", sees_input: bool = True,
     init: "Initial | None" = None, seed: int = 0,
 ) -> "Built":  # fmt: skip
-    """`length` soft tokens, each times its relevance to the input; `control`: see `promptuary.controls`; `sees_input` as
-    in prompt tuning.
+    """`length` soft tokens, each times its relevance to the input.
+
+    `control`: see `promptuary.controls`; `sees_input` as in prompt tuning.
     """
     from promptuary.parts import Choice, Embeddings, Free, Weighted, asked, embedding_mean, held, matched, spread
 

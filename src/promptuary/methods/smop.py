@@ -25,8 +25,9 @@ def smop(
     init: "Initial | None" = None,
     seed: int = 0,
 ) -> "Built":
-    """One of `prompts` prompts of `length` soft tokens; `control`: see `promptuary.controls`; `sees_input` as in prompt
-    tuning.
+    """One of `prompts` prompts of `length` soft tokens.
+
+    `control`: see `promptuary.controls`; `sees_input` as in prompt tuning.
     """
     from promptuary.parts import Choice, Embeddings, Free, Pool, asked, embedding_mean, held, matched, spread
 
