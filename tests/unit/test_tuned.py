@@ -225,7 +225,8 @@ def test_longer_texts_are_cut_where_that_was_allowed(shelf: Shelf, tmp_path: Pat
     )  # fmt: skip
     (outcome,) = tune(run)
     long, longer = outcome.tuned.predict_texts(["I like" + " box" * 50, "I like" + " box" * 60])
-    assert long == longer
+    assert long.label == longer.label
+    assert long.probability == pytest.approx(longer.probability, abs=1e-6)  # some processors round by place in a batch
 
 
 STARTS = ("random", "vocabulary", "labels", "words:I like it", "prompt:{}", "file:{}/prompt.safetensors", "activations")
