@@ -48,8 +48,8 @@ def record(method: str, task: str, seed: int, regime: str = "full", **more: Any)
         "versions": {"torch": "2.13.0"}, "commit": "c" * 40, "when": "2026-01-01T00:00:00+00:00",
         "hardware": {"accelerator": None, "machine": "x86_64", "processors": 2, "threads": 1},
         "search": [{"number": 0, "settings": {}, "score": 0.8, "outcome": "finished", "seconds": 30.0}], "chosen": 0,
-        "edges": [],
-        "chosen_by": "accuracy", "metric": "accuracy", "metrics": ["accuracy"], "labels": LABELS, "reports": {task: report},
+        "edges": [], "chosen_by": "accuracy", "metric": "accuracy", "metrics": ["accuracy"], "labels": LABELS,
+        "reports": {task: report},
         "opened": [{"chosen": 0}], "prompt": None, "outcome": "finished", **more,
     }  # fmt: skip
 
