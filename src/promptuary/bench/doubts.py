@@ -17,7 +17,7 @@ def alarms(records: Sequence[Record]) -> list[str]:
         share, most = float(rows.mean()), majority(unpacked(own_report(known[0])["true"]))
         error = (most * (1 - most) / rows.shape[1]) ** 0.5
         if share - most <= error and known[0]["method"] != "majority":
-            said.append(f"Accuracy by rows {share:.1%} is within one standard error of the majority's {most:.1%}.")
+            said.append(f"Accuracy by rows {share:.1%} is not one standard error above the majority's {most:.1%}.")
     apart = sum(_far(r) for r in known)
     if apart:
         said.append(f"The last step is far from the best one on the rows that select ({apart} of {len(known)} seeds).")
