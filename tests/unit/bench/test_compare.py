@@ -145,7 +145,7 @@ def test_several_tasks_are_tested_by_wilcoxon_over_tasks() -> None:
         ({}, [1] * 100, "not one standard error above the majority's 75.0%"),
         ({"last": {"accuracy": 0.6}}, wrong(3), "The last step is far from the best one"),
         ({"last": {"accuracy": 0.76}}, wrong(3), None),
-        ({"metric": "mean", "metrics": ["accuracy", "macro_f1"]}, [1] * 100, "of the majority's 75.0%"),
+        ({"metric": "mean", "metrics": ["accuracy", "macro_f1"]}, [1] * 100, "above the majority's 75.0%"),
         (chosen("entity_f1", 0.8, 0.6), wrong(3), "The last step is far from the best one"),
         (chosen("mean", 0.8, 0.6), wrong(3), "The last step is far from the best one"),
         (chosen("token_f1", 0.8, 0.76), wrong(3), None),
