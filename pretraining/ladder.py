@@ -2,6 +2,7 @@
 
     python pretraining/ladder.py TOKENS OUT --minutes 25     # plan once, then train; the same command goes on
     python pretraining/ladder.py TOKENS OUT --steps 20       # so many steps of each stage, to try it out
+    python pretraining/ladder.py TOKENS OUT --precision no   # in float32, where a processor is slow in bfloat16
 
 Every text-to-text model is trained with span corruption (`ladder-4m-span`) and then adapted to running text
 (`ladder-4m`), as Lester et al. 2021 adapted T5. TOKENS is made by `corpus.py`. OUT gets a folder for each stage: its
@@ -101,7 +102,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
 )
 
 
-def plan(tokens: Path, out: Path, minutes: float, overhead: float = 25.0) -> dict[str, int]:
+def plan(tokens: Path, out: Path, minutes: float, precision: str, overhead: float = 25.0) -> dict[str, int]:
     """Steps of each stage, so that all of them take so many minutes on this machine; measured once and kept.
 
     Arguments:
@@ -112,7 +113,9 @@ def plan(tokens: Path, out: Path, minutes: float, overhead: float = 25.0) -> dic
         seconds = minutes * 60 - overhead * len(STAGES)
         steps = {}
         for name, stage in STAGES.items():
-            found = train(name, replace(stage, after=None), tokens, out / "measured", steps=60, save=False)
+            found = train(
+                name, replace(stage, after=None), tokens, out / "measured", steps=60, precision=precision, save=False
+            )
             steps[name] = max(100, round(stage.share * seconds / found["seconds_per_step"], -2).__int__())
             print(f"{name}: {found['seconds_per_step']:.4f} s a step, {steps[name]:,} steps", flush=True)
         file.write_text(json.dumps(steps, indent=2))
@@ -125,13 +128,18 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=25.0)
     parser.add_argument("--steps", type=int, help="of each stage, instead of a plan")
+    parser.add_argument("--precision", choices=["bf16", "no"], default="bf16")
     parser.add_argument("--only", nargs="*", choices=list(STAGES), help="these stages")
     chosen = parser.parse_args(arguments)
     chosen.out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    steps = dict.fromkeys(STAGES, chosen.steps) if chosen.steps else plan(chosen.tokens, chosen.out, chosen.minutes)
+    steps = (
+        dict.fromkeys(STAGES, chosen.steps)
+        if chosen.steps
+        else plan(chosen.tokens, chosen.out, chosen.minutes, chosen.precision)
+    )
     for name in chosen.only or STAGES:
-        train(name, STAGES[name], chosen.tokens, chosen.out, steps=steps[name])
+        train(name, STAGES[name], chosen.tokens, chosen.out, steps=steps[name], precision=chosen.precision)
         print(f"{name} is done after {(time.perf_counter() - started) / 60:.1f} minutes", flush=True)
 
 

@@ -20,6 +20,7 @@ import corpus
 import torch
 import transformers
 from accelerate import Accelerator
+from muon import Muon
 from objectives import Mixture, Steps, first_hidden
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -51,12 +52,21 @@ def restored(stage: Stage, folder: Path) -> PreTrainedModel:
 
 
 def train(
-    name: str, stage: Stage, tokens: Path, out: Path, *, steps: int, save: bool = True, compiled: bool = True
+    name: str,
+    stage: Stage,
+    tokens: Path,
+    out: Path,
+    *,
+    steps: int,
+    precision: str = "bf16",
+    save: bool = True,
+    compiled: bool = True,
 ) -> dict[str, Any]:
     """Train a stage to its end, or go on where it stopped; a finished stage is left alone.
 
     Arguments:
         out: the stage's folder is `out / name`: weights in bf16, `record.jsonl`, `summary.json`.
+        precision: of the products, "bf16" or "no" (float32); the weights are float32 either way.
         save: whether anything is written at all.
         compiled: whether the step is compiled, which takes most of a minute and halves the time of a step.
 
@@ -65,7 +75,7 @@ def train(
     place = out / name
     if save and (place / "summary.json").exists():
         return dict(json.loads((place / "summary.json").read_text()))
-    accelerator = Accelerator(mixed_precision="bf16", step_scheduler_with_optimizer=False)
+    accelerator = Accelerator(mixed_precision=precision, step_scheduler_with_optimizer=False)
     device = accelerator.device
     torch.backends.cuda.matmul.allow_tf32 = True
     model = build(stage.config, stage.seed) if stage.after is None else restored(stage, out / stage.after)
@@ -98,7 +108,7 @@ def train(
         transformers=transformers.__version__, device=str(device), objective=type(stage.objective).__name__,
         hardware=torch.cuda.get_device_name() if device.type == "cuda" else platform.processor(), seed=stage.seed,
         operations_per_row=per_row, threads=torch.get_num_threads(), tokens_per_step=stage.rows * stage.objective.width,
-        guide=stage.guide, matrix_rate=stage.matrix_rate,
+        precision=precision, guide=stage.guide, matrix_rate=stage.matrix_rate,
     )  # fmt: skip
     data = Steps(
         Mixture(
@@ -121,8 +131,11 @@ def train(
             accelerator.backward(loss)
         if stage.clip:
             accelerator.clip_grad_norm_(model.parameters(), stage.clip)
-        for one in (*moving, *schedules):
-            one.step()
+        with accelerator.autocast():  # Muon's products
+            for one in moving:
+                one.step()
+        for schedule in schedules:
+            schedule.step()
         model.zero_grad()
         losses.append(loss.detach())
         if step <= 20 or step % LOG == 0 or step == steps:
@@ -199,7 +212,7 @@ def optimizers(model: PreTrainedModel, stage: Stage) -> list[torch.optim.Optimiz
     matrices = [{**g, "lr": g["lr"] / stage.rate * stage.matrix_rate} for g in found if turned(g)]
     if not matrices:
         return [adamw]
-    return [adamw, torch.optim.Muon(matrices, momentum=0.95, adjust_lr_fn="match_rms_adamw")]
+    return [adamw, Muon(matrices)]
 
 
 def groups(model: PreTrainedModel, stage: Stage) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "pretraining"))
 
 import corpus
 import ladder
+import muon
 import ngram
 import objectives
 import score
@@ -187,6 +188,27 @@ def test_the_same_seed_gives_the_same_losses_and_a_resumed_run_is_the_uninterrup
     mine, theirs = (torch.load(out / "tiny" / "weights.pt") for out in (one, other))
     assert all(torch.equal(mine[k], theirs[k]) for k in mine)
     assert not (other / "tiny" / "state").exists()
+
+
+def test_muon_moves_as_the_one_of_pytorch() -> None:
+    """Both in bfloat16, step by step; and a float32 run turns in float32."""
+    made = torch.Generator().manual_seed(0)
+    starts = [torch.randn(shape, generator=made) for shape in ((6, 12), (12, 6), (8, 8))]
+    mine, theirs = ([torch.nn.Parameter(p.clone()) for p in starts] for _ in range(2))
+    ours = muon.Muon([{"params": mine, "lr": 0.02, "weight_decay": 0.1}])
+    known = torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    for _ in range(5):
+        for p, q in zip(mine, theirs, strict=True):
+            p.grad = torch.randn(p.shape, generator=made)
+            q.grad = p.grad.clone()
+        known.step()
+        with torch.autocast("cpu", torch.bfloat16):
+            ours.step()
+    moved = [[p.detach() for p in side] for side in (mine, theirs)]
+    for p, q, start in zip(*moved, starts, strict=True):
+        assert float((p - q).norm() / (q - start).norm()) < 0.02
+    values = torch.linalg.svdvals(muon.orthogonal(starts[0]))
+    assert 0.6 < values.min() < values.max() < 1.3
 
 
 def test_the_tokenizer_keeps_text_and_lines() -> None:
