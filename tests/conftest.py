@@ -32,7 +32,7 @@ transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
 
-CASES, SHARE = 3, 4  # of a test with more cases than so many, one in four is in the default tier
+CASES, SHARE = 2, 8  # of a test with more cases than so many, one in eight is in the default tier
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,11 +41,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put most cases of wide tests (a law on every family with every method) into the slow tier, the same each time."""
+    """Put what takes long, and most cases of wide tests (a law on all families and methods), into the slow tier."""
     if config.getoption("--thorough"):
         return
     cases = defaultdict(list)
     for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.slow)
         if not item.get_closest_marker("slow"):
             cases[item.nodeid.partition("[")[0]].append(item)
     for wide in cases.values():

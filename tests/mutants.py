@@ -858,7 +858,7 @@ MUTANTS = (
     Mutant("bench/outcomes.py", "return trial.score or 0.0, -loss", "return -(trial.score or 0.0), -loss", STUDIED),
     Mutant("bench/grounds.py", "for part in drawn[size:]", "for part in drawn[:size]", STUDIED),
     Mutant("bench/grounds.py", 'random.Random(f"shots/{seed}")', 'random.Random("shots")', STUDIED),
-    Mutant("bench/jobs.py", '"budget": plan.budget_of(task, regime).recipe()', '"budget": 0', STUDIED),
+    Mutant("bench/jobs.py", '"budget": plan.budget_of(task, regime, backbone).recipe()', '"budget": 0', STUDIED),
     Mutant("bench/plan.py", "for settings in ({}, *found)]", "for settings in found]", PLANNED),
     Mutant("bench/plan.py", "return [own | settings for", "return [settings for", PLANNED),
     Mutant("bench/plan.py", "if name not in self.settings(method)}", "}", PLANNED),

@@ -134,6 +134,7 @@ ONE_LAYER: dict[str, dict[str, Any]] = {
     ],
 )
 @torch.no_grad()
+@pytest.mark.long
 def test_a_compiled_model_says_the_same(family: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the checks of shapes cannot be compiled
     b = backbone(family, **ONE_LAYER[family])

@@ -366,6 +366,7 @@ def _hidden(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("name", ["fsync", "replace"])
+@pytest.mark.long
 def test_a_disk_full_at_any_moment_leaves_a_run_that_goes_on(
     shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -23,6 +23,7 @@ def _blocks(kind: str) -> list[str]:
     return [text for name, text in fenced if name == kind]
 
 
+@pytest.mark.long
 def test_the_example_of_the_readme_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

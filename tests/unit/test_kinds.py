@@ -115,6 +115,7 @@ for prompt, data in json.load(sys.stdin):
 """
 
 
+@pytest.mark.long
 def test_a_new_process_answers_the_same(bench: Bench) -> None:
     asked = [(str(bench.prompt(kind, family)), str(bench.data(kind))) for kind, family in CASES]
     said = subprocess.run(

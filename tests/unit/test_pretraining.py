@@ -225,6 +225,7 @@ def test_the_tokenizer_keeps_text_and_lines() -> None:
     assert len(text_to_text) == SIZE
 
 
+@pytest.mark.long
 def test_a_shipped_model_is_the_trained_one_and_its_card_says_what_was_measured(
     tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

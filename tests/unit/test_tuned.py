@@ -57,6 +57,7 @@ def fresh(shelf: Shelf) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("family", "name"), ASKED)
+@pytest.mark.long
 def test_every_method_answers_the_same_in_a_new_process(
     shelf: Shelf, tmp_path: Path, fresh: dict[str, Any], family: str, name: str
 ) -> None:

@@ -49,7 +49,12 @@ def _of_cell(
         tried: the settings that the search tries. first: the seed that searches.
     """
     about = {"task": task, "regime": regime, "backbone": backbone, "method": method}
-    made = {**about, "contender": plan.contender(method).name, **_made_of(plan, regime, task), "trials": list(tried)}
+    made = {
+        **about,
+        "contender": plan.contender(method).name,
+        **_made_of(plan, regime, task, backbone),
+        "trials": list(tried),
+    }
     mark = _hash({**made, "seed": first})
     search = f"{_spoken(about)}, search with seed {first} #{mark}"
     study = f"{task}, {regime}, {backbone}"
@@ -67,7 +72,7 @@ def _of_cell(
     yield Job(study, f"{_spoken(about)}, seed {seed} #{_hash(final)}", {**about, "seed": seed}, None, search, {})
 
 
-def _made_of(plan: Plan, regime: str, task: str) -> dict[str, Any]:
+def _made_of(plan: Plan, regime: str, task: str, backbone: str) -> dict[str, Any]:
     """Everything of a plan that makes a number comparable, in plain values."""
     rows = plan.regimes[regime].model_dump(exclude={"tasks", "methods", "seeds", "budget"})
     of: dict[str, Any]
@@ -76,7 +81,7 @@ def _made_of(plan: Plan, regime: str, task: str) -> dict[str, Any]:
         of = {"tasks": members, "temperature": plan.mixtures[task].temperature}
     else:
         of = plan.tasks[task].model_dump(exclude={"budget"})
-    return {"of": of, "rows": rows, "budget": plan.budget_of(task, regime).recipe()}
+    return {"of": of, "rows": rows, "budget": plan.budget_of(task, regime, backbone).recipe()}
 
 
 def _spoken(about: Mapping[str, Any]) -> str:

@@ -32,7 +32,7 @@ class Loaded:
 
     def grounds(self, about: Mapping[str, Any]) -> dict[str, Ground]:
         """What a method gets of each task: rows that teach and select, in no way the others."""
-        budget = self.plan.budget_of(about["task"], about["regime"])
+        budget = self.plan.budget_of(about["task"], about["regime"], about["backbone"])
         published = self.plan.published(str(about["method"]))  # the frozen model's dropout, where the task leaves it
         found = {}
         for task in self.plan.members(str(about["task"])):

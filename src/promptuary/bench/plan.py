@@ -11,6 +11,9 @@
     [budget]                    # of one training run, the same for every method
     epochs = 5
 
+    [budgets.ladder-1m]         # what differs on a backbone
+    precision = "fp32"
+
     [search]                    # the same number of trials for every method; the first one is its default
     trials = 3
 
@@ -51,6 +54,7 @@ A plan is looked at as a whole before anything runs: names, settings, the size o
 
 import tomllib
 from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -71,8 +75,9 @@ class Plan(Part):
         backbones: as `promptuary tune --backbone`. methods: promptuary's methods and baselines, and variants, by name.
         seeds: of everything random, and of the rows where they are drawn. device: where the models run.
         against: the method that every other one is held against. rivals: for some, by name, another one instead.
+        budgets: what differs from the plan's budget on a backbone, by its name.
         budget, search, variants, tasks, regimes, mixtures, transfers: see there; `budget` of a regime wins over that of
-            a task or a mixture, which wins over that of the plan.
+            a task or a mixture, which wins over that of a backbone, which wins over that of the plan.
     """
 
     name: Name
@@ -83,6 +88,7 @@ class Plan(Part):
     rivals: dict[str, str] = Field({})
     device: str = "auto"
     budget: Budget = Budget()
+    budgets: dict[str, dict[str, Any]] = Field({})
     search: Search = Search()
     variants: dict[Name, Variant] = Field({})
     tasks: Annotated[dict[Name, TaskPlan], Field(min_length=1)]
@@ -119,9 +125,10 @@ class Plan(Part):
         for method, space in self.search.space.items():
             _known("Search", "space", "method", method, {*CONTENDERS, *self.variants})
             self.contender(method).check(first(space))
-        for name in self.regimes:
-            for task in (*self.tasks, *self.mixtures):
-                self.budget_of(task, name)
+        for name in self.budgets:
+            _known("Budgets", name, "backbone", name, self.backbones)
+        for name, task, backbone in product(self.regimes, (*self.tasks, *self.mixtures), self.backbones):
+            self.budget_of(task, name, backbone)
         for task in self.tasks:
             self._check(task)
             if not any(self.fits(method, task) for method in self.named_methods()):
@@ -204,10 +211,10 @@ class Plan(Part):
         train = of.source("train", of.train)
         return Run(**{"out": "-", "train": train, "device": self.device, **of.asked(), **more})
 
-    def budget_of(self, task: str, regime: str) -> Budget:
-        """What one training run on a task, or a mixture, under a regime may spend."""
-        of = self.budget.model_dump()
-        for own in ((self.mixtures if task in self.mixtures else self.tasks)[task].budget, self.regimes[regime].budget):
+    def budget_of(self, task: str, regime: str, backbone: str) -> Budget:
+        """What one training run on a task, or a mixture, under a regime and on a backbone may spend."""
+        of, learnt = self.budget.model_dump(), (self.mixtures if task in self.mixtures else self.tasks)[task]
+        for own in (self.budgets.get(backbone, {}), learnt.budget, self.regimes[regime].budget):
             of |= {"steps": 0, **own} if "epochs" in own else own  # epochs that are stated win over steps that were
         try:
             return Budget(**of)
@@ -291,7 +298,7 @@ def _one_length(table: Mapping[str, Any], where: str) -> None:
     """Raise `SettingError` for a budget that was written with epochs and with steps."""
     for name, value in table.items():
         if isinstance(value, Mapping):
-            if name == "budget" and value.get("steps") and "epochs" in value:
+            if (name == "budget" or where == "budgets.") and value.get("steps") and "epochs" in value:
                 raise SettingError(
                     f"[{where}{name}] has epochs = {value['epochs']} and steps = {value['steps']}. Write one of them."
                 )

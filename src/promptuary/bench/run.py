@@ -130,7 +130,8 @@ class Worker:
     ) -> tuple[Learned, dict[str, Any]]:
         """What a method learned, and what every record tells of it."""
         about, first = entry.job.about, next(iter(grounds.values()))
-        who, budget = self.plan.contender(str(about["method"])), self.plan.budget_of(about["task"], about["regime"])
+        who = self.plan.contender(str(about["method"]))
+        budget = self.plan.budget_of(about["task"], about["regime"], about["backbone"])
         mixture = self.plan.mixtures.get(str(about["task"]))
         how: dict[str, Any] = {"seed": int(about["seed"]), "folder": place, "progress": self.board}
         names = {"folder": str(self.folder), "task": str(about["task"]), "backbone": str(about["backbone"])}

@@ -69,6 +69,7 @@ def test_scores_are_those_of_the_prompt_that_was_kept(
     assert f"| p-tuning-v2 | {100 * report['scores'][metric]:.1f} (1)" in tables.markdown(found)
 
 
+@pytest.mark.long
 def test_a_changed_model_learns_any_kind(shelf: Shelf, tmp_path: Path) -> None:
     rates = {"search": {"space": {"fine-tuning": {"rate": [3e-3]}}, "trials": 2}, "budget": {"steps": 40, "batch": 8}}
     for kind, family, metric in (("text", "t5", "token_f1"), ("tagging", "bert", "entity_f1")):
@@ -121,7 +122,12 @@ def test_what_is_asked_without_training_is_what_the_bare_model_writes(
     own = study(shelf, tmp_path, "text", family, "token_f1", "zero-shot", "in-context")
     rows, backbone = rows_of(own, "own", "full", 0), load(own.backbones[0])
     place = Ground(
-        own.tasks["own"].asked(), own.budget_of("own", "full"), backbone, rows.task, rows.train, rows.selection
+        own.tasks["own"].asked(),
+        own.budget_of("own", "full", own.backbones[0]),
+        backbone,
+        rows.task,
+        rows.train,
+        rows.selection,
     )
     plain = contender("zero-shot").learn(place, {}, seed=0, folder=tmp_path)
     shown = contender("in-context").learn(place, {"shots": 1}, seed=0, folder=tmp_path)

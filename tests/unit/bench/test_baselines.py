@@ -32,7 +32,9 @@ def ground(shelf: Shelf, folder: Path, family: str = "bert", **more: Any) -> Gro
     rows = rows_of(study, "opinions", "full", 0)
     backbone = load(study.backbones[0])
     asked = study.tasks["opinions"].asked()
-    return Ground(asked, study.budget_of("opinions", "full"), backbone, rows.task, rows.train, rows.selection)
+    return Ground(
+        asked, study.budget_of("opinions", "full", study.backbones[0]), backbone, rows.task, rows.train, rows.selection
+    )
 
 
 def shares(place: Ground, learned: Learned, rows: Sequence[Row] | None = None) -> Probabilities:

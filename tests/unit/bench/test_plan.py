@@ -58,9 +58,9 @@ def made(text: str, folder: Path) -> Plan:
 
 def test_a_plan_is_its_file(tmp_path: Path) -> None:
     plan = made(GOOD, tmp_path)
-    assert plan.budget_of("sst2", "full").epochs == 3
-    assert plan.budget_of("mine", "full").epochs == 4
-    assert plan.budget_of("sst2", "few").model_dump() == {
+    assert plan.budget_of("sst2", "full", "minilm").epochs == 3
+    assert plan.budget_of("mine", "full", "minilm").epochs == 4
+    assert plan.budget_of("sst2", "few", "minilm").model_dump() == {
         "epochs": 40, "steps": 0, "batch": 8, "evaluations": 1, "precision": "fp32",
     }  # fmt: skip
     assert plan.run("mine").text == "body"
@@ -178,10 +178,30 @@ def test_a_preset_that_is_not_there_is_told(old: str, new: str, said: str, tmp_p
 
 def test_epochs_that_are_stated_further_in_win_over_steps(tmp_path: Path) -> None:
     plan = made(GOOD.replace("epochs = 4\n", "steps = 1200\n"), tmp_path)
-    found = {task: plan.budget_of(task, "full").recipe() for task in ("sst2", "mine")}
+    found = {task: plan.budget_of(task, "full", "minilm").recipe() for task in ("sst2", "mine")}
     assert (found["mine"]["steps"], "epochs" in found["mine"]) == (1200, False)
     assert (found["sst2"]["steps"], found["sst2"]["epochs"]) == (0, 3)
-    assert plan.budget_of("sst2", "few").epochs == 40
+    assert plan.budget_of("sst2", "few", "minilm").epochs == 40
+
+
+def test_a_backbone_may_have_a_budget_of_its_own_and_tasks_and_regimes_win_over_it(tmp_path: Path) -> None:
+    both = 'backbones = ["minilm", "ladder-1m"]\n' + GOOD
+    text = both + '\n[budgets.ladder-1m]\nbatch = 16\nprecision = "bf16"\nepochs = 9\n'
+    plan, plain = made(text, tmp_path), made(both, tmp_path)
+    small, usual, few = (
+        plan.budget_of("mine", "full", "ladder-1m"), plan.budget_of("mine", "full", "minilm"),
+        plan.budget_of("sst2", "few", "ladder-1m"),
+    )  # fmt: skip
+    assert (small.batch, small.precision, small.epochs) == (16, "bf16", 9)
+    assert usual == plain.budget_of("mine", "full", "minilm")
+    assert (few.batch, few.precision, few.epochs) == (8, "bf16", 40)
+    names = [{job.name for job in jobs(one) if job.about["backbone"] == "minilm"} for one in (plan, plain)]
+    assert names[0] == names[1]
+    assert {job.name for job in jobs(plan)} != {job.name for job in jobs(plain)}
+    with pytest.raises(SettingError, match=re.escape("Budgets 'ladder-1': there is no backbone 'ladder-1'. Did you")):
+        made(text.replace("[budgets.ladder-1m]", "[budgets.ladder-1]"), tmp_path)
+    with pytest.raises(SettingError, match=re.escape("[budgets.ladder-1m] has epochs = 9 and steps = 5.")):
+        made(text.replace("batch = 16", "steps = 5"), tmp_path)
 
 
 def test_a_budget_is_in_epochs_or_in_steps(tmp_path: Path) -> None:
@@ -348,7 +368,7 @@ def test_what_two_plans_of_the_benchmarks_have_in_common_needs_to_be_run_once() 
     recipes: dict[str, set[str]] = {}
     for plan in plans:
         for job in jobs(plan):
-            budget = plan.budget_of(str(job.about["task"]), str(job.about["regime"]))
+            budget = plan.budget_of(*(str(job.about[part]) for part in ("task", "regime", "backbone")))
             recipes.setdefault(job.name, set()).add(str(budget.recipe()))
     assert {len(own) for own in recipes.values()} == {1}
     main, dynamic, few = (

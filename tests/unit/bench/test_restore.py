@@ -84,6 +84,7 @@ def test_the_tables_alone_keep_what_was_brought(shelf: Shelf, tmp_path: Path) ->
     assert (here / RECORDS).read_bytes() == (there / RECORDS).read_bytes()
 
 
+@pytest.mark.long
 def test_other_seeds_run_what_the_search_elsewhere_chose(shelf: Shelf, tmp_path: Path) -> None:
     def of(*seeds: int) -> Plan:
         space = {"frozen": {"head_rate": [1e-6, 0.1, 1.0]}}

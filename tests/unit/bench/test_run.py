@@ -357,6 +357,7 @@ def mixed(shelf: Shelf, folder: Path, **more: Any) -> Plan:
     return plan(shelf, folder, "frozen", "prompt-tuning", **{"tasks": tasks, "mixtures": mixtures, **more})
 
 
+@pytest.mark.long
 def test_a_mixture_learns_once_and_is_reported_on_each_of_its_tasks(shelf: Shelf, tmp_path: Path) -> None:
     study, out = mixed(shelf, tmp_path, seeds=(0, 1), search={"trials": 2}), tmp_path / "out"
     assert run(study, out)

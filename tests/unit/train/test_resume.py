@@ -209,6 +209,7 @@ run(Path(sys.argv[1]), progress=Speaks())
 """
 
 
+@pytest.mark.long
 def test_a_process_killed_by_the_system_goes_on_to_the_same_end(
     tmp_path: Path, whole: tuple[Result, dict[str, Tensor]]
 ) -> None:
