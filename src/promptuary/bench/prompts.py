@@ -72,7 +72,7 @@ class Prompted(Contender):
         from promptuary.tuning import tune
 
         run = ground.run(**self._stated(ground.backbone, ground.budget, settings, seed, folder))
-        [outcome] = tune(run, backbone=ground.backbone, material=_material(ground), progress=progress)
+        [outcome] = tune(run, backbone=ground.backbone, material=_material(ground), progress=progress, overwrite=True)
         return self._learned(outcome, run)
 
     def learn_together(
@@ -88,7 +88,7 @@ class Prompted(Contender):
         own = {name: {k: v for k, v in ground.asked.items() if k in OWN} for name, ground in grounds.items()}
         plan = Multitask(tasks=own, temperature=temperature, shared=shared)
         materials = {name: _material(ground) for name, ground in grounds.items()}
-        [found] = tune_tasks(plan, backbone=first.backbone, materials=materials, progress=progress)
+        [found] = tune_tasks(plan, backbone=first.backbone, materials=materials, progress=progress, overwrite=True)
         parts = {name: self._learned(found.tasks[name], plan.runs[name]) for name in grounds}
         stored = sum(part.cost.stored for part in parts.values())
         recipe = next(iter(parts.values())).recipe

@@ -76,8 +76,9 @@ def until(there: Path) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize("damaged", [False, True])
 def test_a_process_killed_in_the_middle_of_a_step_loses_no_trial_and_doubles_none(
-    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
 ) -> None:
     study = plan(shelf, tmp_path, "frozen", "majority", search={"trials": 2})
     there, out = tmp_path / "there", tmp_path / "out"
@@ -95,6 +96,10 @@ def test_a_process_killed_in_the_middle_of_a_step_loses_no_trial_and_doubles_non
     until(there)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
+    states = list(out.rglob(state.NAME))
+    assert states
+    for path in states if damaged else ():
+        path.write_bytes(path.read_bytes()[:-100])
     before = {e.job.name: e for e in entries(out)}
     assert sorted(e.trial.state.name for e in before.values()) == ["COMPLETE", "RUNNING"] + ["WAITING"] * 3
     assert run(study, out)
