@@ -139,7 +139,7 @@ class Store:
         if not _allowed(name):
             raise SettingError(_refused(name))
         files = _files(name, source)
-        with self._lock, self._folders.alone(), _disk(name), self._folders.laid(name, files) as made:
+        with self._lock, _disk(name), self._folders.alone(), self._folders.laid(name, files) as made:
             self._opened(name, made, wholly=True)
             self._folders.put(made, name)
 
@@ -149,7 +149,7 @@ class Store:
         Raises:
             MissingError: for a name that is not in the folder.
         """
-        with self._lock, self._folders.alone(), _disk(name):
+        with self._lock, _disk(name), self._folders.alone():
             self._stamp(name)
             self._folders.take(name)
             self._versions.pop(name, None)

@@ -369,6 +369,15 @@ def test_a_removal_that_was_interrupted_is_finished(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_went_away_is_told(tmp_path: Path, versions: dict[int, Path]) -> None:
+    store = Store(tmp_path / "store", backbone())
+    store.add("mood", versions[1])
+    (tmp_path / "store").rename(tmp_path / "elsewhere")
+    for change in (lambda: store.add("mood", versions[2]), lambda: store.remove("mood")):
+        with pytest.raises(TrainingError, match="mood: the store could not be changed"):
+            change()
+
+
 def test_a_full_disk_changes_nothing(
     tmp_path: Path, versions: dict[int, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
