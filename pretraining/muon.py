@@ -21,8 +21,12 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": 1e-3, "weight_decay": 0.1, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]
-        """Move every matrix that has a gradient."""
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Move every matrix that has a gradient.
+
+        Arguments:
+            closure: none; loops of accelerate say so.
+        """
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None:

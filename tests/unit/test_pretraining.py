@@ -23,7 +23,10 @@ import train as training
 from objectives import END, IGNORED, PAD, SIZE, LanguageModel, Mixture, PrefixLanguageModel, SpanCorruption, Steps
 
 TINY = replace(
-    ladder.STAGES["ladder-1m-begun"], config=ladder.text_to_text(8, 8, 1, 2), objective=SpanCorruption(40, 6, 2), rows=2
+    ladder.STAGES["ladder-1m-begun"],
+    config=ladder.text_to_text(16, 16, 1, 2),
+    objective=SpanCorruption(40, 6, 2),
+    rows=2,
 )
 
 
