@@ -161,7 +161,7 @@ def late(rows: int, turns: int) -> Iterator[Line]:
         for name, settings in chosen.items():
             fresh, kept = (made(kind, backbone, **settings) for _ in range(2))
             found = activations.keep(
-                *kept, examples, pad=0, precision="fp32", folder=Path(folder), limit_bytes=1 << 30
+                *kept, [examples], pad=0, precision="fp32", folder=Path(folder), limit_bytes=1 << 30
             )  # fmt: skip
             assert found is not None
             later = ours(kept[0].asking(found.encode), kept[1], given)

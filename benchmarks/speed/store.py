@@ -40,7 +40,7 @@ def measured(method: str, backbone: Backbone, place: Path) -> dict[str, Any]:
             if (place / "tuned" / file).exists():
                 shutil.copy(place / "tuned" / file, place / "store" / f"task-{n}")
     began = time.process_time()
-    store = Store(place / "store", backbone, held=TASKS)
+    store = Store(place / "store", backbone)
     names = store.names()
     start = time.process_time() - began
     store.get(names[0])

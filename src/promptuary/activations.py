@@ -16,7 +16,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,14 +123,14 @@ class Activations:
 def keep(
     model: SoftPrompted,
     readout: Readout,
-    examples: Sequence[Example],
+    sets: Sequence[Sequence[Example]],
     *,
     pad: int,
     precision: str,
     folder: Path,
     limit_bytes: int,
 ) -> Activations | None:
-    """The states that `model` asks its backbone for, of every example; `None` where it asks for none.
+    """The states that `model` asks its backbone for, of every example of some sets; `None` where it asks for none.
 
     They are found in `folder` or made there, as far as they fit. The files that were not used for longest go first.
 
@@ -141,13 +142,13 @@ def keep(
         return None
     device = model.backbone.device
     with evaluating(model, readout), torch.no_grad(), unmoved_randomness(device), arithmetic(device, precision):
-        wanted = _asked(model, readout, collate(examples[:1], [0], pad).to(device))
+        wanted = _asked(model, readout, collate(sets[0][:1], [0], pad).to(device))
         if not wanted:
             return None
         began, kept, mine = time.perf_counter(), Activations(model.encode), set[Path]()
         origin = _origin(model, precision)
         for asked in sorted(wanted, key=str):
-            for batches in _files(examples, pad):
+            for batches in _files(chain.from_iterable(sets), pad):
                 given = [(b, readout.columns(b) if asked.some else None) for b in batches]
                 keys = [key for b, columns in given for key in _keys(b, asked.until, columns)]
                 path = folder / f"{_name(origin, keys)}{SUFFIX}"
@@ -176,7 +177,7 @@ def _asked(model: SoftPrompted, readout: Readout, batch: Batch) -> set[Asked]:
     return asked
 
 
-def _files(examples: Sequence[Example], pad: int) -> Iterator[list[Batch]]:
+def _files(examples: Iterable[Example], pad: int) -> Iterator[list[Batch]]:
     """Every different row once, in an order of their own, as the batches of one file after the other."""
     rows = {(len(e.ids), tuple(e.ids), tuple(e.types), tuple(e.blanks or ())): e for e in examples}
     own, tokens = list[Example](), 0

@@ -15,6 +15,7 @@ from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.load import load
 from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example, digest
+from promptuary.data.kept import kept
 from promptuary.data.source import Row
 from promptuary.data.template import marks
 from promptuary.kinds import Kind
@@ -105,7 +106,9 @@ def prepare(run: Run, backbone: Backbone, material: Material, console: Console |
     trial = prompted(backbone, run.method, run.settings, init=None, seed=run.seeds[0])
     reading = run.kind.begin(run, backbone, task, soft=trial.generator.length, columns=columns)
     wording = make_wording(backbone, task, trial, reading)
-    examples, held = (reading.taught(wording.encode(rows), wording) for rows in (train, validation))
+    examples, held = (
+        kept(reading.taught(chunk, wording) for chunk in wording.chunks(rows)) for rows in (train, validation)
+    )
     _told_cut(examples, console, run)
     _told_hidden(trial, examples)
     return Prepared(run, reading, wording, validation, examples, held, digest(examples, held))

@@ -22,6 +22,7 @@ from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.idle import Idle
 from promptuary.backbones.load import load
 from promptuary.data.example import digest
+from promptuary.data.kept import kept
 from promptuary.data.loader import Loader
 from promptuary.data.tokens import fingerprint
 from promptuary.errors import SettingError
@@ -93,7 +94,7 @@ def pretrain(
     trial = _alone(_generator(run, real, None)[0], real)
     reading = _reading(run, trial, material)
     wording = make_wording(trial.backbone, material.task, trial, reading)
-    examples, held = (wording.encode(rows) for rows in (material.train, material.validation))
+    examples, held = (kept(wording.chunks(rows)) for rows in (material.train, material.validation))
     init = method(run.method).init if run.init == "auto" else run.init
     generator, table = _generator(run, real, start(init, real, wording, examples, run.settings))
     model, readout = _alone(generator, real, recipe.dropout), reading.reader(trial.backbone, wording, seed=seed)
@@ -118,13 +119,13 @@ def pretrain(
         )  # fmt: skip
 
     result = places.fitted(folder, overwrite, fitted)
-    kept = {
+    made = {
         "labels": list(material.task.labels), "recipe": asdict(recipe), "init": init, "data": data,
         "scores": dict(result.scores), "best_step": result.best_step, "steps": result.steps,
         "counts": vars(result.counts), "seconds": result.seconds, "alarms": [a.sentence for a in result.alarms],
         **record.surroundings(),
     }  # fmt: skip
-    told = {"method": run.method, "settings": own, "seed": seed, **sizes, "backbone": real.name, "run": kept}
+    told = {"method": run.method, "settings": own, "seed": seed, **sizes, "backbone": real.name, "run": made}
     return Pretraining(pretrained.save(folder, told, generator), folder, result)
 
 

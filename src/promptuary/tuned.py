@@ -19,6 +19,7 @@ from promptuary.data.batch import Batch
 from promptuary.data.collate import collate, stream
 from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example
+from promptuary.data.kept import kept
 from promptuary.data.loader import Loader
 from promptuary.data.source import Row
 from promptuary.data.task import Task
@@ -115,8 +116,8 @@ class Tuned:
             DataError: for a row without a text or a known label.
         """
         given = list(rows)
-        examples = self.wording.encode(given)
-        loader = Loader(self.reading.taught(examples, self.wording), batch, pad=self.pad)
+        examples = kept(self.reading.taught(chunk, self.wording) for chunk in self.wording.chunks(given))
+        loader = Loader(examples, batch, pad=self.pad)
         measure = self.reading.measure(self.model, self.readout, self.wording, given, examples)
         found = evaluate(self.model, self.readout, loader, measure=measure, precision=self.precision)
         return {**found.scores, **self.reading.beside(self.task, examples), "n": len(examples)}

@@ -77,6 +77,7 @@ def tune(
         places.check(folder, overwrite)
     backbone = ready(run, backbone, console)
     ground = prepare(run, backbone, material, console)
+    del material  # the rows that teach are needed no more
     reader = ground.reading.reader(backbone, ground.wording, seed=run.seeds[0])
     init = start(ground.init, backbone, ground.wording, ground.examples, ground.run.settings, readout=reader)
     return [
@@ -104,7 +105,7 @@ def _one(
     kept, asking = None, model
     if not run.dropout:  # with it the frozen model says another thing each time
         kept = activations.keep(
-            model, readout, [*ground.examples, *ground.held], pad=pad, precision=recipe.precision,
+            model, readout, [ground.examples, ground.held], pad=pad, precision=recipe.precision,
             folder=activations.default_folder() if run.activations_in is None else Path(run.activations_in),
             limit_bytes=int(run.activations_gib * 2**30),
         )  # fmt: skip

@@ -56,7 +56,7 @@ def parts(asking: str, b: Backbone | None = None, pool: Any = "first") -> tuple[
 def kept(folder: Path, asking: str = "late", rows: list[Example] | None = None, **changes: Any) -> Activations:
     b = changes.pop("b", None)
     settings = {"pad": 0, "precision": "fp32", "folder": folder, "limit_bytes": PLENTY, **changes}
-    found = keep(*parts(asking, b), examples() if rows is None else rows, **settings)
+    found = keep(*parts(asking, b), [examples() if rows is None else rows], **settings)
     assert found is not None
     return found
 
@@ -68,7 +68,7 @@ def trained(asking: str, folder: Path | None, pool: Any = "first", **changes: An
     given = None
     if folder is not None:
         settings = {"pad": 0, "precision": "fp32", "folder": folder, "limit_bytes": PLENTY, **changes}
-        given = keep(model, readout, [*train, *held], **settings)
+        given = keep(model, readout, [train, held], **settings)
         assert given is not None
         model = model.asking(given.encode)
     result = fit(
@@ -108,7 +108,7 @@ def test_a_run_that_lost_its_files_makes_the_same_numbers_again(tmp_path: Path) 
 def test_in_training_the_layers_below_are_not_run(asking: str, tmp_path: Path) -> None:
     b = wrap(fresh("bert"), "bert")
     model, readout = parts(asking, b)
-    given = keep(model, readout, examples(), pad=0, precision="fp32", folder=tmp_path, limit_bytes=PLENTY)
+    given = keep(model, readout, [examples()], pad=0, precision="fp32", folder=tmp_path, limit_bytes=PLENTY)
     assert given is not None
     ran: list[int] = []
     for number, layer in enumerate(b.model.base_model.encoder.layer):
@@ -290,8 +290,8 @@ def test_a_prompt_that_asks_nothing_keeps_nothing(method: str, tmp_path: Path) -
     readout = Classifier(2, backbone("bert").shape.output)
     model = prompted(backbone("bert"), method, small(method), init=None, seed=0, readout=readout)
     given = {"pad": 0, "precision": "fp32", "folder": tmp_path / "none"}
-    assert keep(model, readout, examples(), limit_bytes=PLENTY, **given) is None
-    assert keep(*parts("late"), examples(), limit_bytes=0, **given) is None
+    assert keep(model, readout, [examples()], limit_bytes=PLENTY, **given) is None
+    assert keep(*parts("late"), [examples()], limit_bytes=0, **given) is None
     assert not (tmp_path / "none").exists()
 
 

@@ -148,6 +148,26 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
     assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "calm" / name).read_bytes()
 
 
+@pytest.mark.parametrize("kind", ["classification", *TOYS])
+def test_rows_that_lie_in_a_file_teach_and_score_the_same(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    few = ("--epochs", 2, "--batch", 8)
+    if kind == "classification":
+        options = ["tune", "--backbone", bench.model("t5"), "--train", lines(tmp_path / "o.jsonl", classified(24))]
+        data, plain, mapped = tmp_path / "o.jsonl", *([*options, "--out", tmp_path / n] for n in ("plain", "mapped"))
+    else:
+        data, plain, mapped = bench.data(kind), *(bench.options(kind, "t5", tmp_path / n) for n in ("plain", "mapped"))
+    done(*plain, *few)
+    with monkeypatch.context() as patch:
+        patch.setattr("promptuary.data.kept.HELD", 0)
+        done(*mapped, *few)
+        scores = done("evaluate", tmp_path / "mapped", "--data", data, "--json")
+    assert scores == done("evaluate", tmp_path / "plain", "--data", data, "--json")
+    name = "prompt.safetensors"
+    assert (tmp_path / "mapped" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+
+
 @pytest.mark.parametrize(("kind", "family"), [("text", "t5"), ("text", "gpt2"), ("tagging", "bert")])
 def test_an_answer_is_the_same_alone_and_in_any_batch(bench: Bench, kind: str, family: str) -> None:
     tuned, given = open_prompt(bench.prompt(kind, family)), list(rows(str(bench.data(kind))))

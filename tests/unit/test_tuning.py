@@ -39,14 +39,14 @@ def steps(result: Result) -> list[float]:
 
 
 def test_texts_are_encoded_once_for_all_seeds(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encode, encoded = Wording.encode, list[int]()
+    chunks, encoded = Wording.chunks, list[int]()
 
     def counted(self: Wording, given: Any, **options: Any) -> Any:
         listed = list(given)
         encoded.append(len(listed))
-        return encode(self, listed, **options)
+        return chunks(self, listed, **options)
 
-    monkeypatch.setattr(Wording, "encode", counted)
+    monkeypatch.setattr(Wording, "chunks", counted)
     together = tune(described(shelf, tmp_path / "out", seeds=(0, 1, 2)))
     assert encoded == [16, 6]
     alone = [tune(described(shelf, tmp_path / f"alone-{seed}", seeds=(seed,)))[0] for seed in range(3)]

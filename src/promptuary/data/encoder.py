@@ -1,7 +1,7 @@
 """What every wording does, whatever its task: rows of a task in, token ids out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -53,10 +53,13 @@ class Encoder(ABC):
         Raises:
             DataError: for a row that lacks a text or a known answer, or is too long.
         """
-        remaining, examples = iter(rows), list[Example]()
+        return [example for chunk in self.chunks(rows, labelled=labelled) for example in chunk]
+
+    def chunks(self, rows: Iterable[Row], *, labelled: bool = True) -> Iterator[list[Example]]:
+        """As `encode`, some of them at a time."""
+        remaining = iter(rows)
         while chunk := list(islice(remaining, CHUNK)):
-            examples += self._encode(chunk, labelled)
-        return examples
+            yield self._encode(chunk, labelled)
 
     def _layout(self) -> tuple[list[Item], list[Field]]:
         """What a row is written as, and the fields it is filled from: the texts, one after the other."""

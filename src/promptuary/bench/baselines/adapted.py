@@ -26,6 +26,7 @@ from promptuary.bench.grounds import Ground
 from promptuary.bench.space import around
 from promptuary.data.batch import Batch
 from promptuary.data.encoder import Encoder
+from promptuary.data.kept import kept
 from promptuary.data.loader import Loader
 from promptuary.errors import SettingError, nearest
 from promptuary.kinds import KINDS
@@ -123,7 +124,9 @@ class Adapted(Contender):
             self.recipe, **{k: v for k, v in settings.items() if k in FIELDS}, **ground.budget.recipe(), patience=0
         )
         pad, held = int(own.tokenizer.pad_token_id or 0), list(ground.selection)
-        examples, chosen = (reading.taught(wording.encode(rows), wording) for rows in (ground.train, held))
+        examples, chosen = (
+            kept(reading.taught(chunk, wording) for chunk in wording.chunks(rows)) for rows in (ground.train, held)
+        )
         result = fit(
             model, readout, Loader(examples, recipe.batch, pad=pad, seed=seed, shuffle=True),
             Loader(chosen, 2 * recipe.batch, pad=pad), recipe,
