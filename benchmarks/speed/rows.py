@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/speed/rows.py    # writes benchmarks/results/rows.json
 
-307,200 rows of 30 random tokens, each way in a process of its own. Memory is what the process holds of its own above what
-it held before (pages of a mapped file belong to the system); a batch is 32 rows from all over the set.
+307,200 rows of 30 random tokens, each way in a process of its own. Memory is what the process holds of its own above
+what it held before (pages of a mapped file belong to the system); a batch is 32 rows from all over the set.
 """
 
 import argparse
