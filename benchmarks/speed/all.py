@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -49,6 +49,7 @@ from promptuary.files import write
 from promptuary.train import record
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
+Clock = Callable[[], float]
 TOKENS, PROMPTS, LAYERS = 32, (20, 100), 6
 PRECISIONS = ("fp32", "bf16")
 ANSWERED = ((1, 32), (8, 32), (1, 128), (8, 128))  # rows and tokens of an inference
@@ -69,15 +70,15 @@ class Line:
         return self.ours / self.other
 
 
-def interleaved(ways: Mapping[str, Way], turns: int) -> dict[str, float]:
-    """Median milliseconds of CPU time of each, over `turns` turns after one that is not counted."""
+def interleaved(ways: Mapping[str, Way], turns: int, now: Clock = time.process_time) -> dict[str, float]:
+    """Median milliseconds of each (CPU time, or another clock) over `turns` turns after one that does not count."""
     spent: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(turns + 1):
         for name, way in ways.items():
-            began = time.process_time()  # what else runs on the machine bears little on it
+            began = now()  # by CPU time: what else runs on the machine bears little on it
             way()
             if turn:
-                spent[name].append(1000 * (time.process_time() - began))
+                spent[name].append(1000 * (now() - began))
     return {name: median(found) for name, found in spent.items()}
 
 

@@ -1,5 +1,6 @@
-"""Who is timed in `all.py`: steps and answers of random models of known shapes, as promptuary, PEFT and plain PyTorch
-make them. Equal names have equal weights, rows and precision; each is a function without arguments.
+"""Who is timed in `all.py` and `gpu.py`: steps and answers of random models of known shapes, as promptuary, PEFT and
+plain PyTorch make them. Equal names have equal weights, rows and precision; each is a function without arguments, and
+runs where its rows are.
 """
 
 import contextlib
@@ -28,9 +29,9 @@ CLASSES, STEPS = 2, 2  # classes of a classifier; tokens of a text that is learn
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def seeded(build: Callable[[], hf.PreTrainedModel]) -> hf.PreTrainedModel:
-    """The same weights whoever asks."""
-    with torch.random.fork_rng():
+def seeded(build: Callable[[], hf.PreTrainedModel], device: torch.device | str = "cpu") -> hf.PreTrainedModel:
+    """The same weights whoever asks for them on a device."""
+    with torch.random.fork_rng(), torch.device(device):
         torch.manual_seed(0)
         return build().eval()
 
@@ -51,8 +52,8 @@ class Kind:
     readout: Callable[[int], Readout]
     loss: Callable[[Any, Tensor, int, Batch, Readout], Tensor]
 
-    def backbone(self, precision: str = "fp32") -> Backbone:
-        return wrap(seeded(self.build).to(TYPES[precision]))
+    def backbone(self, precision: str = "fp32", device: torch.device | str = "cpu") -> Backbone:
+        return wrap(seeded(self.build, device).to(TYPES[precision]))
 
 
 def _bert() -> hf.BertConfig:
@@ -70,6 +71,32 @@ def _text_loss(model: Any, row: Tensor, length: int, batch: Batch, readout: Read
     return loss
 
 
+def _next_loss(model: Any, row: Tensor, length: int, batch: Batch, readout: Readout) -> Tensor:
+    assert batch.targets is not None
+    texts = batch.targets.ids[:, 0]
+    row = torch.cat([row, model.get_input_embeddings()(texts[:, :-1])], 1)
+    logits = model.lm_head(model.model(inputs_embeds=row).last_hidden_state[:, -texts.shape[1] :])
+    return F.cross_entropy(logits.float().flatten(0, 1), texts.flatten())
+
+
+def text_to_text(**shape: Any) -> Kind:
+    """T5, with some shape."""
+
+    def build() -> hf.PreTrainedModel:
+        return hf.T5ForConditionalGeneration(hf.T5Config(decoder_start_token_id=0, **shape))
+
+    return Kind(build, build, "SEQ_2_SEQ_LM", lambda _: LanguageModel(), _text_loss)
+
+
+def causal(**shape: Any) -> Kind:
+    """Llama, with some shape."""
+
+    def build() -> hf.PreTrainedModel:
+        return hf.LlamaForCausalLM(hf.LlamaConfig(**shape))
+
+    return Kind(build, build, "CAUSAL_LM", lambda _: LanguageModel(), _next_loss)
+
+
 KINDS: Mapping[str, Kind] = {
     "bert-6l": Kind(
         lambda: hf.BertModel(_bert(), add_pooling_layer=False),
@@ -78,13 +105,7 @@ KINDS: Mapping[str, Kind] = {
         lambda width: Classifier(CLASSES, width),
         _class_loss,
     ),
-    "t5-small": Kind(
-        lambda: hf.T5ForConditionalGeneration(hf.T5Config(decoder_start_token_id=0)),
-        lambda: hf.T5ForConditionalGeneration(hf.T5Config(decoder_start_token_id=0)),
-        "SEQ_2_SEQ_LM",
-        lambda _: LanguageModel(),
-        _text_loss,
-    ),
+    "t5-small": text_to_text(),
 }
 
 
@@ -112,7 +133,9 @@ def floor(
     Arguments:
         build: the same model with something done to it.
     """
-    plain = (seeded(kind.build) if build is None else build()).to(TYPES[precision]).requires_grad_(False)
+    device = given.ids.device
+    plain = (seeded(kind.build, device) if build is None else build()).to(device, TYPES[precision])
+    plain.requires_grad_(False)
     table: Tensor = model.generator.table.detach()
     with torch.no_grad():
         embeds = plain.get_input_embeddings()(given.ids)  # type: ignore[no-untyped-call, misc]
@@ -149,21 +172,25 @@ def ours(model: SoftPrompted, readout: Readout, given: Batch, precision: str = "
 
 def made(kind: Kind, backbone: Backbone, method: str, **settings: Any) -> tuple[SoftPrompted, Readout]:
     """One of promptuary's methods and the kind's read-out."""
-    readout = kind.readout(backbone.shape.output)
+    readout = kind.readout(backbone.shape.output).to(backbone.device)
     return prompted(backbone, method, settings, init=None, seed=0, readout=readout), readout
 
 
 def theirs(kind: Kind, config: str, length: int, given: Batch, *, training: bool, precision: str = "fp32") -> Way:
     """A step of PEFT: as its user gets it (dropout on), or in evaluation mode, which is the fastest honest one."""
     settings = getattr(peft, config)(task_type=kind.task, num_virtual_tokens=length)
-    model: Any = peft.get_peft_model(seeded(kind.theirs).to(TYPES[precision]), settings)
+    model: Any = peft.get_peft_model(seeded(kind.theirs, given.ids.device).to(TYPES[precision]), settings)
     model.train(training)
     assert given.targets is not None
-    labels = given.labels if kind.task == "SEQ_CLS" else given.targets.ids[:, 0]
+    texts = given.targets.ids[:, 0]
+    ids, labels = given.ids, given.labels if kind.task == "SEQ_CLS" else texts
+    if kind.task == "CAUSAL_LM":
+        ids, labels = torch.cat([ids, texts], 1), torch.cat([torch.full_like(ids, -100), texts], 1)
+    asked = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
 
     def step() -> None:
         model.zero_grad()
-        model(input_ids=given.ids, attention_mask=given.mask.long(), labels=labels).loss.backward()
+        model(**asked).loss.backward()
 
     return step
 

@@ -82,11 +82,13 @@ def peers(model: PreTrainedModel, method: str, tasks: int, length: int = LENGTH)
     return made.eval()
 
 
-def padded(rows: Sequence[Row]) -> tuple[Int[Tensor, "batch tokens"], Bool[Tensor, "batch tokens"]]:
+def padded(
+    rows: Sequence[Row], device: torch.device
+) -> tuple[Int[Tensor, "batch tokens"], Bool[Tensor, "batch tokens"]]:
     """Ids and mask, padded on the right."""
     longest = max(len(ids) for _, ids in rows)
-    mask = torch.tensor([[i < len(ids) for i in range(longest)] for _, ids in rows])
-    return torch.tensor([[*ids, *[0] * (longest - len(ids))] for _, ids in rows]), mask
+    mask = torch.tensor([[i < len(ids) for i in range(longest)] for _, ids in rows], device=device)
+    return torch.tensor([[*ids, *[0] * (longest - len(ids))] for _, ids in rows], device=device), mask
 
 
 def by_task(rows: Sequence[Row]) -> dict[int, list[Row]]:
@@ -99,8 +101,8 @@ def by_task(rows: Sequence[Row]) -> dict[int, list[Row]]:
 
 def mixed(prompts: Sequence[SoftPrompted], rows: Sequence[Row]) -> None:
     """All rows in one pass; a causal model scores the token behind each row."""
-    own = by_task(rows)
-    shares = [Share(prompts[task], prompts[task].instance(*padded(some))) for task, some in own.items()]
+    own, device = by_task(rows), prompts[0].backbone.device
+    shares = [Share(prompts[task], prompts[task].instance(*padded(some, device))) for task, some in own.items()]
     outs = run(shares)
     if not prompts[0].backbone.shape.encodes:
         last = [
@@ -113,7 +115,7 @@ def looped(model: PeftModel, rows: Sequence[Row], **how: Any) -> None:
     """PEFT's way: one adapter after the other, each on its own rows."""
     for task, own in by_task(rows).items():
         model.set_adapter(str(task))
-        ids, mask = padded(own)
+        ids, mask = padded(own, model.device)
         model(input_ids=ids, attention_mask=mask.long(), **how)
 
 
@@ -125,7 +127,9 @@ def by_peft(model: PeftModel, rows: Sequence[Row]) -> dict[str, Way]:
     return ways
 
 
-def timed(ways: Mapping[str, Way], turns: int, base: str, ours: str) -> dict[str, Any]:
+def timed(
+    ways: Mapping[str, Way], turns: int, base: str, ours: str, now: Callable[[], float] = time.process_time
+) -> dict[str, Any]:
     """Median milliseconds of each way; median ratios over the turns, after one that does not count.
 
     Our ways to `base`, PEFT's ways to `ours`.
@@ -134,10 +138,10 @@ def timed(ways: Mapping[str, Way], turns: int, base: str, ours: str) -> dict[str
     with torch.no_grad():
         for turn in range(turns + 1):
             for name, way in ways.items():
-                began = time.process_time()
+                began = now()
                 way()
                 if turn:
-                    spent[name].append(1000 * (time.process_time() - began))
+                    spent[name].append(1000 * (now() - began))
 
     def ratio(one: str, other: str) -> dict[str, float]:
         return {f"{one} / {other}": round(median(a / b for a, b in zip(spent[one], spent[other], strict=True)), 3)}

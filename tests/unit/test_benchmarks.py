@@ -4,6 +4,8 @@ import contextlib
 import importlib
 import importlib.util
 import json
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from types import ModuleType
@@ -442,3 +444,18 @@ def test_a_generator_is_trained_without_the_texts_of_the_task_it_is_for(learning
     found = dynamic.others(plan, "one")
     # What another split of the task has is left out, whatever its case and marks; a word or two are nobody's own.
     assert [(row.fields["text"], row.fields["label"]) for row in found] == [("no", "two: l0"), (texts["c"], "two: l1")]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="PEFT is not installed")
+@pytest.mark.long
+def test_what_is_measured_on_a_gpu_runs_at_tiny_shapes_without_one() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "speed" / "gpu.py", "--smoke"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {(line["shape"], line.get("method")) for line in lines} == {
+        ("t5", "prompt-tuning"), ("t5", "p-tuning-v2"), ("llama", "prompt-tuning"), ("llama", "p-tuning-v2"),
+        ("llama", None),
+    }  # fmt: skip
+    assert all(line["ours, ms"] > 0 for line in lines[:4])
