@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from promptuary.bench.records import folded
 from promptuary.errors import DivergedError, TrainingError
 from promptuary.kinds import Classification
 from promptuary.specs import Run
@@ -411,6 +412,50 @@ def test_every_claim_is_about_methods_that_compete_and_has_no_verdict_before_all
     assert "| +20.0 |" in claims.table([claim], lost, plan)  # of the two seeds that both have
     gone = [{k: v for k, v in r.items() if k != "reports"} if r["task"] == "cb" else r for r in whole]
     assert "| lost |" in claims.table([claim], gone, plan)
+
+
+def test_transfer_ensembles_and_shared_prompts_are_told_when_all_seeds_are_there(claims: Any) -> None:
+    verdicts: Any = importlib.import_module("verdicts")
+    plans = {name: verdicts.read(verdicts.HOME / f"{name}.toml") for name in verdicts.PLANS}
+
+    def line(of: Any, *starts: str) -> str:
+        rows = [row for table in verdicts.transfers(of) for row in table] + [*verdicts.shared(of)]
+        [found] = [row for row in (" ".join(row) for row in rows) if row.startswith(starts)]
+        return str(found)
+
+    def asked(method: str, seed: int, share: float) -> dict[str, Any]:
+        there = answer_of("mrpc", method, seed, share)["reports"]
+        return {**(own := answer_of("qqp", method, seed, 0.9)), "reports": own["reports"] | there, "backbone": "minilm"}
+
+    shares = {"prompt-tuning": 0.8, "fine-tuning": 0.6}
+    found = [asked(method, seed, share) for method, share in shares.items() for seed in plans["main"].seeds]
+    assert line(verdicts.Study(plans["main"], found[:-1]), "qqp mrpc main minilm").endswith("under way")
+    whole = line(verdicts.Study(plans["main"], found), "qqp mrpc main minilm")
+    assert "+3.2 +20.0" in whole
+    assert whole.endswith("holds")
+    assert line(verdicts.Study(plans["main"], found), "paraphrases 2 main minilm").endswith("under way")
+
+    shared = [
+        {**answer_of(task, method, seed, share), "backbone": "minilm"} for seed in plans["multitask"].seeds
+        for task in plans["multitask"].mixtures["opinions"].tasks
+        for method, share in (("prompt-tuning", 0.8), ("prompt-tuning @ opinions", 0.7))
+    ]  # fmt: skip
+    told = line(verdicts.Study(plans["multitask"], shared), "prompt-tuning @ opinions prompt-tuning minilm")
+    assert "-10.0" in told
+    assert told.endswith("the reverse holds")
+
+    votes = {0: "1110", 1: "1101", 2: "1011"}  # each is wrong once, never two of them at the same place
+    members = [
+        {**answer_of("sst2", "prompt-tuning", seed, 1.0), "backbone": "minilm", "labels": ["bad", "good"],
+         "reports": {"sst2": {"true": "1" * 200, "said": own * 50, "scores": {"accuracy": 0.75},
+                              "probabilities": folded(np.array([[1 - int(c), int(c)] for c in own * 50]))}}}
+        for seed, own in votes.items()
+    ]  # fmt: skip
+    first, second = verdicts.ensembles(verdicts.Study(plans["few"], members))
+    assert first[:8] == ["few", "full", "minilm", "1", "75.0", "75.0", "100.0", "over the mean member"]
+    assert first[8:10] == ["+0.8", "+25.0"]
+    assert (second[7], second[-1]) == ("over the best member", "holds")
+    assert "under way" in verdicts.page({name: verdicts.Study(plan, []) for name, plan in plans.items()})
 
 
 def answer_of(task: str, method: str, seed: int, share: float) -> dict[str, Any]:

@@ -29,7 +29,18 @@ from promptuary.bench.comparison import (
 )
 from promptuary.bench.contenders import CONTENDERS
 from promptuary.bench.doubts import alarms
-from promptuary.bench.records import Record, Worth, by_rows, majority, own_report, right, unfolded, unpacked, worth
+from promptuary.bench.records import (
+    Record,
+    Right,
+    Worth,
+    by_rows,
+    majority,
+    own_report,
+    right,
+    unfolded,
+    unpacked,
+    worth,
+)
 from promptuary.bench.statistics import Interval
 from promptuary.ensembles import vote
 from promptuary.train.record import origin
@@ -151,17 +162,18 @@ def _difference(method: str, against: str, gains: Mapping[str, Worth]) -> Differ
     return Difference(method, against, means, mean(means.values()), where, p)
 
 
-def paired(ours: Sequence[Record], theirs: Sequence[Record]) -> Worth | None:
+def paired(ours: Sequence[Record], theirs: Sequence[Record], task: str | None = None) -> Worth | None:
     """Row by row (or by units of rows), for each seed that both have, what ours gains; `None` where they share none.
 
-    A method that draws nothing has one seed, which is held against all of the other's that had the same rows.
+    Of the rows of their own task, or of another one that both were asked, if it is named. A method that draws nothing
+    has one seed, which is held against all of the other's that had the same rows.
     """
     mine, other = ({r["seed"]: r for r in own if "reports" in r} for own in (ours, theirs))
     mine, other = _spread(mine, other), _spread(other, mine)
     both = sorted(set(mine) & set(other))
     if not both:
         return None
-    a, b = (worth([own[seed] for seed in both]) for own in (mine, other))
+    a, b = (worth([own[seed] for seed in both], task) for own in (mine, other))
     return None if a is None or b is None else a - b
 
 
@@ -198,14 +210,23 @@ def _elsewhere(records: Sequence[Record]) -> list[Elsewhere]:
 
 def _together(records: Sequence[Record]) -> Together | None:
     known = [r for r in records if "reports" in r]
-    if len(known) < 3 or not by_rows(known[0], own_report(known[0])):
+    found = voted(known)
+    if found is None:
         return None
-    if len({own_report(r)["true"] for r in known}) > 1:
-        return None
-    classes = len(known[0]["labels"])
-    said = np.stack([unfolded(own_report(r)["probabilities"], classes) for r in known])  # [members, rows, classes]
-    true = unpacked(own_report(known[0])["true"])
-    voted = [vote(said[:, i].tolist())[0] for i in range(len(true))]
     single = [float(score) for score in right(known).mean(1)]
-    together = float(np.mean(np.array(voted) == true))
-    return Together(known[0]["task"], known[0]["method"], len(known), together, mean(single), max(single))
+    return Together(known[0]["task"], known[0]["method"], len(known), float(found.mean()), mean(single), max(single))
+
+
+def voted(records: Sequence[Record]) -> Right | None:
+    """Which reported rows the records answer rightly by majority vote, `[1, rows]` (ties by probability).
+
+    `None` for fewer than three of them, and where they were asked other rows or a score that is not of rows.
+    """
+    if len(records) < 3 or not by_rows(records[0], own_report(records[0])):
+        return None
+    if len({own_report(r)["true"] for r in records}) > 1:
+        return None
+    classes = len(records[0]["labels"])
+    said = np.stack([unfolded(own_report(r)["probabilities"], classes) for r in records])  # [members, rows, classes]
+    true = unpacked(own_report(records[0])["true"])
+    return np.array([[vote(said[:, i].tolist())[0] == label for i, label in enumerate(true)]], dtype=float)
