@@ -89,6 +89,23 @@ class Tuned:
         """The fields of each row's answer, as `promptuary predict` writes them; else as `predict`."""
         return map(self.reading.output, self.predict(rows, batch=batch))
 
+    def written(self, rows: Iterable[Row], *, mode: str = "free", batch: int = 64) -> Iterator[dict[str, Any]]:
+        """What the backbone writes for each row, in order, in constant memory: `written`, and `label`, which is
+        `None` where that is no label.
+
+        Arguments:
+            mode: as for `decode`.
+
+        Raises:
+            SettingError: as `decode`.
+            DataError: as `predict`.
+        """
+        for chunk in _chunks(rows, 1024):
+            self.model.eval()
+            with arithmetic(self.backbone.device, self.precision):
+                found = self.reading.written(mode, self.model, self.wording, chunk, batch)
+            yield from map(vars, found)
+
     def predict_texts(self, texts: Sequence[str | tuple[str, str] | list[str]], *, batch: int = 64) -> list[Any]:
         """The answer for each text (pair of texts, question with its context, list of words to tag), in order.
 
@@ -126,7 +143,8 @@ class Tuned:
         """Scores on labelled rows when the backbone writes its answers (see `promptuary.decoding`).
 
         Arguments:
-            mode: `free` (what is written must be a label; `illegal` is the share that is not), `rank`, `constrained`.
+            mode: `free` (what is written must be a label; `illegal` is the share that is not), `rank`, `calibrated`,
+                `constrained`.
 
         Returns:
             `accuracy` and `macro_f1` (0 to 1; an illegal answer is wrong), `illegal` (0 to 1), `n` (rows).
@@ -136,7 +154,7 @@ class Tuned:
         """
         self.model.eval()
         with arithmetic(self.backbone.device, self.precision):
-            return self.reading.decode(mode, self.model, self.wording, rows, batch)
+            return self.reading.decode(mode, self.model, self.wording, list(rows), batch)
 
     @property
     def precision(self) -> str:

@@ -300,6 +300,30 @@ def test_a_prompt_that_writes_text_is_scored_in_four_ways(shelf: Shelf) -> None:
     assert scores["rank"]["accuracy"] == ranked["accuracy"]
 
 
+def test_what_a_prompt_wrote_stands_beside_its_label(shelf: Shelf, tmp_path: Path) -> None:
+    prompt, data = shelf.prompt("t5", "prompt-tuning"), lines(tmp_path / "d.jsonl", opinions(9))
+    for mode in ("free", "rank", "calibrated", "constrained"):
+        done("predict", prompt, "--input", data, "--output", tmp_path / "out.jsonl", "--decode", mode, "--batch", 4)
+        found = read(tmp_path / "out.jsonl")
+        assert [row["text"] for row in found] == [row["text"] for row in opinions(9)]
+        for row in found:
+            legal = {"good": "good", "bad": "bad"}.get(row["written"])
+            assert row["label"] == legal
+            assert mode == "free" or legal is not None
+        scores = json.loads(done("evaluate", prompt, "--data", data, "--json", "--decode", mode))
+        right = [row["label"] == own["label"] for row, own in zip(found, opinions(9), strict=True)]
+        assert scores["accuracy"] == sum(right) / 9
+        assert scores["illegal"] == sum(row["label"] is None for row in found) / 9
+    apart = command(
+        "predict", shelf.place, "--by", "task", "--input", data, "--output", tmp_path / "o", "--decode", "free"
+    )
+    assert "--decode free is of one prompt" in apart.stderr
+    other = command(
+        "predict", shelf.prompt("bert", "frozen"), "--input", data, "--output", tmp_path / "o", "--decode", "free"
+    )
+    assert "reads its classes by 'classifier'" in other.stderr
+
+
 def test_pictures_and_tables_are_for_people(shelf: Shelf) -> None:
     prompt = shelf.prompt("bert", "prompt-tuning")
     assert "accuracy" in done("evaluate", prompt, "--data", shelf.dev)

@@ -25,6 +25,10 @@ from promptuary.cli.terminal import (
     told,
 )
 
+Decode = Annotated[
+    str | None, typer.Option(help="For prompts that write their classes: free, rank, calibrated, constrained.")
+]
+
 
 @app.command()
 @told
@@ -33,9 +37,7 @@ def evaluate(
     data: Data,
     backbone: Backbone = None,
     device: Device = None,
-    decode: Annotated[
-        str | None, typer.Option(help="For prompts that write their classes: free, rank, calibrated, constrained.")
-    ] = None,
+    decode: Decode = None,
     ensemble: Annotated[
         list[Path] | None,
         typer.Option(
@@ -123,6 +125,7 @@ def predict(
     output: Annotated[Path, typer.Option(help="A JSONL file: the input's fields with those of the answer.")],
     backbone: Backbone = None,
     device: Device = None,
+    decode: Decode = None,
     by: Annotated[str | None, typer.Option(help="The column that names each row's prompt, a folder in FOLDER.")] = None,
     int8: Int8 = None,
     batch: Annotated[int, typer.Option(min=1, help="Rows a pass.")] = 64,
@@ -130,16 +133,22 @@ def predict(
 ) -> None:
     """Answer the rows of a file.
 
-    By one prompt, or each row by the prompt that it names (--by). A stream: rows keep their order, and memory stays
-    constant.
+    By one prompt, or each row by the prompt that it names (--by). With --decode: the text that was written, and its
+    label, empty where it is none. A stream: rows keep their order, and memory stays constant.
     """
     from promptuary.data.source import rows
+    from promptuary.errors import SettingError
 
     given = rows(input)
     if by is None:
         tuned = opened(folder, backbone, device)
         rounded(tuned.backbone, int8)
-        said = partial(ready(tuned).outputs, batch=batch)
+        own = ready(tuned)
+        said = partial(own.outputs, batch=batch) if decode is None else partial(own.written, mode=decode, batch=batch)
+    elif decode is not None:
+        raise SettingError(
+            f"--decode {decode} is of one prompt. Leave it out, or name one prompt's folder without --by."
+        )
     else:
         from promptuary.bank import open_bank, prompts_in
 

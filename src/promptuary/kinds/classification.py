@@ -18,7 +18,6 @@ from promptuary.metrics import accuracy, f1, illegal_rate
 
 if TYPE_CHECKING:
     from promptuary.backbones.backbone import Backbone
-    from promptuary.data.batch import Batch
     from promptuary.decoding import Labels
     from promptuary.model import SoftPrompted
     from promptuary.readouts import Prediction, Readout
@@ -40,6 +39,14 @@ class Answer:
     label: Label
     probability: float
     probabilities: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the backbone wrote for one text, and its class: `None` where that is none of the labels."""
+
+    label: Label | None
+    written: str
 
 
 class Classification(Kind):
@@ -158,7 +165,7 @@ class Classification(Kind):
         counts = [sum(e.label == c for e in examples) for c in range(len(task.values))]
         return {"majority": max(counts) / len(examples)}
 
-    def decode(self, mode: str, model: "SoftPrompted", wording: Any, rows: Iterable[Row], size: int) -> dict[str, Any]:
+    def written(self, mode: str, model: "SoftPrompted", wording: Any, rows: Sequence[Row], size: int) -> list[Written]:
         from promptuary.data.loader import Loader
         from promptuary.decoding import MODES, calibrated
 
@@ -170,25 +177,28 @@ class Classification(Kind):
                 "Tune with readout='text' on a model that writes."
             )
         backbone, labels = model.backbone, self._labels(model.backbone, wording)
-        pad, gold, said = backbone.tokenizer.pad_token_id or 0, list[int](), list[int]()
-        given, asked, values = list(rows), list[int](), wording.task.values
+        pad, said = backbone.tokenizer.pad_token_id or 0, dict[int, Written]()
 
-        def instances(rows: Iterable[Row], labelled: bool) -> Iterator["tuple[Instance, Batch]"]:
-            for batch in Loader(wording.encode(rows, labelled=labelled), size, pad=pad).epoch(0):
-                moved = batch.to(backbone.device)
-                yield model.instance_of(moved), moved
+        def instances(rows: Iterable[Row]) -> Iterator["tuple[Instance, list[int]]"]:
+            for batch in Loader(wording.encode(rows, labelled=False), size, pad=pad).epoch(0):
+                yield model.instance_of(batch.to(backbone.device)), batch.rows.tolist()
 
         if mode == "calibrated":
             empty = dict.fromkeys((*wording.task.columns, *self.columns), CONTENTLESS)
-            [(x, _)] = instances([Row(empty, CONTENTLESS)], labelled=False)
+            [(x, _)] = instances([Row(empty, CONTENTLESS)])
             labels = calibrated(model, x, labels)
-        for x, batch in instances(given, labelled=True):
-            said += MODES[mode](model, x, labels).label.tolist()
-            gold += batch.labels.tolist() if batch.labels is not None else []
-            asked += batch.rows.tolist()
-        order = sorted(range(len(asked)), key=asked.__getitem__)
-        answers = [{"label": None if said[i] == -1 else values[said[i]]} for i in order]
-        scores = self.scored(_scored(gold, said, len(values)), [given[asked[i]] for i in order], answers)
+        for x, own in instances(rows):
+            found = MODES[mode](model, x, labels)
+            values = (None if label == -1 else wording.task.values[label] for label in found.label.tolist())
+            said.update(zip(own, map(Written, values, found.texts), strict=True))
+        return [said[n] for n in range(len(rows))]
+
+    def decode(self, mode: str, model: "SoftPrompted", wording: Any, rows: Sequence[Row], size: int) -> dict[str, Any]:
+        task = wording.task
+        gold = [task.index(row) for row in rows]
+        answers = [{"label": one.label} for one in self.written(mode, model, wording, rows, size)]
+        said = [-1 if a["label"] is None else task.values.index(a["label"]) for a in answers]
+        scores = self.scored(_scored(gold, said, len(task.values)), rows, answers)
         return {**scores, "illegal": illegal_rate(said), "n": len(gold)}
 
     @property

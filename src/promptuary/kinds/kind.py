@@ -215,13 +215,25 @@ class Kind(BaseModel, ABC):
         """What scores on these labelled examples are to be compared with."""
         return {}
 
-    def decode(self, mode: str, model: "SoftPrompted", wording: Any, rows: Iterable[Row], size: int) -> dict[str, Any]:
-        """Scores of classes that are written out, `size` rows at a time; see `promptuary.decoding`.
+    def written(self, mode: str, model: "SoftPrompted", wording: Any, rows: Sequence[Row], size: int) -> list[Any]:
+        """What the backbone writes for each row, `size` rows at a time (`kinds.classification.Written`); see
+        `promptuary.decoding`.
 
         Raises:
             SettingError: for an unknown mode, and where no class is written.
         """
-        raise SettingError(f"decode={mode!r}: a prompt of task={self.name!r} writes no class. Leave it out (--decode).")
+        raise SettingError(self._no_class(mode))
+
+    def decode(self, mode: str, model: "SoftPrompted", wording: Any, rows: Sequence[Row], size: int) -> dict[str, Any]:
+        """Scores of what is `written` for labelled rows.
+
+        Raises:
+            SettingError: as `written`.
+        """
+        raise SettingError(self._no_class(mode))
+
+    def _no_class(self, mode: str) -> str:
+        return f"decode={mode!r}: a prompt of task={self.name!r} writes no class. Leave it out (--decode)."
 
 
 def causal(backbone: "Backbone") -> bool:
