@@ -55,6 +55,7 @@ FEW = ("tests/laws/test_columns.py",)
 MULTIPLIED = ("tests/laws/test_cpu_linear.py",)
 MIXED = ("tests/laws/test_mixed.py",)
 COMPILED = ("tests/laws/test_compiled.py",)
+MAPPED, TOLD = ("tests/unit/data/test_kept.py",), ("tests/unit/test_cli.py",)
 COLLATED = ("tests/unit/data/test_collate.py",)
 BLENDED = ("tests/unit/data/test_mixture.py",)
 BANKED = ("tests/unit/test_bank.py",)
@@ -544,7 +545,7 @@ MUTANTS = (
     Mutant("activations.py", " and needed <= (1 - SPARE) * free", "", KEPT),
     Mutant("activations.py", "if asked.some else None", "", KEPT),
     Mutant("tuning.py", "if not run.dropout:", "if True:", KEPT),
-    Mutant("tuning.py", "[*ground.examples, *ground.held], pad", "ground.examples, pad", KEPT),
+    Mutant("tuning.py", "[ground.examples, ground.held], pad", "[ground.examples], pad", KEPT),
     Mutant("model.py", "if call.bare and targets is None and self", "if call.bare and self", KEPT),
     Mutant("model.py", "return model.train(self.training)", "return model", KEPT),
     Mutant("tuning.py", "asking = model if kept is None else model.asking(kept.encode)", "pass", KEPT),
@@ -850,6 +851,16 @@ MUTANTS = (
     Mutant("report/page.py", "for part in parts if part.body", "for part in parts", REPORTED),
     Mutant("markup.py", "hashlib.sha256(script.encode())", "hashlib.sha256(script.strip().encode())", REPORTED),
     Mutant("bench/tables.py", '"\\\\": r"\\textbackslash{}", ', "", REPORTED),
+    # rows in a file are the rows
+    Mutant("data/kept.py", "chain(held, chain.from_iterable(remaining))", "chain.from_iterable(remaining)", MAPPED),
+    Mutant("data/kept.py", "if tokens > HELD:", "if tokens < 0:", MAPPED),
+    Mutant("data/kept.py", "for row in range(len(self))[place]]", "for row in range(len(self))[: place.stop]]", MAPPED),
+    Mutant(
+        "kinds/classification.py",
+        "None if label == -1 else wording.task.values[label]",
+        "wording.task.values[label]",
+        TOLD,
+    ),
     # studies: nothing lost, nothing twice, nothing chosen by what reports
     Mutant("bench/store.py", "if state.is_finished():", "if False:", STUDIED),
     Mutant("bench/store.py", "fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass", STUDIED),
@@ -862,8 +873,16 @@ MUTANTS = (
     Mutant("bench/plan.py", "for settings in ({}, *found)]", "for settings in found]", PLANNED),
     Mutant("bench/plan.py", "return [own | settings for", "return [settings for", PLANNED),
     Mutant("bench/plan.py", "if name not in self.settings(method)}", "}", PLANNED),
-    Mutant("bench/jobs.py", ', "contender": plan.contender(method).name', "", PLANNED),
-    Mutant("bench/plan.py", "].budget, self.regimes[regime].budget):", "].budget,):", PLANNED),
+    Mutant("bench/jobs.py", '"contender": plan.contender(method).name,', "", PLANNED),
+    Mutant("bench/plan.py", "learnt.budget, self.regimes[regime].budget):", "learnt.budget):", PLANNED),
+    Mutant("bench/plan.py", "self.budgets.get(backbone, {}), learnt.budget,", "learnt.budget,", PLANNED),
+    Mutant("bench/plan.py", 'or where == "budgets.") and', "or False) and", PLANNED),
+    Mutant(
+        "bench/prompts.py",
+        "progress=progress, overwrite=True)\n        return",
+        "progress=progress)\n        return",
+        STUDIED,
+    ),
     Mutant("bench/plan.py", 'if "epochs" in own else own', "if False else own", PLANNED),
     Mutant("bench/plan.py", "if method == rival:", "if False:", PLANNED),
     Mutant("bench/sections.py", 'exclude={"epochs"} if self.steps else set()', "exclude=set()", PLANNED),
@@ -878,7 +897,7 @@ MUTANTS = (
     Mutant("bench/statistics.py", "total**2 / uncertain", "1e9", RESAMPLED),
     Mutant("bench/statistics.py", "* (len(values) - rank)", "* len(values)", RESAMPLED),
     Mutant("bench/statistics.py", "least = max(least, min(", "least = max(0.0, min(", RESAMPLED),
-    Mutant("bench/compare.py", "worth([own[seed] for seed in both])", "worth([*own.values()])", HELD_AGAINST),
+    Mutant("bench/compare.py", "worth([own[seed] for seed in both], task)", "worth([*own.values()])", HELD_AGAINST),
     Mutant("bench/compare.py", "known is None or known.drawn", "False", HELD_AGAINST),
     Mutant("bench/compare.py", "rivals.get(method, against)", "against", HELD_AGAINST),
     Mutant("bench/statistics.py", "if len(gains) < 6:", "if len(gains) < 2:", RESAMPLED),
