@@ -129,8 +129,8 @@ def main() -> int:
 
 
 def picture(name: str, told: str, lines: Sequence[Series]) -> None:
-    """Lines over the size of the model, as SVG."""
-    if lines:
+    """Lines over the size of the model, as SVG; of one size there is none."""
+    if any(len(line.at) > 1 for line in lines):
         axis = "million weights beside the embedding table"
         figure = Figure(
             f"scale-{name}", told, curves, (styles(own.name for own in lines), lines, axis, "accuracy", True)
