@@ -396,6 +396,16 @@ def test_generation_learns_from_each_reference_and_is_scored_on_all(tmp_path: Pa
     assert perfect["rouge_l"] == pytest.approx(1)
 
 
+@pytest.mark.parametrize("text", ["the U.S.", "Levi's", "1,000", "Ann (34)", "a-b"])
+def test_a_reply_as_it_was_taught_is_right(tmp_path: Path, text: str) -> None:
+    row = {"question": "who?", "context": text, "answers": [{"text": text, "answer_start": 0}]}
+    [taught] = worded(tmp_path, "squad/text-to-text", row, "train")
+    [found] = worded(tmp_path, "squad/text-to-text", row)
+    score = chosen("squad/text-to-text")[1].score
+    assert score([found.fields], [{"prediction": taught.fields["target"]}]) == {"token_f1": 1, "exact_match": 1}
+    assert score([found.fields], [{"prediction": "another"}]) == {"token_f1": 0, "exact_match": 0}
+
+
 def test_spaces_around_ascii_punctuation() -> None:
     assert spaced("Été—naïve_x?! $5") == "Été—naïve _ x ? ! $ 5"
     assert spaced("a-b  (c).") == "a - b ( c ) ."
