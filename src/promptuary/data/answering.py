@@ -53,7 +53,9 @@ def answer_span(row: Row, name: str, context: str) -> Span:
     text, start = next(iter(_answers(row, name)), ("", -1))
     if start < 0:
         return NOWHERE
-    if not text.strip() or context[start : start + len(text)] != text:
+    if not text.strip():
+        raise DataError(f"{row.place}: {name!r} has a blank answer, {text!r}. Write [] where there is none.")
+    if context[start : start + len(text)] != text:
         raise DataError(
             f"{row.place}: the answer {text[:60]!r} does not stand at character {start} of the context, where it says "
             f"{context[start : start + len(text)][:60]!r}. Count characters from 0, or write -1."

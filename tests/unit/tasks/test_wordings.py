@@ -377,6 +377,15 @@ def test_a_class_of_minus_one_is_none(tmp_path: Path, task: str, row: dict[str, 
     assert "label" not in found.fields
 
 
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize("how", TASKS["snli"].wordings)
+def test_pairs_of_snli_without_a_verdict_are_left_out(tmp_path: Path, how: str, split: str) -> None:
+    row = OTHERS["snli"][0]
+    data = lines(tmp_path / "d.jsonl", [row, {**row, "label": -1}, {"premise": "a", "hypothesis": "b"}, row])
+    found = list(rows(f"task:snli/{how}/{split}:{data}"))
+    assert [row.fields.get("label") for row in found] == ["contradiction", None, "contradiction"]
+
+
 def test_relations_are_marked_in_lists_of_words(tmp_path: Path) -> None:
     row = {
         "token": ["the", "fire", "did", "harm"], "relation": "Other",
