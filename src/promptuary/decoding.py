@@ -85,14 +85,18 @@ class Decoded:
 
 
 def free(model: SoftPrompted, x: Instance, labels: Labels, *, max_new_tokens: int | None = None) -> Decoded:
-    """Greedy generation; the decoded text must equal a label exactly, else the row's class is -1.
+    """Greedy generation; the text must be a label letter by letter or token by token, else the row's class is -1.
+
+    By tokens, since a tokenizer may not give back a label as it was learnt (characters it does not know, capitals).
 
     Arguments:
         max_new_tokens: where a text is cut; by default just behind the longest label, since more cannot be right.
     """
     how = Generation(max_new_tokens=max_new_tokens or max(map(len, labels.bare)) + 1, end=(labels.end,))
-    texts = tuple(labels.decode(ids) for ids in generated(model, x, how, labels.end))
-    label = [labels.texts.index(text) if text in labels.texts else -1 for text in texts]
+    said = generated(model, x, how, labels.end)
+    texts = tuple(labels.decode(ids) for ids in said)
+    by_ids, by_text = ({own: i for i, own in enumerate(all_of)} for all_of in (labels.bare, labels.texts))
+    label = [by_ids.get(ids, by_text.get(text, -1)) for ids, text in zip(said, texts, strict=True)]
     return Decoded(torch.tensor(label, device=x.ids.device), texts)
 
 

@@ -120,6 +120,14 @@ def test_free_decoding_takes_the_model_at_its_word(family: str) -> None:
     assert found.probability is None
 
 
+def test_a_label_that_a_tokenizer_does_not_give_back_is_known_by_its_tokens() -> None:
+    model = prompted("t5")
+    said = [greedy(model, row, 3, lambda _: range(99)) for row in range(len(TEXTS))]
+    known = Labels(("{yes}", "no"), (tuple(said[1]), (97, 98)), END, lambda ids: "yes")
+    found = free(model, instance(model), known, max_new_tokens=3)
+    assert found.label.tolist() == [0 if one == said[1] else -1 for one in said]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_free_decoding_reads_up_to_the_end_token(family: str) -> None:
     model = prompted(family)

@@ -320,6 +320,48 @@ def test_classes_need_no_end_where_they_are_not_written(bench: Bench) -> None:
         assert found.readout == {"auto": "verbalizer"}.get(readout, readout)
 
 
+def test_a_target_that_a_decoder_cannot_write_is_told_before_training(bench: Bench, tmp_path: Path) -> None:
+    data = lines(tmp_path / "d.jsonl", [{"text": "a box", "target": "a box " * n} for n in (1, 2, 90)] * 4)
+    options = ["--train", data, "--validation", data, "--method", "prompt-tuning", "--out", tmp_path / "out"]
+    said = refused("tune", "--task", "text", "--backbone", bench.model("bart"), "--max-new-tokens", 6, *options)
+    assert "d.jsonl, line 3: 'target' is" in said
+    assert "the model writes 64 at most" in said
+
+
+LONGER = {
+    "a longer word": ("calendar", "calendar update", None),
+    "more digits": ("1", "10", None),
+    "one of several": ("calendar", "reminder", {"reminder": ["agenda", "calendar update"]}),
+}
+
+
+@pytest.mark.parametrize("name", LONGER)
+def test_a_class_whose_word_goes_on_from_anothers_can_be_said(bench: Bench, name: str) -> None:
+    short, longer, words = LONGER[name]
+    task = classification([Row({"text": "x", "label": label}, "x") for label in (short, longer)], name="x")
+    backbone = load(str(bench.model("llama")))
+    run = Run(train="a", out="b", readout="verbalizer", words=words or {})
+    reading = Classification.begin(run, backbone, task, soft=3, columns=())
+    readout = reading.reader(backbone, reading.wording(backbone, task, None))
+    scored = readout.words
+    sure = (scored.ids == scored.ids[-1]).cumprod(1)  # of a model that says the last word of the second class
+    assert scored.scores(9.0 * (sure - 1)[None]).argmax(1).tolist() == [1]
+    backbone.tokenizer.eos_token = None
+    with pytest.raises(SettingError, match=f"a word of '{short}' begins one of '{longer}' .* use readout='classifier'"):
+        reading.reader(backbone, reading.wording(backbone, task, None))
+
+
+def test_words_that_do_not_begin_one_another_are_not_ended(bench: Bench) -> None:
+    backbone = load(str(bench.model("llama")))
+    task = classification([Row({"text": "x", "label": label}, "x") for label in ("calendar", "reminder")], name="x")
+    run = Run(train="a", out="b", words={"reminder": ["reminder", "reminder update"]})
+    reading = Classification.begin(run, backbone, task, soft=3, columns=())
+    wording = reading.wording(backbone, task, None)
+    words = reading.reader(backbone, wording).words
+    found = [ids[: sum(mask)] for ids, mask in zip(words.ids.tolist(), words.mask.tolist(), strict=True)]
+    assert found == wording.label_tokens(["calendar", "reminder", "reminder update"])
+
+
 @pytest.mark.parametrize("readout", ["text", "verbalizer", "classifier"])
 def test_a_tokenizer_without_padding_gives_the_same_alone_and_in_any_batch(
     bench: Bench, tmp_path: Path, readout: str

@@ -81,7 +81,7 @@ def _opened(path: Path) -> BufferedIOBase:
 
 def _parsed(text: str, place: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return DECODER.decode(text)
     except json.JSONDecodeError as error:
         if error.msg.startswith("Extra data"):
             hint = "Expected one object a line and nothing behind it."
@@ -97,6 +97,18 @@ def _parsed(text: str, place: str) -> Any:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON. Write null where a value is missing.")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"an object has the name {twice!r} twice. Expected different names.")
+    return found
+
+
+DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_once)
 
 
 def _object(value: Any, place: str) -> dict[str, Any]:
@@ -132,10 +144,19 @@ def _table(path: Path, source: str, reader: Any) -> Iterator[Pair]:
             else:
                 yield place, dict(zip(header, _fitting(cells, header, place), strict=True))
     except csv.Error as error:
-        raise DataError(
-            f"{source}, line {end + 1}: {error}. A cell that begins with a quotation mark must end with one, "
-            'and a mark inside it is written twice ("").'
-        ) from error
+        raise DataError(f"{source}, line {end + 1}: {error}. {_mended(str(error))}") from error
+
+
+def _mended(error: str) -> str:
+    """What to write instead of what the reader of cells complains about."""
+    if "field limit" in error:
+        return "Close the quotation mark that was left open; if none was, write rows with such long texts as .jsonl."
+    if "new-line" in error:
+        return (
+            "A carriage return stands there without a line feed. Save the file with line feeds at the ends of lines; "
+            "inside a cell put it in double quotes (.csv), or remove it (.tsv)."
+        )
+    return 'A cell that begins with a quotation mark must end with one, and a mark inside it is written twice ("").'
 
 
 def _header(cells: list[str], place: str) -> list[str]:

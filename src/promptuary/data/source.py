@@ -141,7 +141,10 @@ def _parquet(path: Path, source: str) -> Iterator[Pair]:
 
     try:
         table = pyarrow.parquet.ParquetFile(path)
-        number = 0
+        names, number = table.schema_arrow.names, 0
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise DataError(f"{source}: there are two columns {twice[0]!r}. Expected different names.")
         for batch in table.iter_batches(batch_size=1024):
             for fields in batch.to_pylist():
                 number += 1

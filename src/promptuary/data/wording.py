@@ -16,7 +16,7 @@ from promptuary.data.source import Row
 from promptuary.data.task import Task, written
 from promptuary.data.template import SOFT, Field, Item
 from promptuary.data.writing import Line
-from promptuary.errors import SettingError
+from promptuary.errors import DataError, SettingError
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Wording(Encoder):
         template: see `data/template.py`; `None` writes the texts as the tokenizer writes one or two texts.
         columns: further columns that a template may name.
         reserved: how many places behind the input a causal model needs for what it writes.
+        longest: the most tokens that a text to be written may have (the places of a decoder); `None` for any number.
         tokenizer, max_length, room, causal: see `Encoder`.
 
     Raises:
@@ -50,9 +51,10 @@ class Wording(Encoder):
         max_length: int | None = None,
         room: int | None = None,
         reserved: int = 0,
+        longest: int | None = None,
         causal: bool = False,
     ) -> None:
-        self.template, self._columns, self._reserved = template, tuple(columns), reserved
+        self.template, self._columns, self._reserved, self._longest = template, tuple(columns), reserved, longest
         super().__init__(tokenizer, task, max_length=max_length, room=room, causal=causal)
 
     def _layout(self) -> tuple[list[Item], list[Field]]:
@@ -92,6 +94,19 @@ class Wording(Encoder):
         texts = {field: written(row, field.column) for field in self.fields}
         return texts if self.template is None else {field: text.strip() for field, text in texts.items()}
 
+    def target(self, ids: list[int], row: Row) -> list[int]:
+        """The token ids of the text that a row should produce.
+
+        Raises:
+            DataError: where the decoder has no places for so many.
+        """
+        if self._longest is not None and len(ids) > self._longest:
+            raise DataError(
+                f"{row.place}: {self.task.label!r} is {len(ids)} tokens long, and the model writes {self._longest} at "
+                "most. Shorten it, or leave the row out."
+            )
+        return ids
+
     def _answers(self, rows: Sequence[Row], labelled: bool) -> list[Answer]:
         answer = ANSWERS[self.task.kind]
         return (
@@ -108,7 +123,8 @@ def _classes(wording: Wording, rows: Sequence[Row]) -> list[Answer]:
 def _texts(wording: Wording, rows: Sequence[Row]) -> list[Answer]:
     assert wording.task.label is not None
     column = wording.task.label
-    return [Answer(target=ids) for ids in wording.targets([written(row, column) for row in rows])]
+    texts = wording.targets([written(row, column) for row in rows])
+    return [Answer(target=wording.target(ids, row)) for ids, row in zip(texts, rows, strict=True)]
 
 
 ANSWERS: Mapping[str, Callable[[Wording, Sequence[Row]], list[Answer]]] = {"classification": _classes, "text": _texts}

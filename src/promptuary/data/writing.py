@@ -61,9 +61,14 @@ class Limit:
         """How many of `size` tokens must be cut off, with `reserved` places of the room kept free.
 
         Raises:
-            DataError: when there is something to cut and nobody said that texts may be cut.
+            DataError: when there is something to cut and nobody said that texts may be cut, or no place for a text.
         """
         room = None if self.room is None else self.room - reserved
+        if room is not None and room < 1:
+            raise DataError(
+                f"{place}: {reserved} tokens are to be written behind the text, and there is room for {self.room} of "
+                "both beside the prompt. Expected a shorter target, or fewer max_new_tokens (--max-new-tokens)."
+            )
         limits = [n for n in (self.max_length, room) if n is not None]
         excess = size - min(limits, default=size)
         if excess > 0 and self.max_length is None:

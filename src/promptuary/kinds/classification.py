@@ -126,8 +126,7 @@ class Classification(Kind):
         if self.readout == "text":
             return LanguageModel(wording.targets(self._texts), z_loss=self.z_loss)
         if backbone.shape.decodes:
-            write = wording.targets if backbone.shape.encodes else wording.label_tokens
-            return WordsAsContinuation([write(list(w)) for w in self.words])
+            return WordsAsContinuation(self._continuations(backbone, wording))
         if not self.blanks:
             raise SettingError(
                 "readout='verbalizer' on a masked language model needs a template with a <mask>, "
@@ -201,6 +200,26 @@ class Classification(Kind):
         scores = self.scored(_scored(gold, said, len(task.values)), rows, answers)
         return {**scores, "illegal": illegal_rate(said), "n": len(gold)}
 
+    def _continuations(self, backbone: "Backbone", wording: Wording) -> list[list[list[int]]]:
+        """The token ids of each class's words, as the backbone writes them: with their end where a text has one.
+
+        A causal model's words have none, unless a class's word begins another's and so would always be the likelier.
+
+        Raises:
+            SettingError: where one begins another, and the tokenizer has no token that ends it.
+        """
+        ids = [wording.label_tokens(list(w)) for w in self.words]
+        if backbone.shape.encodes or _begun(ids) is not None:
+            ids = [wording.targets(list(w)) for w in self.words]
+        if found := _begun(ids):
+            first, second = (wording.task.labels[label] for label in found)
+            raise SettingError(
+                f"words: a word of {first!r} begins one of {second!r} and would always be the likelier, since the "
+                f"tokenizer of {backbone.name!r} has no token that ends it. Name other words, set tokenizer.eos_token "
+                "and save it with the model, or use readout='classifier'."
+            )
+        return ids
+
     @property
     def _texts(self) -> list[str]:
         """The text of each class, for read-outs that write it."""
@@ -220,6 +239,16 @@ class Classification(Kind):
 
 def _scored(gold: Sequence[int], said: Sequence[int], classes: int) -> dict[str, float]:
     return {"accuracy": accuracy(gold, said), "macro_f1": f1(gold, said, classes=classes)}
+
+
+def _begun(ids: Sequence[Sequence[Sequence[int]]]) -> tuple[int, int] | None:
+    """Two labels, where a word of the first begins one of the second: of all their words the token ids."""
+    owner = {tuple(word): label for label, own in enumerate(ids) for word in own}
+    for label, own in enumerate(ids):
+        for beginning in (tuple(word[:n]) for word in own for n in range(1, len(word))):
+            if owner.get(beginning, label) != label:
+                return owner[beginning], label
+    return None
 
 
 def _readout(backbone: "Backbone", kind: str) -> Any:

@@ -78,7 +78,7 @@ class Text(Kind):
     def wording(self, backbone: "Backbone", task: Task, room: int | None) -> Wording:
         return Wording(
             backbone.tokenizer, task, template=self.template, columns=self.columns, max_length=self.max_length,
-            room=room, reserved=self.max_new_tokens, causal=causal(backbone),
+            room=room, reserved=self.max_new_tokens, longest=backbone.shape.positions, causal=causal(backbone),
         )  # fmt: skip
 
     def reader(self, backbone: "Backbone", wording: Encoder, *, seed: int = 0) -> "LanguageModel":

@@ -93,7 +93,7 @@ def label_of(row: Fields, *names: str, column: str = "label") -> dict[str, str]:
         return {}
     if isinstance(value, str):
         return {column: value}
-    if not 0 <= int(value) < len(names):
+    if value not in range(len(names)):
         raise ValueError(f"{column} {value!r} is none of {', '.join(names)}")
     return {column: names[int(value)]}
 

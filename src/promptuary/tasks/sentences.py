@@ -5,10 +5,11 @@ that T5 does not know, `sentence: ...`. The clozes are those of LM-BFF (Gao et a
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from promptuary.metrics import binary_f1
-from promptuary.tasks.named import Fields, NamedTask, Rows, Wording, label_of, without
+from promptuary.tasks.named import Fields, NamedTask, Rows, Wording, label_of, with_label, without
 from promptuary.tasks.superglue import inference
 
 POLARITY = ("negative", "positive")
@@ -54,6 +55,16 @@ def _paraphrase(first: str, second: str, classes: tuple[str, str], words: Sequen
         "cloze": Wording(rows, blank, classes=classes, score=score),
         "classifier": Wording(rows, {**columns, "readout": "classifier"}, classes=classes, score=score),
     }
+
+
+def _decided(row: Fields, teaching: bool) -> Iterable[dict[str, Any]]:
+    """The row of SNLI, but for those whose judges did not agree (-1 on the hub, in all splits), which nobody scores."""
+    return () if row.get("label") == -1 else with_label(*INFERRED)(row, teaching)
+
+
+def _snli() -> dict[str, Wording]:
+    worded = inference(INFERRED, {"entailment": "yes", "neutral": "maybe", "contradiction": "no"})
+    return {how: replace(wording, rows=_decided) for how, wording in worded.items()}
 
 
 SENTIMENT = _single(POLARITY, "{text} It was <mask>.", OPINION)
@@ -106,7 +117,7 @@ TASKS = (
     *(
         NamedTask(
             name, f"a sentence follows from another, is denied or left open (Bowman et al. 2015){more}", ("accuracy",),
-            inference(INFERRED, {"entailment": "yes", "neutral": "maybe", "contradiction": "no"}), (name,), hub,
+            _snli(), (name,), hub,
         )
         for name, more, hub in (
             ("snli", "", "stanfordnlp/snli"), ("snli_cad", ", the rows that Kaushik et al. 2020 revised", None)

@@ -56,9 +56,10 @@ def spaced(text: str) -> str:
 
 
 def _asked(row: Fields, teaching: bool) -> Iterable[dict[str, Any]]:
-    """The row with its first answer as the text to write."""
+    """The row with its first answer as the text to write; what is accepted is spaced alike (T5's `squad`)."""
     texts = {name: spaced(row[name]) for name in ("question", "context")}
-    return [{**row, **texts, "accepted": _accepted(row), "target": spaced((_accepted(row) or [""])[0])}]
+    accepted = [spaced(text) for text in _accepted(row)]
+    return [{**row, **texts, "accepted": accepted, "target": (accepted or [""])[0]}]
 
 
 def _answer_scores(rows: Sequence[Fields], said: Sequence[Fields]) -> dict[str, float]:

@@ -49,6 +49,38 @@ def test_an_answer_that_is_cut_off_has_no_span(name: str, words: list[str], leng
     assert len(cut.ids) <= length
 
 
+@given(NAMES, WORDS, st.data(), st.sampled_from([" ", "  ", "\n", "\r\n"]))
+def test_white_space_at_the_ends_of_an_answer_is_no_part_of_it(
+    name: str, words: list[str], data: st.DataObject, space: str
+) -> None:
+    place = data.draw(st.integers(0, len(words) - 1))
+    context, start = space.join(["", *words, ""]), len(space.join(["", *words[:place], ""]))
+    wide = f"{space}{words[place]}{space}"
+    bare, padded = _wording(name).encode(
+        [
+            _row(context, [{"text": words[place], "answer_start": start}]),
+            _row(context, [{"text": wide, "answer_start": start - len(space)}]),
+        ]
+    )
+    assert bare.span is not None
+    assert bare.span == padded.span != (-1, -1)
+    assert answer_text(context, bare, *bare.span) == words[place]
+
+
+MARKED = ["cafe\u0301", "दिल्ली", "में", "Vie\u0323\u0302t"]
+
+
+@given(NAMES, st.lists(st.sampled_from(MARKED), min_size=1, max_size=5), st.data())
+def test_accents_that_a_tokenizer_reads_over_belong_to_the_answer(
+    name: str, words: list[str], data: st.DataObject
+) -> None:
+    place = data.draw(st.integers(0, len(words) - 1))
+    start = len(" ".join([*words[:place], ""]))
+    [example] = _wording(name).encode([_row(" ".join(words), [{"text": words[place], "answer_start": start}])])
+    assert example.span is not None
+    assert answer_text(" ".join(words), example, *example.span) == words[place]
+
+
 @given(NAMES, WORDS)
 def test_answers_consist_of_tokens_of_the_context(name: str, words: list[str]) -> None:
     context = " ".join(words)
@@ -86,7 +118,12 @@ BAD = {
     "no start": ([{"text": "day"}], "Expected a list such as"),
     "elsewhere": ([{"text": "day", "answer_start": 1}], "the answer 'day' does not stand at character 1 .* says ' da'"),
     "behind the end": ([{"text": "day", "answer_start": 9}], "where it says ''"),
-    "empty": ([{"text": "", "answer_start": 0}], "the answer '' does not stand"),
+    "empty": ([{"text": "", "answer_start": 0}], "has a blank answer, ''. Write \\[\\] where there is none"),
+    "blank": ([{"text": " ", "answer_start": 1}], "has a blank answer, ' '"),
+    "a second without a text": ([{"text": "day", "answer_start": 2}, {"answer_start": 0}], "Expected a list such as"),
+    "a second number": ([{"text": "day", "answer_start": 2}, {"text": 5, "answer_start": 0}], "Expected a list such"),
+    "lists of two lengths": ({"text": ["day", "a"], "answer_start": [2]}, "Expected a list such as"),
+    "null": (None, "'answers' holds 'None'. Expected a list such as"),
 }
 
 

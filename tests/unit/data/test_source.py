@@ -97,6 +97,8 @@ BROKEN = {
     "null": ("x.jsonl", b"null\n", "line 1: null where"),
     "a number": ("x.jsonl", b"1\n", "line 1: a number where"),
     "not a number": ("x.jsonl", b'{"a": NaN}\n', "line 1: NaN is not JSON. Write null"),
+    "a key twice": ("x.jsonl", b'{"a": 1}\n{"a": 1, "b": 2, "a": 3}\n', "line 2: an object has the name 'a' twice"),
+    "a key twice, within": ("x.json", b'[{"a": {"b": 1, "b": 1}}]', "an object has the name 'b' twice"),
     "nested": ("x.jsonl", b'{"a": ' + b"[" * 100_000, "line 1: brackets are nested too deep"),
     "an item": ("x.json", b'[{"a": 1}, 2]', "item 2: a number where"),
     "an array cut off": ("x.json", b'[{"a": 1},\n', "not JSON at line 2"),
@@ -115,6 +117,10 @@ BROKEN = {
     "semicolons": ("x.csv", b"text;label\nx;1\n", "header is one cell, 'text;label'. Separate .csv files with commas"),
     "commas for tabs": ("x.tsv", b"text,label\nx,1\n", "and .tsv files with tabs"),
     "an open quote": ("x.csv", b'a,b\n1,2\n3,"4\n5,6\n', "line 3: unexpected end of data"),
+    "old line ends": ("x.csv", b"a,b\r1,2\r3,4\r", "line 1: .* Save the file with line feeds"),
+    "a carriage return": ("x.tsv", b"a\tb\n1\t2\nx\ry\t3\n", "line 3: .* without a line feed.* or remove it"),
+    "a text of a book": ("x.csv", b"a,b\n1,2\n" + b"x" * 200_000 + b",2\n", "line 3: .* such long texts as .jsonl"),
+    "a quote open for long": ("x.csv", b'a,b\n1,"2\n' + b"3,4\n" * 50_000, "line 2: .*Close the quotation mark"),
     "a packed file cut off": (
         "x.jsonl.gz",
         gzip.compress(b'{"a": 1}\n' * 999)[:-20],
@@ -164,6 +170,16 @@ def test_parquet_rows_come_out_as_they_went_in(tmp_path: Path) -> None:
     found = list(rows(str(tmp_path / "x.parquet")))
     assert [row.fields for row in found] == objects
     assert found[-1].place.endswith("x.parquet, row 2500")
+
+
+def test_a_parquet_file_with_two_columns_of_one_name_is_an_error(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table([pyarrow.array(["a"]), pyarrow.array(["b"])], names=["text", "text"])
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=r"there are two columns 'text'\. Expected different names"):
+        list(rows(str(tmp_path / "x.parquet")))
 
 
 def test_saved_data_sets_are_read_by_split(tmp_path: Path) -> None:

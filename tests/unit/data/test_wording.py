@@ -307,6 +307,29 @@ def test_a_causal_model_keeps_room_for_the_text_it_is_to_write() -> None:
         _wording("gpt2", task, room=20).encode([row])
 
 
+@pytest.mark.parametrize("max_length", [None, 8])
+def test_a_text_to_write_that_leaves_no_room_is_told(max_length: int | None) -> None:
+    task = text_to_text(name="x", text="text", label="target")
+    rows = [_row("a day", target="good"), _row("a day", target="good day " * 10)]
+    with pytest.raises(
+        DataError, match=r"32 tokens are to be written .* room for 20 .* shorter target, or fewer max_new"
+    ):
+        _wording("gpt2", task, max_length=max_length, room=20).encode(rows)
+    with pytest.raises(DataError, match="30 tokens are to be written"):
+        _wording("gpt2", task, max_length=max_length, room=20, reserved=30).encode(rows[:1])
+
+
+def test_a_text_longer_than_a_decoder_has_places_for_is_told() -> None:
+    task = text_to_text(name="x", text="text", label="target")
+    row = _row("a day", target="good day")
+    [example] = _wording("t5", task).encode([row])
+    assert example.target is not None
+    size = len(example.target)
+    assert _wording("t5", task, longest=size).encode([row]) == [example]
+    with pytest.raises(DataError, match=f"'target' is {size} tokens long, and the model writes {size - 1} at most"):
+        _wording("t5", task, longest=size - 1).encode([row])
+
+
 def _counted(ids: Sequence[int], special: Sequence[int]) -> list[int]:
     return sorted(set(ids) - set(special), key=lambda i: (-ids.count(i), i))
 

@@ -290,6 +290,7 @@ def test_the_split_may_be_named_apart(official: Path, monkeypatch: pytest.Monkey
 BROKEN: dict[str, tuple[str, dict[str, Any], str]] = {
     "another task's": ("copa", invented.RTE, "no row of 'copa' as it was published (KeyError: 'question')"),
     "label": ("rte", {**invented.RTE, "label": 5}, "label 5 is none of entailment, not_entailment"),
+    "a degree": ("rte", {**invented.RTE, "label": 0.7}, "label 0.7 is none of entailment, not_entailment"),
     "pronoun": (
         "wsc",
         {**invented.WSC, "text": "No such word is in this text ."},

@@ -377,6 +377,15 @@ def test_a_class_of_minus_one_is_none(tmp_path: Path, task: str, row: dict[str, 
     assert "label" not in found.fields
 
 
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize("how", TASKS["snli"].wordings)
+def test_pairs_of_snli_without_a_verdict_are_left_out(tmp_path: Path, how: str, split: str) -> None:
+    row = OTHERS["snli"][0]
+    data = lines(tmp_path / "d.jsonl", [row, {**row, "label": -1}, {"premise": "a", "hypothesis": "b"}, row])
+    found = list(rows(f"task:snli/{how}/{split}:{data}"))
+    assert [row.fields.get("label") for row in found] == ["contradiction", None, "contradiction"]
+
+
 def test_relations_are_marked_in_lists_of_words(tmp_path: Path) -> None:
     row = {
         "token": ["the", "fire", "did", "harm"], "relation": "Other",
@@ -394,6 +403,16 @@ def test_generation_learns_from_each_reference_and_is_scored_on_all(tmp_path: Pa
     perfect = score([found.fields] * 2, [{"prediction": "In Y is X."}] * 2)
     assert perfect["chrf"] == pytest.approx(1)
     assert perfect["rouge_l"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("text", ["the U.S.", "Levi's", "1,000", "Ann (34)", "a-b"])
+def test_a_reply_as_it_was_taught_is_right(tmp_path: Path, text: str) -> None:
+    row = {"question": "who?", "context": text, "answers": [{"text": text, "answer_start": 0}]}
+    [taught] = worded(tmp_path, "squad/text-to-text", row, "train")
+    [found] = worded(tmp_path, "squad/text-to-text", row)
+    score = chosen("squad/text-to-text")[1].score
+    assert score([found.fields], [{"prediction": taught.fields["target"]}]) == {"token_f1": 1, "exact_match": 1}
+    assert score([found.fields], [{"prediction": "another"}]) == {"token_f1": 0, "exact_match": 0}
 
 
 def test_spaces_around_ascii_punctuation() -> None:
