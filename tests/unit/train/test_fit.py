@@ -78,13 +78,15 @@ def test_a_read_out_with_a_rate_of_0_stays_as_it_was_drawn_and_counts_where_grad
     assert all(torch.equal(found[0.0][name], g) for name, g in found[1e-2].items())
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
 @pytest.mark.parametrize(("method", "settings"), [("ipt", {}), ("ipt-lstm", {"buckets": 7}), ("ipt-prefix", {})])
 def test_a_table_with_a_rate_of_0_stays_as_it_started_and_all_else_learns(
-    method: str, settings: dict[str, int]
+    method: str, settings: dict[str, int], optimizer: str
 ) -> None:
     model, readout = parts("bert", method, **settings)
     before = numbers(model, readout)
-    fit(model, readout, Toy(2), None, recipe(epochs=1, decay=0.1), rates={"table.weight": 0.0})
+    r = recipe(epochs=1, decay=0.1, optimizer=optimizer)
+    fit(model, readout, Toy(2), None, r, rates={"table.weight": 0.0})
     still = {name for name, p in numbers(model, readout).items() if torch.equal(p, before[name])}
     trained = {name for name, p in (*model.named_parameters(), *readout.named_parameters("head")) if p.requires_grad}
     assert len(still & trained) == 1
