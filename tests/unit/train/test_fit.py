@@ -358,7 +358,7 @@ def test_only_the_generators_of_the_run_s_own_device_are_seeded(monkeypatch: pyt
 
 
 def test_one_process_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("accelerate.Accelerator.num_processes", 2)
+    monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SettingError, match="started in 2"):
         fit(*parts(), Toy(), None, recipe())
 
@@ -368,6 +368,26 @@ def test_a_run_leaves_the_process_free_for_a_caller_s_own_accelerator() -> None:
     try:
         fit(*parts(), Toy(), None, recipe(epochs=1))
         Accelerator(mixed_precision="bf16", cpu=True)  # refused where the process has one of another precision
+    finally:
+        AcceleratorState._reset_state(True)
+
+
+def test_what_a_caller_set_of_accelerate_bears_on_no_step_and_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def norm() -> float:
+        stepper = Stepper(*parts(), recipe(), 10)
+        found = stepper.step(1, [Toy().batch(0)]).norm
+        stepper.close()
+        return found
+
+    AcceleratorState._reset_state(True)
+    try:
+        alone = norm()
+        monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")  # as `accelerate launch` does
+        assert norm() == alone
+        monkeypatch.delenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS")
+        own = Accelerator(gradient_accumulation_steps=8, cpu=True)
+        assert norm() == alone
+        assert own.gradient_accumulation_steps == 8
     finally:
         AcceleratorState._reset_state(True)
 
