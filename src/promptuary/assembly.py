@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from promptuary import pretrained
 from promptuary.backbones.backbone import Backbone
-from promptuary.checkpoint import check_backbone, read_manifest
+from promptuary.checkpoint import check_backbone, read_manifest, read_tensors
 from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example
 from promptuary.data.task import Task
@@ -86,7 +86,9 @@ def start(
         return from_embeddings(backbone.table)
     if kind in ("file", "prompt") and rest:
         if kind == "prompt":
-            check_backbone(read_manifest(Path(rest)), backbone, Path(rest))
+            manifest = read_manifest(Path(rest))
+            check_backbone(manifest, backbone, Path(rest))
+            read_tensors(Path(rest), manifest)  # a damaged one is told, and not learnt from
         try:
             return from_file(rest)
         except SafetensorError as error:

@@ -212,10 +212,15 @@ class Lookup(Generator):
         return Prompt(values + self.fill * empty, torch.ones_like(values[..., 0]))
 
     def idle(self) -> int:
-        return sum(p.numel() for p in self.table.parameters()) - self.table.used(self.length)
+        return self._trained and self._trained - self.table.used(self.length)
 
     def untouched(self) -> int:
-        return sum(p.numel() for p in self.table.parameters()) - self.table.reached(self.touched.nonzero()[:, 0])
+        return self._trained and self._trained - self.table.reached(self.touched.nonzero()[:, 0])
+
+    @property
+    def _trained(self) -> int:
+        """How many numbers of the table are trained: all of them, or none (a control)."""
+        return sum(p.numel() for p in self.table.parameters() if p.requires_grad)
 
     def _check(self, largest: int) -> None:
         if largest >= self.table.size:

@@ -1,5 +1,6 @@
 """What all seeds of a run share: its rows written as ids and hashed, once; and what is kept of a run when it ends."""
 
+import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -26,7 +27,7 @@ from promptuary.model import SoftPrompted
 from promptuary.precision import unwise
 from promptuary.readouts import Readout
 from promptuary.specs import Run
-from promptuary.train import record
+from promptuary.train import groups, record
 from promptuary.train.evaluation import Measure, arithmetic
 from promptuary.train.fit import Result
 from promptuary.tuned import Tuned
@@ -136,9 +137,33 @@ def ready(run: Run, backbone: Backbone | None, console: Console | None) -> Backb
     return backbone
 
 
+def rates(run: Run, model: SoftPrompted, readout: Readout) -> dict[str, float]:
+    """Learning rates of parts: those that the run states; the method's and the preset's where the part is there."""
+    chosen = method(run.method)
+    published = () if run.preset is None else chosen.preset(run.preset).run.get("rates", ())
+    usual = {**chosen.rates, **{part: run.rates[part] for part in published}}
+    stated = {part: rate for part, rate in run.rates.items() if part not in published}
+    return {**groups.known(usual, model, readout), **stated}
+
+
 def made_of(run: Run) -> dict[str, Any]:
     """The method and its settings as they make a run that run: of folders it starts from, what is in them."""
     return {"name": run.method, **{k: _content(k, v) for k, v in run.settings.items()}}
+
+
+def begun(init: str) -> str:
+    """The name of a prompt's start as it makes a run that run: of a file or folder, what is in it."""
+    from promptuary.interop.peft import TENSORS  # which itself puts prompts together
+
+    kind, _, place = init.partition(":")
+    if kind == "prompt":
+        return f"{kind}:{places.content(Path(place))}"
+    files = {"file": checkpoint.PROMPT, "peft": TENSORS}
+    if kind not in files:
+        return init
+    path = Path(place)
+    data = (path / files[kind] if path.is_dir() else path).read_bytes()
+    return f"{kind}:{hashlib.sha256(data).hexdigest()}"
 
 
 def _content(setting: str, value: Any) -> Any:

@@ -34,6 +34,7 @@ from promptuary.lookups import Lookup, Table
 from promptuary.material import Material, gather
 from promptuary.methods import METHODS, method
 from promptuary.model import SoftPrompted
+from promptuary.prepared import begun, rates
 from promptuary.pretrained import Pretrained
 from promptuary.specs import Run
 from promptuary.train import record
@@ -108,13 +109,14 @@ def pretrain(
     def fitted() -> Result:
         progress: Progress = Silent() if console is None else Terminal(f"generator of {run.method}, seed {seed}")
         identity = {
-            "pretraining": {"name": run.method, **own}, "init": init, "reading": reading.model_dump(mode="json"),
+            "pretraining": {"name": run.method, **own}, "init": begun(init), "reading": reading.model_dump(mode="json"),
             "task": {k: v for k, v in material.task.to_json().items() if k != "name"}, "data": data["digest"], **sizes,
         }  # fmt: skip
         return fit(
             model, readout, train, validation, recipe,
             seed=seed, folder=folder, settings=identity, metric=run.metric, progress=progress,
-            names={material.task.name: material.task.labels}, save_every=run.save_every, rates=run.rates,
+            names={material.task.name: material.task.labels}, save_every=run.save_every,
+            rates=rates(run, model, readout),
             measure=reading.measure(model, readout, wording, material.validation, held),
         )  # fmt: skip
 

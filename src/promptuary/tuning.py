@@ -13,10 +13,8 @@ from promptuary.backbones.backbone import Backbone
 from promptuary.data.loader import Loader
 from promptuary.initial import Initial
 from promptuary.material import Material, gather
-from promptuary.methods import method
-from promptuary.prepared import Prepared, made_of, prepare, ready
+from promptuary.prepared import Prepared, begun, made_of, prepare, rates, ready
 from promptuary.specs import Run
-from promptuary.train import groups
 from promptuary.train.fit import Result, fit
 from promptuary.train.progress import Progress, Silent, Terminal
 from promptuary.tuned import Tuned
@@ -113,14 +111,13 @@ def _one(
         _told_activations(kept, console)
 
     task = ground.wording.task
-    rates = {**groups.known(method(run.method).rates, model, readout), **run.rates}
-    identity = {"method": made_of(run), "init": ground.init, **ground.identity(), "dropout": run.dropout}
+    identity = {"method": made_of(run), "init": begun(ground.init), **ground.identity(), "dropout": run.dropout}
 
     def fitted() -> Result:
         return fit(
             asking, readout, train, held, recipe,
             seed=seed, folder=folder, settings=identity, metric=run.metric, names={task.name: task.labels},
-            progress=progress, save_every=run.save_every, rates=rates, activations=kept,
+            progress=progress, save_every=run.save_every, rates=rates(run, model, readout), activations=kept,
             measure=ground.measure(asking, readout),
         )  # fmt: skip
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from promptuary.data.batch import Batch
 from promptuary.data.collate import collate
 from promptuary.data.example import Example
+from promptuary.methods import METHODS
 from promptuary.model import SoftPrompted
 from promptuary.readouts import Classifier, LanguageModel, Readout, Span, Tagger, WordsAsContinuation
 from promptuary.train.evaluation import evaluate
@@ -104,6 +105,23 @@ def test_accumulated_batches_have_the_loss_and_the_gradient_of_one_batch(
     for gradient, whole in zip(found, wanted, strict=True):
         assert gradient is not None
         assert gap(gradient, whole) <= EXACT
+
+
+@pytest.mark.parametrize("sizes", CUTS)
+def test_what_a_choice_adds_is_a_mean_over_rows_however_long_their_answers_are(sizes: tuple[int, ...]) -> None:
+    made = METHODS["dp-vector"].parts(backbone("gpt2").shape, length=3, entropy=0.5)
+    model, readout = SoftPrompted(backbone("gpt2"), *made), LanguageModel()
+    weight = model.generator.choice.weight
+    torch.nn.init.normal_(weight, generator=torch.Generator().manual_seed(2))
+    whole = together("text", range(len(TOKENS)))
+    x = model.instance(whole.ids, whole.mask, whole.types, whole.task)
+    loss = readout.loss(model(x, readout.targets(whole)), whole) + sum(x.losses)
+    (wanted,) = torch.autograd.grad(loss, weight)
+    stepper = Stepper(model, readout, recipe(clip=0.0, accumulation=len(sizes)), 1)
+    step, found = stepper.step(1, cut("text", sizes)), weight.grad
+    stepper.close()
+    assert step.loss == pytest.approx(float(loss.detach()), rel=1e-5)
+    assert gap(found, wanted) <= EXACT
 
 
 @pytest.mark.parametrize("sizes", CUTS)

@@ -76,6 +76,13 @@ def test_of_a_static_prompt_all_three_are_equal(name: str) -> None:
     assert counts.nominal == counts.touched == counts.active > 0
 
 
+@pytest.mark.parametrize("settings", [{}, {"rank": 3}, {"encoder": "cnn"}, {"combine": "add", "pad": "row"}], ids=str)
+def test_a_table_that_does_not_learn_is_not_counted(settings: dict[str, Any]) -> None:
+    counts = fit(*parts("bert", "ipt", control="frozen", **settings), Toy(3), None, recipe(steps=2)).counts
+    own = 4 * 32 if "combine" in settings else 0  # the task's own prompt
+    assert counts.nominal == counts.touched == counts.active == own + 2 * 32 + 2
+
+
 def test_one_prompt_of_a_pool_is_active() -> None:
     model, readout = parts("bert", "smop", prompts=3)
     generator = model.generator

@@ -13,6 +13,7 @@ from promptuary.data.loader import Loader
 from promptuary.data.source import rows
 from promptuary.data.wording import Wording
 from promptuary.errors import CheckpointError, SettingError
+from promptuary.pretraining import pretrain
 from promptuary.train.fit import Result
 from promptuary.train.stepper import Stepper
 from promptuary.tuned import open_prompt
@@ -112,6 +113,29 @@ def test_moved_data_is_the_same_run_and_other_data_is_not(shelf: Shelf, tmp_path
         tune(described(shelf, tmp_path / "out", train=str(moved)))
 
 
+@pytest.mark.parametrize("start", ["prompt:{}", "file:{}", "file:{}/prompt.safetensors"])
+def test_a_start_is_what_its_folder_holds_wherever_it_lies(shelf: Shelf, tmp_path: Path, start: str) -> None:
+    held, moved = tmp_path / "held", tmp_path / "moved"
+    shutil.copytree(shelf.prompt("bert", "prompt-tuning"), held)
+    (first,) = tune(described(shelf, tmp_path / "out", init=start.format(held)))
+    held.rename(moved)
+    (again,) = tune(described(shelf, tmp_path / "out", init=start.format(moved)))
+    assert again.result.history == first.result.history
+    tune(described(shelf, moved, seeds=(5,)), overwrite=True)
+    with pytest.raises(CheckpointError, match=r"settings\.init is"):
+        tune(described(shelf, tmp_path / "out", init=start.format(moved)))
+
+
+def test_a_damaged_prompt_starts_no_other(shelf: Shelf, tmp_path: Path) -> None:
+    held = tmp_path / "held"
+    shutil.copytree(shelf.prompt("bert", "prompt-tuning"), held)
+    whole = bytearray((held / "prompt.safetensors").read_bytes())
+    whole[-1] ^= 1
+    (held / "prompt.safetensors").write_bytes(whole)
+    with pytest.raises(CheckpointError, match="cut short or was changed"):
+        tune(described(shelf, tmp_path / "out", init=f"prompt:{held}"))
+
+
 def test_a_row_that_changes_sides_makes_another_run(shelf: Shelf, tmp_path: Path) -> None:
     train, dev = (place.read_text().splitlines(keepends=True) for place in (shelf.train, shelf.dev))
     one, other = tmp_path / "one.jsonl", tmp_path / "other.jsonl"
@@ -156,6 +180,20 @@ def test_settings_may_leave_out_the_part_that_a_method_has_a_rate_for(shelf: She
     assert control.tuned.model.injection.placement.before == 2
     with pytest.raises(SettingError, match="no trained tensor is under 'choice'"):
         tune(described(shelf, tmp_path / "no", method="prompt-tuning", rates={"choice": 0.1}))
+
+
+def test_settings_may_leave_out_the_part_that_a_preset_has_a_rate_for(shelf: Shelf, tmp_path: Path) -> None:
+    told: dict[str, Any] = {
+        "method": "ipt-prefix", "preset": "paper", "recipe": {"epochs": 1}, "dropout": False, "max_length": 32,
+    }  # fmt: skip
+    frozen = {"length": 2, "control": "frozen"}
+    (control,) = tune(described(shelf, tmp_path / "frozen", **told, settings=frozen))
+    assert control.result.counts.nominal < control.tuned.model.generator.generators[1].inner.inner.table.weight.numel()
+    alone = pretrain(described(shelf, tmp_path / "generator", **told, settings={"length": 2}))
+    rates = [event["rates"] for event in alone.result.history if event["event"] == "step"]
+    assert rates[-1] == {"prompt, not decayed": 0.03, "readout, not decayed": 0.03}
+    with pytest.raises(SettingError, match=r"no trained tensor is under 'generators\.2'"):
+        tune(described(shelf, tmp_path / "no", **told, settings={"length": 2}, rates={"generators.2": 0.1}))
 
 
 def test_prompts_of_other_tasks_are_taken_as_they_are_and_their_folders_may_go(shelf: Shelf, tmp_path: Path) -> None:

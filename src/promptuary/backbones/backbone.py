@@ -271,6 +271,11 @@ class Backbone(ABC):
                 width += [rearrange(key, "1 h p k -> p (h k)"), rearrange(value, "1 h p v -> p (h v)")]
         return torch.cat(width, 1).float()
 
+    @property
+    def caches(self) -> bool:
+        """Whether the code of the tower that reads the input takes keys and values in a cache (ALBERT's takes none)."""
+        return "past_key_values" in inspect.signature(self.towers(self.model)[0][0].forward).parameters
+
     def compiled(self, call: Call) -> dict[int, KeyValue] | None:
         """The keys and values that the rows of a call leave to whatever stands behind them.
 

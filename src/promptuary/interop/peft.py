@@ -39,7 +39,6 @@ from promptuary.kinds.text import Text
 from promptuary.specs import complaint
 from promptuary.train.record import surroundings
 from promptuary.tuned import Tuned
-from promptuary.values import Shape
 
 CONFIG, TENSORS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 WRITERS = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
@@ -157,6 +156,9 @@ def write_adapter(tuned: Tuned, folder: Path) -> Adapter:
         "num_virtual_tokens": len(adapter.table),
         "num_transformer_submodules": 1,
         "token_dim": tuned.backbone.shape.dim,
+        # Of a prompt at the input they mean nothing, and PEFT asks for them where a model calls them otherwise.
+        "num_attention_heads": 1,
+        "num_layers": tuned.backbone.shape.layers,
     }
     if adapter.deep:
         layers = tuned.backbone.shape.attention
@@ -179,7 +181,7 @@ def _adapter(tuned: Tuned) -> Adapter:
     call = trial(model)
     task = ("SEQ_2_SEQ_LM" if shape.encodes else "CAUSAL_LM") if shape.decodes else "FEATURE_EXTRACTION"
     if call.keys_values:
-        _check_cache(shape, backbone.name)
+        _check_cache(backbone)
         return Adapter(
             "PREFIX_TUNING",
             task,
@@ -189,6 +191,11 @@ def _adapter(tuned: Tuned) -> Adapter:
     if call.states or call.entry is not None:
         raise SettingError(
             f"A prompt of {name!r} overwrites hidden states, which PEFT does not. Tune 'p-tuning-v2' for a deep prompt."
+        )
+    if call.blind is not None:
+        raise SettingError(
+            f"The soft tokens of this prompt ({name!r}) do not see the input (sees_input=False); PEFT's always do. "
+            "Tune it with sees_input=True."
         )
     if call.layout.prompts[0].tolist() != list(range(len(table))):
         raise SettingError(
@@ -225,7 +232,7 @@ def import_adapter(
         )
     table = adapter.numbers(backbone, counted=True)
     if adapter.deep:
-        _check_cache(backbone.shape, backbone.name)
+        _check_cache(backbone)
     task = text_to_text(name=out.name, text=text, label=label)
     check_writes(backbone, f"an adapter for {adapter.task}", instead="the model that it was tuned on")
     reading = Text(max_length=None, template=template, columns=(text,), max_new_tokens=max_new_tokens)
@@ -245,19 +252,24 @@ def import_adapter(
     checkpoint.save_prompt(out, told, model.generator, model.injection, reading.reader(backbone, wording))
 
 
-def _check_cache(shape: Shape, name: str) -> None:
+def _check_cache(backbone: Backbone) -> None:
     """Refuse a model in whose cache a prefix is not what it is here.
 
     Raises:
-        SettingError: for models of two towers, with windows, or with layers of different sizes.
+        SettingError: for models of two towers, without a cache, with windows, or with layers of different sizes.
     """
+    shape = backbone.shape
     sizes = {(a.heads, a.key, a.value) for a in shape.attention}
     if shape.encodes and shape.decodes:
         why = "of PEFT's prefixes on text-to-text models only the decoder's exists, and it has positions"
+    elif not backbone.caches:
+        why = "its code takes no cache, so that PEFT's prefix does nothing"
     elif any(a.window is not None for a in shape.attention):
         why = "its layers attend in windows, out of which PEFT's prefix falls and ours does not"
     elif len(sizes) > 1 or any(a.key != a.value for a in shape.attention):
         why = "its layers have keys and values of different sizes"
     else:
         return
-    raise SettingError(f"A prefix on {name!r} ({shape.family}) has no equal in PEFT: {why}. Use prompt-tuning there.")
+    raise SettingError(
+        f"A prefix on {backbone.name!r} ({shape.family}) has no equal in PEFT: {why}. Use prompt-tuning there."
+    )

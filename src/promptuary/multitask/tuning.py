@@ -28,12 +28,10 @@ from promptuary.data.mixture import InTurn, Mixture
 from promptuary.errors import SettingError
 from promptuary.initial import Initial
 from promptuary.material import Material
-from promptuary.methods import method
 from promptuary.model import SoftPrompted
 from promptuary.multitask.plan import Multitask, gather_tasks
-from promptuary.prepared import Prepared, made_of, prepare, ready
+from promptuary.prepared import Prepared, begun, made_of, prepare, rates, ready
 from promptuary.readouts import ByTask, Readout
-from promptuary.train import groups
 from promptuary.train.evaluation import Measure, Pairs, by_task, goodness
 from promptuary.train.fit import Result, fit
 from promptuary.train.progress import Progress
@@ -121,10 +119,9 @@ def _one(
     rows = {name: ground.examples for name, ground in grounds.items()}
     train = Mixture(rows, recipe.batch, pad=pad, temperature=plan.temperature, seed=seed)
     held = InTurn([Loader(g.held, 2 * recipe.batch, pad=pad, task=n) for n, g in enumerate(grounds.values())])
-    rates = {**groups.known(method(run.method).rates, model, readout), **run.rates}
     identity = {
         "method": made_of(run) | {"tasks": plan.conditioned},
-        "init": next(iter(grounds.values())).init,
+        "init": begun(next(iter(grounds.values())).init),
         "tasks": {name: {**ground.identity(), "metric": ground.run.metric} for name, ground in grounds.items()},
         "temperature": plan.temperature,
         "dropout": run.dropout,
@@ -134,8 +131,8 @@ def _one(
         return fit(
             model, readout, train, held, recipe,
             seed=seed, folder=folder, settings=identity, metric="mean", progress=progress, save_every=run.save_every,
-            names={name: ground.wording.task.labels for name, ground in grounds.items()}, rates=rates,
-            measure=_measure(grounds, model, readouts),
+            names={name: ground.wording.task.labels for name, ground in grounds.items()},
+            rates=rates(run, model, readout), measure=_measure(grounds, model, readouts),
         )  # fmt: skip
 
     result = places.fitted(folder, overwrite, fitted, results=[folder / name for name in grounds])

@@ -63,7 +63,7 @@ def groups(
     """Parameter groups for an optimizer: one for each prefix, two where some of its tensors are not decayed.
 
     Each has `name`, `params`, `names`, `rate` (the full rate), `lr` (the current one) and `weight_decay`. Biases and
-    other vectors are never decayed.
+    other vectors are never decayed, nor is what has a rate of 0: it stays as it is under any optimizer.
 
     Raises:
         SettingError: for a prefix that no trained tensor has, with the nearest name; and as `trained`.
@@ -77,7 +77,7 @@ def groups(
     for name, p in named.items():
         prefix = max((part for part in table if _under(part, name)), key=lambda part: _reach(part, name))
         vector = p.dim() < 2 or name.rpartition(".")[2] == "bias"  # the biases of a choice: one vector a task
-        decay = 0.0 if vector else recipe.decay
+        decay = recipe.decay if table[prefix] and not vector else 0.0  # Adafactor's is not multiplied by the rate
         group = made.setdefault((prefix, decay), _group(prefix, table[prefix], decay))
         group["params"].append(p)
         group["names"].append(name)

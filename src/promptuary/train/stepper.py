@@ -1,12 +1,12 @@
 """One optimizer step: gradients of one or more batches, clipping, rates, and an eye on what the step did."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, is_initialized
+from torch import distributed, nn
 
 from promptuary.data.batch import Batch
 from promptuary.errors import DivergedError, MemoryShortError, SettingError
@@ -53,13 +53,9 @@ class Stepper:
                 f"The recipe has dropout={recipe.dropout}, the model was built with dropout={model.dropout}. "
                 "Write SoftPrompted(..., dropout=recipe.dropout)."
             )
-        # The backbone's device decides; accelerate drives the backward pass and the clipping. It keeps one state for a
-        # whole process, which would refuse another accelerator of the caller's: `close` gives it back.
-        self._lent = is_initialized()
-        self.accelerator = Accelerator(device_placement=False)
-        if self.accelerator.num_processes > 1:
+        if _processes() > 1:
             raise SettingError(
-                f"Tuning runs in one process and was started in {self.accelerator.num_processes}. "
+                f"Tuning runs in one process and was started in {_processes()}. "
                 "Start one process for each seed instead."
             )
         self.model, self.readout, self.recipe, self.total = model, readout, recipe, total
@@ -86,7 +82,7 @@ class Stepper:
         training(self.model, self.readout, True)
         self.optimizer.zero_grad()
         loss = self._gradients(batches)
-        norm = float(self.accelerator.clip_grad_norm_(list(lazy.gathered(self.named)), self.recipe.clip or math.inf))
+        norm = float(nn.utils.clip_grad_norm_(list(lazy.gathered(self.named)), self.recipe.clip or math.inf))
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise self._diverged(number, loss, norm, rates)
         self.watch.before(self.named, number)
@@ -98,16 +94,19 @@ class Stepper:
         """Drop gradients and leave training mode."""
         self.optimizer.zero_grad()
         training(self.model, self.readout, False)
-        if not self._lent:
-            AcceleratorState._reset_state(True)
 
     def _gradients(self, batches: Sequence[Batch]) -> float:
-        """Gradients of the mean loss over all answers of all batches; returns that loss."""
+        """Gradients of the mean loss over all answers of all batches; returns that loss.
+
+        What choices add to it is a mean over rows.
+        """
         counts, total = [self.readout.count(batch) for batch in batches], 0.0
+        rows = sum(len(batch.ids) for batch in batches)
         for batch, count in zip(batches, counts, strict=True):
             try:
-                loss = self._loss(batch.to(self.device)) * (count / max(1, sum(counts)))
-                self.accelerator.backward(loss)
+                answers, choices = self._losses(batch.to(self.device))
+                loss = answers * (count / max(1, sum(counts))) + choices * (len(batch.ids) / rows)
+                loss.backward()  # type: ignore[no-untyped-call]
             except torch.OutOfMemoryError as error:
                 raise MemoryShortError(
                     f"The device's memory is short for {len(batch.ids)} rows of {batch.ids.shape[1]} tokens. Halve "
@@ -117,13 +116,14 @@ class Stepper:
             total += float(loss.detach())
         return total
 
-    def _loss(self, batch: Batch) -> torch.Tensor:
+    def _losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | float]:
+        """The mean loss over a batch's answers, and what its rows' choices add."""
         with arithmetic(self.device, self.recipe.precision):
             x = self.model.instance_of(batch, step=self.number)
             out = self.model(x, self.readout.targets(batch), self.readout.columns(batch))
             loss = self.readout.loss(out, batch).float()
             self.entropies.note(x)
-            return loss + sum(x.losses)
+            return loss, sum(x.losses)
 
     def _diverged(self, number: int, loss: float, norm: float, rates: Mapping[str, float]) -> DivergedError:
         what = f"the gradient's norm is {norm} (loss {loss:.4g})" if math.isfinite(loss) else f"the loss is {loss}"
@@ -133,3 +133,10 @@ class Stepper:
             f"times smaller (rate={self.recipe.rate / 10:g}), clip=1.0, a longer warmup, or precision='fp32', in "
             "another folder."
         )
+
+
+def _processes() -> int:
+    """How many processes this one was started among (torchrun, accelerate launch)."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_world_size()
+    return int(os.environ.get("WORLD_SIZE", "1"))

@@ -134,6 +134,7 @@ REFUSED: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "made from the input": ("gpt2", "ipt", {}, "made or placed as the input says"),
     "placed by a choice": ("gpt2", "dp-position", {}, "made or placed as the input says"),
     "a prefix of a text-to-text model": ("t5", "p-tuning-v2", {}, "only the decoder's exists"),
+    "not seeing the input": ("bert", "prompt-tuning", {"sees_input": False}, "PEFT's always do"),
 }
 
 
@@ -152,11 +153,28 @@ def test_a_prefix_without_positions_cannot_go_where_positions_are_added(shelf: S
         write_adapter(kept("gpt2", "p-tuning-v2", {}, shelf, tmp_path), tmp_path / "adapter")
 
 
-def test_windows_and_unequal_layers_are_told(shelf: Shelf, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "why"),
+    [("mistral", "attend in windows"), ("albert", "takes no cache"), ("distilbert", "takes no cache")],
+)
+def test_a_prefix_on_a_model_whose_cache_is_another_is_refused(
+    family: str, why: str, shelf: Shelf, tmp_path: Path
+) -> None:
     tuned = open_prompt(shelf.prompt("gpt2", "prompt-tuning"))
-    model = prompted(backbone("mistral"), "p-tuning-v2", {"length": P}, init=None, seed=0)
-    with pytest.raises(SettingError, match="attend in windows"):
+    model = prompted(backbone(family), "p-tuning-v2", {"length": P, "counted": True}, init=None, seed=0)
+    with pytest.raises(SettingError, match=why):
         write_adapter(replace(tuned, model=model.eval()), tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("family", ["albert", "distilbert", "electra", "neox", "opt"])
+def test_a_prompt_at_the_input_goes_to_models_that_call_their_sizes_otherwise(
+    family: str, shelf: Shelf, tmp_path: Path
+) -> None:
+    tuned, b = open_prompt(shelf.prompt("gpt2", "prompt-tuning")), backbone(family)
+    model = prompted(b, "prompt-tuning", {"length": P}, init=from_prompt(numbers(b.shape.dim)), seed=0).eval()
+    write_adapter(replace(tuned, model=model), tmp_path)
+    there = peft.PeftModel.from_pretrained(fresh(family), tmp_path).eval()
+    assert gap(said_there(there, family), said_here(model)) <= EXACT
 
 
 def test_an_imported_adapter_is_a_prompt_that_writes_and_goes_back(shelf: Shelf, tmp_path: Path) -> None:

@@ -78,13 +78,15 @@ def test_a_read_out_with_a_rate_of_0_stays_as_it_was_drawn_and_counts_where_grad
     assert all(torch.equal(found[0.0][name], g) for name, g in found[1e-2].items())
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
 @pytest.mark.parametrize(("method", "settings"), [("ipt", {}), ("ipt-lstm", {"buckets": 7}), ("ipt-prefix", {})])
 def test_a_table_with_a_rate_of_0_stays_as_it_started_and_all_else_learns(
-    method: str, settings: dict[str, int]
+    method: str, settings: dict[str, int], optimizer: str
 ) -> None:
     model, readout = parts("bert", method, **settings)
     before = numbers(model, readout)
-    fit(model, readout, Toy(2), None, recipe(epochs=1, decay=0.1), rates={"table.weight": 0.0})
+    r = recipe(epochs=1, decay=0.1, optimizer=optimizer)
+    fit(model, readout, Toy(2), None, r, rates={"table.weight": 0.0})
     still = {name for name, p in numbers(model, readout).items() if torch.equal(p, before[name])}
     trained = {name for name, p in (*model.named_parameters(), *readout.named_parameters("head")) if p.requires_grad}
     assert len(still & trained) == 1
@@ -356,7 +358,7 @@ def test_only_the_generators_of_the_run_s_own_device_are_seeded(monkeypatch: pyt
 
 
 def test_one_process_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("accelerate.Accelerator.num_processes", 2)
+    monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SettingError, match="started in 2"):
         fit(*parts(), Toy(), None, recipe())
 
@@ -366,6 +368,26 @@ def test_a_run_leaves_the_process_free_for_a_caller_s_own_accelerator() -> None:
     try:
         fit(*parts(), Toy(), None, recipe(epochs=1))
         Accelerator(mixed_precision="bf16", cpu=True)  # refused where the process has one of another precision
+    finally:
+        AcceleratorState._reset_state(True)
+
+
+def test_what_a_caller_set_of_accelerate_bears_on_no_step_and_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def norm() -> float:
+        stepper = Stepper(*parts(), recipe(), 10)
+        found = stepper.step(1, [Toy().batch(0)]).norm
+        stepper.close()
+        return found
+
+    AcceleratorState._reset_state(True)
+    try:
+        alone = norm()
+        monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")  # as `accelerate launch` does
+        assert norm() == alone
+        monkeypatch.delenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS")
+        own = Accelerator(gradient_accumulation_steps=8, cpu=True)
+        assert norm() == alone
+        assert own.gradient_accumulation_steps == 8
     finally:
         AcceleratorState._reset_state(True)
 
