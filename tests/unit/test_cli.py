@@ -525,7 +525,7 @@ SLIPS: dict[str, tuple[tuple[Any, ...], str]] = {
     "text of a validation row": ((*TUNE, "--validation", "empty.jsonl"), "empty.jsonl, line 2: 'text' is empty"),
     "tag of a validation row": ((*TAGS, "--validation", "tag.jsonl"), "tag.jsonl, line 1: label 'B-plce'"),
     "answer of a text": (
-        (*TUNE, "--task", "text", "--train", "answer.jsonl"),
+        (*TUNE, "--task", "text", "--label", "label", "--train", "answer.jsonl"),
         "answer.jsonl, line 2: 'label' is empty",
     ),
     "a file as folder": (("tune", "--train", "d.jsonl", "--out", "d.jsonl"), "d.jsonl is a file"),
