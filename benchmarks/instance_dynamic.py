@@ -18,7 +18,6 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
-from promptuary import pretrained
 from promptuary.backbones.load import load
 from promptuary.bench.grounds import rows_of
 from promptuary.bench.plan import Plan, placed, read
@@ -26,6 +25,7 @@ from promptuary.cli import main as promptuary
 from promptuary.data import source
 from promptuary.data.source import Row
 from promptuary.data.task import Task
+from promptuary.manifests import holds_generator
 from promptuary.material import Material, hold_out
 from promptuary.pretraining import pretrain
 from promptuary.specs import Run
@@ -79,7 +79,7 @@ def generators(plan: Plan, folder: Path) -> None:
         for method, template in wanted:
             for task, name in product(plan.tasks, plan.backbones):
                 out = Path(placed(template, folder=str(folder), task=task, backbone=name))
-                if pretrained.is_in(out):
+                if holds_generator(out):
                     continue
                 train, held = hold_out(others(plan, task), "label", 0.1)
                 run = Run(train="the other tasks", method=method, max_length=128, out=str(out), recipe=RECIPE)

@@ -39,6 +39,7 @@ from promptuary import checkpoint
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.load import load
 from promptuary.data.source import Row, rows
+from promptuary.manifests import MANIFEST
 from promptuary.specs import Run
 from promptuary.store import Store
 from promptuary.train.record import surroundings
@@ -144,7 +145,7 @@ def varied(folder: Path, number: int) -> dict[str, bytes]:
             tensors[name] = value + 0.3 * value.abs().mean() * noise
     prompt = checkpoint.pack(tensors)
     own = replace(manifest, hashes={checkpoint.PROMPT: hashlib.sha256(prompt).hexdigest()})
-    return {checkpoint.MANIFEST: json.dumps(vars(own), default=dict).encode(), checkpoint.PROMPT: prompt}
+    return {MANIFEST: json.dumps(vars(own), default=dict).encode(), checkpoint.PROMPT: prompt}
 
 
 @dataclass(frozen=True)

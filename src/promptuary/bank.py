@@ -13,11 +13,10 @@ from typing import Any
 import torch
 
 from promptuary.backbones.backbone import Backbone
-from promptuary.checkpoint import MANIFEST
 from promptuary.data.batch import Batch
 from promptuary.data.collate import within
 from promptuary.data.source import Row
-from promptuary.errors import CheckpointError, DataError, SettingError, nearest
+from promptuary.errors import DataError, SettingError, nearest
 from promptuary.kinds import Kind
 from promptuary.mixing import run
 from promptuary.sharing import Asked, alike, batched, read, shares, together, written
@@ -230,17 +229,3 @@ def open_bank(
     for name, tuned in opened.items():
         bank.add(name, tuned)
     return bank
-
-
-def prompts_in(folder: Path) -> dict[str, Path]:
-    """The tuned prompts that lie in a folder, by the names of their own folders.
-
-    Raises:
-        CheckpointError: where there is none.
-    """
-    found = {p.parent.name: p.parent for p in sorted(folder.glob(f"*/{MANIFEST}"))}
-    if not found:
-        raise CheckpointError(
-            f"{folder} holds no folders of tuned prompts. Expected {folder}/NAME, which `promptuary tune --out` wrote."
-        )
-    return found

@@ -24,10 +24,11 @@ from promptuary.errors import CheckpointError
 from promptuary.files import write
 from promptuary.generators import Free, Generator
 from promptuary.initial import from_prompt
+from promptuary.manifests import MANIFEST, manifest_in
 from promptuary.specs import complaint
 
 FORMAT = 1
-MANIFEST, PROMPT, TRAINING = "manifest.json", "prompt.safetensors", "training.safetensors"
+PROMPT, TRAINING = "prompt.safetensors", "training.safetensors"
 
 
 @dataclass(frozen=True)
@@ -108,10 +109,7 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         CheckpointError: when the folder holds none, or one that cannot be read.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
-        what = "has no manifest.json" if folder.is_dir() else "is a file" if folder.exists() else "does not exist"
-        raise CheckpointError(f"{folder} {what}: expected the folder that `promptuary tune --out` wrote.")
+    path = manifest_in(folder)
     try:
         found = json.loads(path.read_bytes())
         if found.get("format") != FORMAT:

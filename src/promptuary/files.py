@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from promptuary.errors import TrainingError
+from promptuary.errors import SettingError, TrainingError
 
 
 @contextmanager
@@ -47,6 +47,19 @@ def write(path: Path, data: bytes) -> None:
             f"{path}: could not be written ({error.strerror or error}). What stood there before is untouched; "
             "make room or choose another --out, and run the same command again."
         ) from error
+
+
+def no_file(folder: Path) -> None:
+    """Refuse a place for a folder where a file stands.
+
+    Raises:
+        SettingError: for a folder that is a file, or lies below one.
+    """
+    above = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not above.is_dir():
+        raise SettingError(
+            f"out={str(folder)!r}: {above} is a file. Expected a folder, or a name that is free (--out)."
+        )
 
 
 def flushed(folder: Path) -> None:

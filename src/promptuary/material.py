@@ -5,12 +5,14 @@ Nothing in here imports torch, so a slip in a run's description or in its files 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from promptuary.data import source
 from promptuary.data.source import Row
 from promptuary.data.task import Task, column, label_of
 from promptuary.errors import DataError
+from promptuary.files import no_file
 from promptuary.specs import Run
 
 
@@ -29,11 +31,12 @@ def gather(run: Run) -> Material:
     Without validation rows a share of the training rows is held out, stratified where the kind of task has classes.
 
     Raises:
-        SettingError: for settings of the method or fields of the recipe that cannot be.
-        DataError: for files that cannot be read, rows without the columns, too few rows.
+        SettingError: for settings of the method or fields of the recipe that cannot be, for a folder that is a file.
+        DataError: for files that cannot be read, rows that do not hold what the columns promise, too few rows.
     """
     run.check_settings()
     run.full_recipe()
+    no_file(Path(run.out))
     kind = run.kind
     train = list(source.rows(run.train))
     validation = None if run.validation is None else list(source.rows(run.validation))
@@ -41,6 +44,8 @@ def gather(run: Run) -> Material:
     for rows in (train, validation or train):
         for name in task.columns:
             column(rows[0], name)
+    for row in chain(train, validation or ()):
+        kind.look(task, row)
     if validation is None:
         try:
             train, validation = hold_out(train, run.label if kind.stratified else None, run.holdout, run.unit)

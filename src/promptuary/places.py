@@ -4,12 +4,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from promptuary import checkpoint, pretrained
-from promptuary.errors import CheckpointError, SettingError
+from promptuary.errors import CheckpointError
+from promptuary.files import no_file
+from promptuary.manifests import MANIFEST, holds_generator
 from promptuary.train import record, state
 from promptuary.train.fit import Result
 
 # What a run leaves when it ends: a tuned prompt, a pre-trained generator.
-ENDS = (checkpoint.MANIFEST, pretrained.MANIFEST)
+ENDS = (MANIFEST, pretrained.MANIFEST)
 
 
 def content(folder: Path) -> str:
@@ -18,7 +20,7 @@ def content(folder: Path) -> str:
     Raises:
         CheckpointError: when the folder holds neither, or a damaged one.
     """
-    if pretrained.is_in(folder):
+    if holds_generator(folder):
         return pretrained.read(folder).hashes[pretrained.TENSORS]
     return checkpoint.read_manifest(folder).hashes[checkpoint.PROMPT]
 
@@ -33,11 +35,7 @@ def check(folder: Path, overwrite: bool, *, run: Path | None = None) -> None:
         SettingError: for a folder that is a file, or lies below one.
         CheckpointError: for one that holds a result without the state of its run, unless it may be overwritten.
     """
-    above = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not above.is_dir():
-        raise SettingError(
-            f"out={str(folder)!r}: {above} is a file. Expected a folder, or a name that is free (--out)."
-        )
+    no_file(folder)
     if any((folder / name).exists() for name in ENDS) and not ((run or folder) / state.NAME).exists() and not overwrite:
         raise CheckpointError(
             f"{folder} holds a prompt without the state of its run ({state.NAME}), so nothing tells whether this is "

@@ -20,10 +20,11 @@ from promptuary.errors import CheckpointError
 from promptuary.files import write
 from promptuary.generators import Mapped
 from promptuary.lookups import Lookup
+from promptuary.manifests import GENERATOR
 from promptuary.specs import complaint
 
 FORMAT = 1
-MANIFEST, TENSORS = "generator.json", "generator.safetensors"
+MANIFEST, TENSORS = GENERATOR, "generator.safetensors"
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,6 @@ class Pretrained:
     run: Mapping[str, Any]
     hashes: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
-
-
-def is_in(folder: Path) -> bool:
-    """Whether a folder holds a pre-trained generator."""
-    return (folder / MANIFEST).is_file()
 
 
 def save(folder: Path, manifest: Mapping[str, Any], generator: Mapped) -> Pretrained:

@@ -20,9 +20,10 @@ from pathlib import Path
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from promptuary.backbones.backbone import Backbone
-from promptuary.checkpoint import MANIFEST, PROMPT, TRAINING, read_tensors
+from promptuary.checkpoint import PROMPT, TRAINING, read_tensors
 from promptuary.errors import CheckpointError, MissingError, PromptuaryError, SettingError, TrainingError, nearest
 from promptuary.folders import Folders, passing
+from promptuary.manifests import MANIFEST
 from promptuary.tuned import Tuned, open_prompt
 
 LOG = logging.getLogger(__name__)

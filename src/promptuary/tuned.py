@@ -26,6 +26,7 @@ from promptuary.data.task import Task
 from promptuary.errors import BackboneError, CheckpointError, DataError
 from promptuary.kinds import KINDS, Kind
 from promptuary.kinds.classification import Answer
+from promptuary.manifests import MANIFEST
 from promptuary.methods.method import STARTS
 from promptuary.model import SoftPrompted
 from promptuary.precision import Precision
@@ -200,7 +201,7 @@ def open_prompt(
     """
     place = Path(folder)
     manifest = checkpoint.read_manifest(place)
-    precision, task, reading = _kept(manifest, place / checkpoint.MANIFEST)
+    precision, task, reading = _kept(manifest, place / MANIFEST)
     if not isinstance(backbone, Backbone):
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         backbone = _loaded(backbone, manifest, place, dtype, device)

@@ -319,6 +319,20 @@ def test_an_output_that_cannot_be_is_refused(shelf: Shelf, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_output_that_would_replace_the_input_or_is_called_another_format_is_refused(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    prompt, data = shelf.prompt("bert", "frozen"), tmp_path / "rows.jsonl"
+    data.write_bytes(GOOD)
+    (tmp_path / "link.jsonl").hardlink_to(data)
+    for output in (data, tmp_path / "link.jsonl", tmp_path / ".." / tmp_path.name / "rows.jsonl"):
+        assert "the file whose rows are read" in refused("predict", prompt, "--input", data, "--output", output)
+    for name in ("out.csv", "out.TSV.gz", "out.parquet"):
+        assert ".jsonl" in refused("predict", prompt, "--input", data, "--output", tmp_path / name)
+    assert data.read_bytes() == GOOD
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link.jsonl", "rows.jsonl"]
+
+
 @pytest.mark.parametrize(
     "options", [["--batch", 0], ["--batch", -3], ["--batch", "x"], ["--backbone", "./nosuch"]], ids=str
 )

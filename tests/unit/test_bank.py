@@ -12,9 +12,10 @@ import torch
 from promptuary import bank as banks
 from promptuary import open_bank, open_prompt, sharing
 from promptuary.backbones.backbone import Backbone
-from promptuary.bank import Bank, prompts_in
+from promptuary.bank import Bank
 from promptuary.data.source import Row
 from promptuary.errors import CheckpointError, DataError, SettingError
+from promptuary.manifests import prompts_in
 from promptuary.mixing import Share
 from promptuary.values import Output
 from tests.saved import SHORT, Shelf, done, lines, opinions, read, refused

@@ -12,11 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from promptuary.checkpoint import MANIFEST, PROMPT, TRAINING, flat, read_manifest, read_tensors, restore, save_prompt
+from promptuary.checkpoint import PROMPT, TRAINING, flat, read_manifest, read_tensors, restore, save_prompt
 from promptuary.errors import CheckpointError, TrainingError
 from promptuary.files import write
 from promptuary.generators import Free
 from promptuary.initial import normal
+from promptuary.manifests import MANIFEST
 from promptuary.methods import METHODS, method
 from promptuary.readouts import Classifier
 from promptuary.tuned import open_prompt

@@ -440,6 +440,14 @@ def test_predict_is_a_stream(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.M
     assert max(ahead) <= 2048
 
 
+def test_an_output_called_gz_is_compressed(shelf: Shelf, tmp_path: Path) -> None:
+    prompt = shelf.prompt("bert", "frozen")
+    for name in ("out.jsonl", "out.jsonl.gz"):
+        done("predict", prompt, "--input", shelf.dev, "--output", tmp_path / name)
+    assert gzip.decompress((tmp_path / "out.jsonl.gz").read_bytes()) == (tmp_path / "out.jsonl").read_bytes()
+    assert len(list(rows(str(tmp_path / "out.jsonl.gz")))) == 6
+
+
 def test_an_output_appears_only_when_it_is_whole(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "out.jsonl"
     data = lines(tmp_path / "data.jsonl", opinions(3000))
@@ -513,6 +521,7 @@ def test_help_tells_every_default_and_every_command_in_a_line() -> None:
 
 
 TUNE = ("tune", "--train", "d.jsonl", "--out", "out")
+TAGS = ("tune", "--task", "tagging", "--train", "tags.jsonl", "--out", "out")
 SLIPS: dict[str, tuple[tuple[Any, ...], str]] = {
     "option": ((*TUNE, "--epoch", 3), "--epochs"),
     "method": ((*TUNE, "--method", "promt-tuning"), "Did you mean 'prompt-tuning'?"),
@@ -536,6 +545,14 @@ SLIPS: dict[str, tuple[tuple[Any, ...], str]] = {
     "column of texts": ((*TUNE, "--task", "text", "--label", "lable"), "Did you mean 'label'?"),
     "nothing to read": (("tune", "--out", "out"), "'train' is missing"),
     "nowhere to go": (("tune", "--train", "d.jsonl"), "'out' is missing"),
+    "label of a validation row": ((*TUNE, "--validation", "label.jsonl"), "label.jsonl, line 2: label 'god'"),
+    "text of a validation row": ((*TUNE, "--validation", "empty.jsonl"), "empty.jsonl, line 2: 'text' is empty"),
+    "tag of a validation row": ((*TAGS, "--validation", "tag.jsonl"), "tag.jsonl, line 1: label 'B-plce'"),
+    "answer of a text": (
+        (*TUNE, "--task", "text", "--label", "label", "--train", "answer.jsonl"),
+        "answer.jsonl, line 2: 'label' is empty",
+    ),
+    "a file as folder": (("tune", "--train", "d.jsonl", "--out", "d.jsonl"), "d.jsonl is a file"),
     "column of questions": ((*TUNE, "--task", "answering", "--text", "txt"), "Did you mean 'text'?"),
 }
 
@@ -547,9 +564,39 @@ def test_slips_are_told_without_a_model_library(tmp_path: Path) -> None:
     run = "[run]\ntrain = 'd.jsonl'\nout = 'out'\n"
     (tmp_path / "key.toml").write_text(run + "metod = 'frozen'\n", encoding="utf-8")
     (tmp_path / "setting.toml").write_text(run + "[method]\nlenght = 3\n", encoding="utf-8")
+    good = {"text": "a", "label": "good"}
+    for name, slip in (("label", {"label": "god"}), ("empty", {"text": ""}), ("answer", {"label": " "})):
+        lines(tmp_path / f"{name}.jsonl", [good, {**good, **slip}, *[good] * 10])
+    tagged = {"tokens": ["in", "Rome"], "tags": ["O", "B-place"]}
+    lines(tmp_path / "tags.jsonl", [tagged] * 10)
+    lines(tmp_path / "tag.jsonl", [{**tagged, "tags": ["O", "B-plce"]}])
     before = sorted(tmp_path.iterdir())
     told = quickly(tmp_path, *(arguments for arguments, _ in SLIPS.values()))
     for (name, (_, expected)), (code, _, said) in zip(SLIPS.items(), told, strict=True):
         assert code == 2, name
         assert expected in said, name
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_folder_that_is_no_prompt_is_told_without_a_model_library(tmp_path: Path) -> None:
+    lines(tmp_path / "d.jsonl", opinions(4))
+    for folder in ("runs/topic/seed-0", "runs/topic/seed-1", "empty"):
+        (tmp_path / folder).mkdir(parents=True)
+    for seed in (0, 1):
+        (tmp_path / f"runs/topic/seed-{seed}/manifest.json").write_text("{}", encoding="utf-8")
+    data, answered = ("--data", "d.jsonl"), ("--input", "d.jsonl", "--output", "out.jsonl")
+    slips: list[tuple[tuple[Any, ...], str]] = [
+        (("evaluate", "runs/topic", *data), "holds some: seed-0, seed-1. Name one, as runs/topic/seed-0."),
+        (("evaluate", "runs/topic/seed-0", "--ensemble", "runs/topic", *data), "holds some: seed-0, seed-1"),
+        (("predict", "runs/topic", *answered), "holds some: seed-0, seed-1"),
+        (("predict", "empty", "--by", "task", *answered), "empty holds no folders of tuned prompts"),
+        (("show", "runs/topic"), "holds some: seed-0, seed-1"),
+        (("show", "empty"), "empty has no manifest.json"),
+        (("evaluate", "nosuch", *data), "nosuch does not exist"),
+        (("predict", "runs/topic/seed-0", "--input", "d.jsonl", "--output", "d.jsonl"), "whose rows are read"),
+        (("predict", "runs/topic/seed-0", "--input", "d.jsonl", "--output", "no/out.jsonl"), "a folder that exists"),
+    ]
+    told = quickly(tmp_path, *(arguments for arguments, _ in slips))
+    for (arguments, expected), (code, _, said) in zip(slips, told, strict=True):
+        assert code == 2, arguments
+        assert expected in said, arguments

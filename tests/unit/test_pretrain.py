@@ -22,6 +22,7 @@ from promptuary.errors import BackboneError, CheckpointError, PromptuaryError, S
 from promptuary.generators import Mapped
 from promptuary.injections import HiddenStates
 from promptuary.lookups import Lookup
+from promptuary.manifests import holds_generator
 from promptuary.methods import METHODS
 from promptuary.model import SoftPrompted
 from promptuary.train.stepper import Stepper
@@ -226,7 +227,7 @@ def test_an_interrupted_pre_training_goes_on_to_the_same_end(
         patch.setattr(Stepper, "step", interrupted(5))
         with pytest.raises(KeyboardInterrupt):
             pretrain(run, backbone=bert)
-    assert not pretrained.is_in(tmp_path / "out")
+    assert not holds_generator(tmp_path / "out")
     again = pretrain(run, backbone=bert)
     assert again.result.counts == whole.result.counts
     assert (tmp_path / "out" / pretrained.TENSORS).read_bytes() == (
@@ -243,7 +244,7 @@ def test_another_run_in_the_folder_is_refused_or_overwritten(shelf: Shelf, bert:
         tune(described(shelf, tmp_path), backbone=bert)
     assert pretrain(other, backbone=bert, overwrite=True).manifest.settings["length"] == 4
     tune(described(shelf, tmp_path), backbone=bert, overwrite=True)
-    assert not pretrained.is_in(tmp_path)
+    assert not holds_generator(tmp_path)
     (tmp_path / "state.safetensors").unlink()
     with pytest.raises(CheckpointError, match="without the state of its run"):
         pretrain(other, backbone=bert)
@@ -327,7 +328,8 @@ def test_from_the_command_line_to_a_tuned_prompt(shelf: Shelf, tmp_path: Path) -
     assert "generator of ipt-lstm" in drawn
     assert "inner.table.weight" in drawn
     said = refused("evaluate", generator, "--data", shelf.dev)
-    assert "has no manifest.json" in said
+    assert "holds a generator" in said
+    assert f"--set pretrained={generator}" in said
     done("tune", *options, "--set", f"pretrained={generator}", "--out", out)
     assert json.loads(done("evaluate", out, "--data", shelf.dev, "--json"))["accuracy"] > 0.6
     assert json.loads(done("show", out, "--json"))["settings"]["pretrained"] == str(generator)

@@ -31,7 +31,7 @@ from promptuary.bench.plan import Plan, placed
 from promptuary.bench.records import digest, folded, packed
 from promptuary.bench.restore import planned
 from promptuary.bench.store import OUTCOME, Entry, Store
-from promptuary.checkpoint import MANIFEST
+from promptuary.manifests import MANIFEST
 from promptuary.train import record, state
 from promptuary.train.evaluation import goodness
 

@@ -89,6 +89,10 @@ def given(**options: Any) -> dict[str, Any]:
 
 def opened(folder: Path, backbone: str | None, device: str | None) -> "Tuned":
     """The prompt in a folder, on a model that is loaded now."""
+    from promptuary.manifests import manifest_in
+
+    manifest_in(folder)  # a folder that is not there is told before torch is imported
+
     from promptuary.tuned import open_prompt
 
     return open_prompt(folder, backbone=backbone, device=device or "auto")

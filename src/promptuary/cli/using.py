@@ -92,8 +92,13 @@ def evaluate(
 def _print_ensemble(
     folders: list[Path], data: str, rule: str, backbone: str | None, device: str | None, as_json: bool
 ) -> None:
-    from promptuary.bank import open_bank
     from promptuary.data.source import rows
+    from promptuary.manifests import manifest_in
+
+    for folder in folders:
+        manifest_in(folder)
+
+    from promptuary.bank import open_bank
     from promptuary.ensembles import Ensemble
 
     bank = open_bank({str(folder): folder for folder in folders}, backbone=backbone, device=device or "auto")
@@ -122,7 +127,9 @@ def predict(
         Path, typer.Argument(help="The folder that `tune --out` wrote; with --by one that holds such folders.")
     ],
     input: Annotated[str, typer.Option(help="Rows with the columns the prompt was tuned on.")],
-    output: Annotated[Path, typer.Option(help="A JSONL file: the input's fields with those of the answer.")],
+    output: Annotated[
+        Path, typer.Option(help="A JSONL file (.jsonl, .jsonl.gz): the input's fields with those of the answer.")
+    ],
     backbone: Backbone = None,
     device: Device = None,
     decode: Decode = None,
@@ -138,8 +145,10 @@ def predict(
     """
     from promptuary.data.source import rows
     from promptuary.errors import SettingError
+    from promptuary.predicting import check_output, write_predictions
 
     given = rows(input)
+    check_output(output, input)
     if by is None:
         tuned = opened(folder, backbone, device)
         rounded(tuned.backbone, int8)
@@ -150,13 +159,15 @@ def predict(
             f"--decode {decode} is of one prompt. Leave it out, or name one prompt's folder without --by."
         )
     else:
-        from promptuary.bank import open_bank, prompts_in
+        from promptuary.manifests import prompts_in
 
-        bank = open_bank(prompts_in(folder), backbone=backbone, device=device or "auto")
+        named = prompts_in(folder)
+
+        from promptuary.bank import open_bank
+
+        bank = open_bank(named, backbone=backbone, device=device or "auto")
         rounded(bank.backbone, int8)
         said = partial(bank.outputs, by=by, tokens=tokens)
-
-    from promptuary.predicting import write_predictions
 
     count, seconds = write_predictions(said, given, output, console=err)
     err.print(f"{count:,} rows in {seconds:.1f} s -> {output}")
@@ -189,6 +200,7 @@ def show(
     """
     from promptuary.data.source import rows
     from promptuary.errors import SettingError
+    from promptuary.manifests import holds_generator
     from promptuary.page import check_page
 
     if page is not None:
@@ -197,9 +209,7 @@ def show(
         check_page(page, projection)
     given = None if data is None else rows(data)
 
-    from promptuary import pretrained
-
-    if pretrained.is_in(folder):
+    if holds_generator(folder):
         if data is not None:
             raise SettingError(f"{folder} holds a generator, which does nothing with rows by itself. Leave --data out.")
         _show_generator(folder, as_json)

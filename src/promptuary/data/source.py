@@ -105,7 +105,7 @@ def _looks_like_file(source: str, path: Path) -> bool:
     folder = source.rpartition(":")[0]
     if path.is_dir() or (folder and Path(folder).expanduser().is_dir()):
         return False
-    return path.exists() or source.startswith((".", "/", "~")) or _suffix(path) in READERS
+    return path.exists() or source.startswith((".", "/", "~")) or suffix(path) in READERS
 
 
 def _no_split(source: str, split: str | None) -> None:
@@ -113,25 +113,26 @@ def _no_split(source: str, split: str | None) -> None:
         raise SettingError(f"split={split!r} of {source!r}: a file has no splits. Name the file of that split instead.")
 
 
-def _suffix(path: Path) -> str:
+def suffix(path: Path) -> str:
+    """The ending that tells a file's format, in small letters: `.csv` of `rows.CSV.gz`."""
     name = path.name.lower()
     return Path(name.removesuffix(".gz")).suffix
 
 
 def _reader(path: Path, source: str) -> Callable[[Path, str], Iterator[Pair]]:
-    suffix = _suffix(path)
-    if suffix not in READERS:
+    ending = suffix(path)
+    if ending not in READERS:
         raise DataError(
-            f"{source!r}: files ending in {suffix or path.name!r} are not read. "
+            f"{source!r}: files ending in {ending or path.name!r} are not read. "
             f"Expected one of {', '.join(READERS)} (each but .parquet also with .gz)."
         )
-    return READERS[suffix]
+    return READERS[ending]
 
 
 def _beside(path: Path) -> str:
     if not path.parent.is_dir():
         return f"The folder {str(path.parent)!r} does not exist either."
-    names = sorted(p.name for p in path.parent.iterdir() if p.is_file() and _suffix(p) in READERS)
+    names = sorted(p.name for p in path.parent.iterdir() if p.is_file() and suffix(p) in READERS)
     return nearest(path.name, names) if names else f"The folder {str(path.parent)!r} holds no data files."
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from promptuary.data.answering import AnswerWording, accepted, answer_text
+from promptuary.data.answering import AnswerWording, accepted, answer_span, answer_text
 from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example
 from promptuary.data.source import Row
@@ -47,6 +47,11 @@ class Answering(Kind):
     @classmethod
     def task(cls, rows: Iterable[Row], name: str, run: "Run") -> Task:
         return answering(name=name, question=run.text, context=str(run.text_pair), label=run.label)
+
+    @classmethod
+    def look(cls, task: Task, row: Row) -> None:
+        _, context = task.texts(row)
+        answer_span(row, str(task.label), context)
 
     @classmethod
     def commonest(cls, task: Task, rows: Sequence[Row]) -> Callable[[Row], Found]:

@@ -81,6 +81,11 @@ class Classification(Kind):
         )
 
     @classmethod
+    def look(cls, task: Task, row: Row) -> None:
+        task.texts(row)
+        task.index(row)
+
+    @classmethod
     def commonest(cls, task: Task, rows: Sequence[Row]) -> Callable[[Row], Answer]:
         """The probabilities are the shares of the classes."""
         counts = Counter(task.index(row) for row in rows)

@@ -76,6 +76,15 @@ class Kind(BaseModel, ABC):
 
     @classmethod
     @abstractmethod
+    def look(cls, task: Task, row: Row) -> None:
+        """Look at a row that has its answer, as far as that needs no tokenizer.
+
+        Raises:
+            DataError: where a column does not hold what the task promises.
+        """
+
+    @classmethod
+    @abstractmethod
     def commonest(cls, task: Task, rows: Sequence[Row]) -> Callable[[Row], Any]:
         """What knows nothing of the input answers to any row: the answer that these labelled rows have most often."""
 

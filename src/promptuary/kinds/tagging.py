@@ -44,6 +44,11 @@ class Tagging(Kind):
         return tagging(rows, name=name, text=run.text, label=run.label)
 
     @classmethod
+    def look(cls, task: Task, row: Row) -> None:
+        for tag in tags(row, str(task.label), len(words(row, task.text))):
+            task.known(tag, row.place)
+
+    @classmethod
     def commonest(cls, task: Task, rows: Sequence[Row]) -> Callable[[Row], Tags]:
         """The commonest tag for every word."""
         known = Counter(tag for row in rows for tag in tags(row, str(task.label), len(words(row, task.text))))

@@ -77,7 +77,8 @@ class Terminal:
         self.bar.update(self.task, total=total, completed=done)
         self.bar.start()
         if done:
-            self.console.print(f"{self.title}: goes on after step {done} of {total}")
+            said = f"goes on after step {done} of {total}" if done < total else f"had finished its {total} steps before"
+            self.console.print(f"{self.title}: {said}")
 
     def stepped(self, step: int, loss: float) -> None:
         self.loss = f"loss {loss:.4f}"

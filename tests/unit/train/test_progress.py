@@ -38,6 +38,12 @@ def test_a_file_gets_plain_lines() -> None:
     ]
 
 
+def test_a_run_that_was_finished_is_said_to_be() -> None:
+    file = io.StringIO()
+    Terminal("seed 0", file).begin(10, 10)
+    assert lines(file) == ["seed 0: had finished its 10 steps before"]
+
+
 def test_a_terminal_gets_a_bar_with_loss_and_best_score() -> None:
     file = Screen()
     told(Terminal("seed 0", file))
