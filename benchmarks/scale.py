@@ -76,7 +76,10 @@ def series(names: Mapping[str, str], known: Mapping[tuple[str, str], Middle], at
 
 
 def adapted(backbones: Sequence[str], tasks: int) -> dict[tuple[str, str], Middle]:
-    """Before and after LM adaptation: accuracy of what is written, share of it that is no label."""
+    """Before and after LM adaptation: accuracy of what is written, share of it that is no label.
+
+    The rows are not kept, so that there is no interval for others: around the mean stands the deviation over seeds.
+    """
     path = RESULTS / "adaptation.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     found = {}
@@ -85,11 +88,8 @@ def adapted(backbones: Sequence[str], tasks: int) -> dict[tuple[str, str], Middl
             own = [line for line in lines if line["model"] == model]
             for score in ("accuracy", "illegal") if len({line["task"] for line in own}) == tasks else ():
                 by_task = {line["task"]: [x["free"][score] for x in own if x["task"] == line["task"]] for line in own}
-                # The rows are not kept: the interval is of the seeds alone.
-                found[f"{when}: {score}", backbone] = (
-                    float(np.mean([np.mean(v) for v in by_task.values()])),
-                    interval([np.array(v)[:, None] for v in by_task.values()]),
-                )
+                middle, spread = (float(np.mean([of(v) for v in by_task.values()])) for of in (np.mean, np.std))
+                found[f"{when}: {score}", backbone] = middle, (max(0.0, middle - spread), min(1.0, middle + spread))
     return found
 
 
@@ -120,7 +120,7 @@ def main() -> int:
     for name, (told, names) in COMPARED.items():
         parts += [f"## {told}", table(names, known, at)]
         picture(name, told, series(names, known, at))
-    told = "LM adaptation: what is written freely, its accuracy, and the share of it that is no label."
+    told = "LM adaptation: what is written freely, its accuracy, and the share of it that is no label (one deviation)."
     parts += [f"## {told}", table(whens, adaptation, at)]
     picture("adaptation", told, series(whens, adaptation, at))
     write(RESULTS / "scale.md", ("\n\n".join(parts) + "\n").encode())
