@@ -48,6 +48,11 @@ class Folders:
         finally:
             os.close(handle)
 
+    def hold(self, name: str, file: str) -> bool:
+        """Whether there is a folder of that name with this file, without waiting, also while it is being replaced."""
+        place, old = self.place / name / file, self._hidden(name + OLD) / file
+        return place.is_file() or old.is_file() or place.is_file()  # the last one goes when the new one is there
+
     @contextmanager
     def laid(self, name: str, files: Mapping[str, bytes]) -> Iterator[Path]:
         """A hidden folder with these files, flushed to the disk; it is gone at the end unless it was put in."""

@@ -73,7 +73,7 @@ class Store:
             raise SettingError(f"{self.folder} cannot be a folder of prompts ({error.strerror}).") from error
 
     def __contains__(self, name: str) -> bool:
-        return _allowed(name) and (self.folder / name / MANIFEST).is_file()
+        return _allowed(name) and self._folders.hold(name, MANIFEST)
 
     def names(self) -> list[str]:
         """The names of all prompts in the folder; none of them is read."""

@@ -369,6 +369,24 @@ def test_a_removal_that_was_interrupted_is_finished(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_prompt_is_there_in_the_moment_in_which_it_is_replaced(
+    tmp_path: Path, versions: dict[int, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, plain, seen = Store(tmp_path, backbone()), Path.rename, list[tuple[bool, bool]]()
+    store.add("mood", versions[1])
+
+    def watched(path: Path, target: Path) -> Path:
+        if path.name.endswith(folders.NEW):
+            seen.append(((tmp_path / "mood").exists(), "mood" in store))
+        return plain(path, target)
+
+    monkeypatch.setattr(Path, "rename", watched)
+    store.add("mood", versions[2])
+    assert seen == [(False, True)]
+    store.remove("mood")
+    assert "mood" not in store
+
+
 def test_a_folder_that_went_away_is_told(tmp_path: Path, versions: dict[int, Path]) -> None:
     store = Store(tmp_path / "store", backbone())
     store.add("mood", versions[1])
