@@ -20,6 +20,7 @@ from promptuary.kinds import Classification
 from promptuary.specs import Run
 
 ROOT = Path(__file__).resolve().parents[2] / "benchmarks"
+needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="PEFT is not installed")
 WORDS = (("a warm and lively film", "great fun"), ("a dull and lifeless film", "no fun at all"))
 
 
@@ -414,6 +415,7 @@ def test_every_claim_is_about_methods_that_compete_and_has_no_verdict_before_all
     assert "| lost |" in claims.table([claim], gone, plan)
 
 
+@needs_peft
 def test_transfer_ensembles_and_shared_prompts_are_told_when_all_seeds_are_there(claims: Any) -> None:
     verdicts: Any = importlib.import_module("verdicts")
     plans = {name: verdicts.read(verdicts.HOME / f"{name}.toml") for name in verdicts.PLANS}
@@ -491,7 +493,7 @@ def test_a_generator_is_trained_without_the_texts_of_the_task_it_is_for(learning
     assert [(row.fields["text"], row.fields["label"]) for row in found] == [("no", "two: l0"), (texts["c"], "two: l1")]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="PEFT is not installed")
+@needs_peft
 @pytest.mark.long
 def test_what_is_measured_on_a_gpu_runs_at_tiny_shapes_without_one() -> None:
     done = subprocess.run(
