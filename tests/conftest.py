@@ -32,7 +32,7 @@ transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
 
-CASES, SHARE = 2, 8  # of a test with more cases than so many, one in eight is in the default tier
+CASES, SHARE = 1, 10  # of a test with more cases than so many, one in ten is in the default tier
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

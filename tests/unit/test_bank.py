@@ -64,6 +64,7 @@ def same(one: Any, other: Any) -> None:
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
+@pytest.mark.long
 def test_rows_of_all_prompts_in_one_stream_are_answered_as_by_each(shelf: Shelf, family: str) -> None:
     bank = open_bank(prompts(shelf, family))
     asked = questions(bank)

@@ -413,6 +413,7 @@ def _said(_: Tuned, batch: Batch) -> Prediction:
     return Prediction(torch.ones(len(batch.ids), dtype=torch.long), probability)
 
 
+@pytest.mark.long
 def test_predict_is_a_stream(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, taken, ahead = 20_000, itertools.count(1), []
     written = itertools.count(1)

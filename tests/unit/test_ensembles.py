@@ -24,6 +24,7 @@ def members(shelf: Shelf, family: str) -> dict[str, Path]:
 
 @pytest.mark.parametrize("rule", ["vote", "mean"])
 @pytest.mark.parametrize("family", ["bert", pytest.param("t5", marks=pytest.mark.slow)])
+@pytest.mark.long
 def test_an_ensemble_is_as_many_runs_combined(shelf: Shelf, family: str, rule: str) -> None:
     folders = members(shelf, family)
     given = [Row(fields, f"row {i}") for i, fields in enumerate(opinions(12))]

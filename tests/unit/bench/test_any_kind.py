@@ -48,6 +48,7 @@ SIZES = {"train": 24, "selection": 8, "report": 14}
 
 
 @pytest.mark.parametrize(("kind", "family", "metric"), CASES)
+@pytest.mark.long
 def test_scores_are_those_of_the_prompt_that_was_kept(
     shelf: Shelf, tmp_path: Path, kind: str, family: str, metric: str
 ) -> None:

@@ -363,6 +363,7 @@ def test_the_plans_of_the_benchmarks_can_be_run(path: Path) -> None:
 
 
 @needs_peft
+@pytest.mark.long
 def test_what_two_plans_of_the_benchmarks_have_in_common_needs_to_be_run_once() -> None:
     plans = [read(path) for path in PLANS]
     recipes: dict[str, set[str]] = {}

@@ -226,6 +226,7 @@ def unlike(kind: str, count: int) -> list[dict[str, Any]]:
     ("kind", "family", "metric"),
     [("tagging", "bert", "entity_f1"), ("answering", "bert", "token_f1"), ("text", "t5", "chrf")],
 )
+@pytest.mark.long
 def test_a_search_answers_for_any_kind_of_task(
     kind: str, family: str, metric: str, shelf: Shelf, tmp_path: Path, short: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

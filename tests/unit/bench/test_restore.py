@@ -53,6 +53,7 @@ def scores(folder: Path) -> list[float | None]:
 
 
 @pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.long
 def test_what_was_finished_elsewhere_is_not_run_again_and_says_the_same(
     shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mixed: bool
 ) -> None:
