@@ -33,6 +33,7 @@ HOME = Path(__file__).resolve().parent
 PLAN, FOLDER = HOME / "instance_dynamic.toml", HOME / "results" / "instance_dynamic"
 FULL, FEW = ("full",), ("few16", "few32")
 EVERYWHERE = (*FULL, *FEW)
+Cell = tuple[str, str]  # a task and a method
 OURS = "-"  # a control that no paper ran
 
 
@@ -103,16 +104,28 @@ def gains(claim: Claim, regime: str, found: Sequence[Record], plan: Plan) -> dic
     there is nothing to say.
     """
     of = cells([r for r in found if r["regime"] == regime])
-    made: dict[str, Worth] = {}
-    for task in plan.tasks:
-        both = [of.get((task, method), ()) for method in (claim.better, claim.than)]
-        if any(len(own) < len(plan.seeds) for own in both):
-            return "under way"
-        gain = paired(*both)
-        if gain is None:
-            return "lost"
-        made[task] = gain
-    return made
+    return whole({t: gained(of, plan, (t, claim.better), (t, claim.than)) for t in plan.tasks})
+
+
+def gained(
+    of: Mapping[Cell, Sequence[Record]], plan: Plan, better: Cell, than: Cell, task: str | None = None
+) -> Worth | str:
+    """What one cell gains over another one, on its own task or on one that both were asked; or why nothing is said."""
+    both = [of.get(cell, ()) for cell in (better, than)]
+    if any(len(own) < len(plan.seeds) for own in both):
+        return "under way"
+    gain = paired(*both, task=task)
+    return "lost" if gain is None else gain
+
+
+def whole(gains: Mapping[str, Worth | str]) -> dict[str, Worth] | str:
+    """All the gains, or the first word of why one is missing."""
+    found: dict[str, Worth] = {}
+    for name, own in gains.items():
+        if isinstance(own, str):
+            return own
+        found[name] = own
+    return found
 
 
 def verdict(own: Mapping[str, Worth]) -> str:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-from claims import verdict
+from claims import gained, verdict, whole
 from promptuary.bench import records, statistics
-from promptuary.bench.compare import cells, paired, voted
+from promptuary.bench.compare import cells, voted
 from promptuary.bench.plan import Plan, read
 from promptuary.bench.records import Record, Worth
 from promptuary.files import write
@@ -67,28 +67,13 @@ def line(said: Sequence[str], published: str, gains: Gains | str) -> list[str]:
     return [*said, published, f"{100 * gain:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}", verdict(gains)]
 
 
-def whole(gains: Mapping[str, Worth | str]) -> Gains | str:
-    """The gains, or why some are missing."""
-    return next((own for own in gains.values() if isinstance(own, str)), None) or dict(gains)  # type: ignore[arg-type]
-
-
-def gained(of: Study, own: Mapping[tuple[str, str], Sequence[Record]], better: tuple[str, str], than: tuple[str, str],
-           task: str | None = None) -> Worth | str:  # fmt: skip
-    """What one cell (a task and a method) gains over another one; else in a word why there is nothing to say."""
-    both = [own.get(cell, ()) for cell in (better, than)]
-    if any(len(one) < len(of.plan.seeds) for one in both):
-        return "under way"
-    gain = paired(*both, task=task)
-    return "lost" if gain is None else gain
-
-
 def transfers(of: Study) -> tuple[list[list[str]], list[list[str]]]:
     """What prompt tuning gains over fine-tuning on tasks that neither learned: by kind of task, and pair by pair."""
     kinds, pairs = list[list[str]](), list[list[str]]()
     for backbone in of.plan.backbones:
-        cells, groups = of.of("full", backbone), dict[str, dict[str, Worth | str]]()
+        own, groups = of.of("full", backbone), dict[str, dict[str, Worth | str]]()
         for source, to in ((pair.source, pair.to) for pair in of.plan.transfers):
-            gain = gained(of, cells, (source, PROMPT), (source, WHOLE), task=to)
+            gain = gained(own, of.plan, (source, PROMPT), (source, WHOLE), to)
             groups.setdefault(KINDS[source], {})[f"{source} to {to}"] = gain
             said = [source, to, of.plan.name, backbone]
             pairs.append(line(said, PUBLISHED.get((source, to), UNKNOWN), whole({to: gain})))
@@ -123,7 +108,7 @@ def shared(of: Study) -> Iterator[list[str]]:
         held = [(f"{method} @ {name}", method) for method in mixture.methods]
         held += [(f"{m} @ {name}", f"{PROMPT} @ {name}") for m in mixture.methods if m != PROMPT]
         for better, than in held:
-            gains = {task: gained(of, own, (task, better), (task, than)) for task in mixture.tasks}
+            gains = {task: gained(own, of.plan, (task, better), (task, than)) for task in mixture.tasks}
             yield line([better, than, backbone], UNKNOWN, whole(gains))
 
 

@@ -857,8 +857,8 @@ MUTANTS = (
     Mutant("data/kept.py", "for row in range(len(self))[place]]", "for row in range(len(self))[: place.stop]]", MAPPED),
     Mutant(
         "kinds/classification.py",
-        "None if label == -1 else wording.task.values[label]",
-        "wording.task.values[label]",
+        "values = {-1: None, **dict(enumerate(wording.task.values))}",
+        "values = {-1: wording.task.values[-1], **dict(enumerate(wording.task.values))}",
         TOLD,
     ),
     # studies: nothing lost, nothing twice, nothing chosen by what reports

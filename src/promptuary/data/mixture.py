@@ -54,6 +54,7 @@ class Mixture:
         if empty or not examples:
             raise DataError(f"Task {empty[0]!r} has no rows." if empty else "There are no tasks to mix.")
         self.examples, self.size, self.pad, self.seed = dict(examples), size, pad, seed
+        self._lengths = {name: [len(e.ids) for e in own] for name, own in examples.items()}
         self.rates = dict(zip(examples, rates([len(own) for own in examples.values()], temperature), strict=True))
 
     def __len__(self) -> int:
@@ -66,13 +67,13 @@ class Mixture:
         total = sum(map(len, self.examples.values()))
         names = draw.choices(list(self.rates), list(self.rates.values()), k=total)
         drawn = [(name, next(orders[name])) for name in names]
-        lengths = [len(self.examples[name][row].ids) for name, row in drawn]
+        lengths = [self._lengths[name][row] for name, row in drawn]
         for numbers in batches(lengths, self.size, seed=self.seed, epoch=number):
             yield self._batch([drawn[n] for n in numbers])
 
     def _batch(self, drawn: Sequence[tuple[str, int]]) -> Batch:
         rows = {name: [row for own, row in drawn if own == name] for name in self.examples}
-        width = max(len(self.examples[name][row].ids) for name, row in drawn)
+        width = max(self._lengths[name][row] for name, row in drawn)
         return together(
             [
                 collate([self.examples[name][row] for row in own], own, self.pad, task=task, width=width)

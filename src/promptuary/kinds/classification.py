@@ -170,6 +170,20 @@ class Classification(Kind):
         return {"majority": max(counts) / len(examples)}
 
     def written(self, mode: str, model: "SoftPrompted", wording: Any, rows: Sequence[Row], size: int) -> list[Written]:
+        values = {-1: None, **dict(enumerate(wording.task.values))}
+        return [Written(values[label], text) for label, text in self._decoded(mode, model, wording, rows, size)]
+
+    def decode(self, mode: str, model: "SoftPrompted", wording: Any, rows: Sequence[Row], size: int) -> dict[str, Any]:
+        task, gold = wording.task, [wording.task.index(row) for row in rows]
+        said = [label for label, _ in self._decoded(mode, model, wording, rows, size)]
+        answers = [{"label": None if label == -1 else task.values[label]} for label in said]
+        scores = self.scored(_scored(gold, said, len(task.values)), rows, answers)
+        return {**scores, "illegal": illegal_rate(said), "n": len(gold)}
+
+    def _decoded(
+        self, mode: str, model: "SoftPrompted", wording: Any, rows: Sequence[Row], size: int
+    ) -> list[tuple[int, str]]:
+        """The number of each row's class, -1 where what was written is none, and what was written."""
         from promptuary.data.loader import Loader
         from promptuary.decoding import MODES, calibrated
 
@@ -181,7 +195,7 @@ class Classification(Kind):
                 "Tune with readout='text' on a model that writes."
             )
         backbone, labels = model.backbone, self._labels(model.backbone, wording)
-        pad, said = backbone.tokenizer.pad_token_id or 0, dict[int, Written]()
+        pad, said = backbone.tokenizer.pad_token_id or 0, dict[int, tuple[int, str]]()
 
         def instances(rows: Iterable[Row]) -> Iterator["tuple[Instance, list[int]]"]:
             for batch in Loader(wording.encode(rows, labelled=False), size, pad=pad).epoch(0):
@@ -193,17 +207,8 @@ class Classification(Kind):
             labels = calibrated(model, x, labels)
         for x, own in instances(rows):
             found = MODES[mode](model, x, labels)
-            values = (None if label == -1 else wording.task.values[label] for label in found.label.tolist())
-            said.update(zip(own, map(Written, values, found.texts), strict=True))
+            said.update(zip(own, zip(found.label.tolist(), found.texts, strict=True), strict=True))
         return [said[n] for n in range(len(rows))]
-
-    def decode(self, mode: str, model: "SoftPrompted", wording: Any, rows: Sequence[Row], size: int) -> dict[str, Any]:
-        task = wording.task
-        gold = [task.index(row) for row in rows]
-        answers = [{"label": one.label} for one in self.written(mode, model, wording, rows, size)]
-        said = [-1 if a["label"] is None else task.values.index(a["label"]) for a in answers]
-        scores = self.scored(_scored(gold, said, len(task.values)), rows, answers)
-        return {**scores, "illegal": illegal_rate(said), "n": len(gold)}
 
     def _continuations(self, backbone: "Backbone", wording: Wording) -> list[list[list[int]]]:
         """The token ids of each class's words, as the backbone writes them: with their end where a text has one.
