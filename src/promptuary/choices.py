@@ -11,7 +11,7 @@ normalised, so that its scale does not depend on the backbone. Logits are made i
 """
 
 import math
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal
@@ -167,7 +167,15 @@ def schedule(name: str) -> Schedule:
 # --- the decision -----------------------------------------------------------------------------------------------------
 
 
-class Choice(nn.Module):
+class PerTask(ABC):
+    """A part that holds something of its own for each of several tasks (`Instance.task`)."""
+
+    @abstractmethod
+    def settle(self, task: int) -> None:
+        """Forget what was learnt for the other tasks: from now on it is this one's."""
+
+
+class Choice(PerTask, nn.Module):
     """Weights over `options` for each row.
 
     Arguments:
@@ -258,7 +266,6 @@ class Choice(nn.Module):
         return self.bias.requires_grad
 
     def settle(self, task: int) -> None:
-        """Forget what was learnt for the other tasks: from now on it decides for this one."""
         if len(self.bias) > 1:
             self.bias = nn.Parameter(self.bias[task : task + 1].detach().clone(), requires_grad=self.trained)
 

@@ -1,19 +1,22 @@
 """Who makes the soft tokens. A generator turns an input into a `Prompt`; most of this file ignores the input.
 
 `Free` is a plain table: prompt tuning (Lester et al. 2021). `Mapped(Free, ...)` puts a network behind it: prefix
-tuning (Li and Liang 2021) and P-tuning (Liu et al. 2021) while they train. `Summed` and `Concatenated` combine
-any generators. `Pool`, `Weighted` and `Shortened` combine or cut them as a `Choice` says (dynamic prompting, Yang et
-al. 2023), `Queried` starts from a reading of the input.
+tuning (Li and Liang 2021) and P-tuning (Liu et al. 2021) while they train. `Summed`, `Multiplied` and `Concatenated`
+combine any generators; `RankOne` makes factors for each task (MPT, Wang et al. 2023). `Pool`, `Weighted` and
+`Shortened` combine or cut them as a `Choice` says (dynamic prompting, Yang et al. 2023), `Queried` starts from a
+reading of the input.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import reduce
 
 import torch
 from einops import rearrange
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from promptuary.choices import Choice, Chooses, Query
+from promptuary.choices import Choice, Chooses, PerTask, Query
 from promptuary.errors import SettingError
 from promptuary.initial import Initial
 from promptuary.transforms import Transform, present
@@ -43,6 +46,14 @@ class Generator(nn.Module, ABC):
     def untouched(self) -> int:
         """How many of its own trained numbers, in tensors that got a gradient, never got one themselves."""
         return 0
+
+
+def alike(who: str, generators: Sequence[Generator]) -> tuple[int, int]:
+    """The length and width that all of them have; `SettingError`, in the name of `who`, where they differ."""
+    shapes = {(g.length, g.width) for g in generators}
+    if len(shapes) != 1:
+        raise SettingError(f"{who}: expected generators of one (length, width), got {sorted(shapes)}.")
+    return shapes.pop()
 
 
 def shared(one: Prompt, x: Instance) -> Prompt:
@@ -78,6 +89,46 @@ class Free(Generator):
 
     def fixed(self) -> Prompt:
         return Prompt(self.table[None], self.table.new_ones(1, self.length))
+
+
+class RankOne(PerTask, Generator):
+    """A factor for each number of a prompt: one of its soft token times one of its dimension, for each task.
+
+    `(1 + tokens) (1 + dims)` with tables `[tasks, length]` and `[tasks, width]` that start at 0: all factors are 1, and
+    weight decay draws them there. This is what tasks add to a prompt that they share (MPT, Wang et al. 2023, section
+    3.1); which task a row is of says `Instance.task`.
+
+    Raises:
+        SettingError: for fewer than one task.
+    """
+
+    def __init__(self, length: int, width: int, *, tasks: int = 1) -> None:
+        super().__init__()
+        if tasks < 1:
+            raise SettingError(f"RankOne(tasks={tasks}): expected 1 or more.")
+        self.length, self.width = length, width
+        self.tokens, self.dims = (nn.Parameter(torch.zeros(tasks, size)) for size in (length, width))
+
+    def forward(self, x: Instance) -> Prompt:
+        one = self.fixed()
+        return self._factors(self.tokens[x.task], self.dims[x.task]) if one is None else shared(one, x)
+
+    def fixed(self) -> Prompt | None:
+        return self._factors(self.tokens, self.dims) if len(self.tokens) == 1 else None
+
+    def settle(self, task: int) -> None:
+        if len(self.tokens) > 1:
+            self.tokens, self.dims = (
+                nn.Parameter(t[task : task + 1].detach().clone()) for t in (self.tokens, self.dims)
+            )
+
+    def idle(self) -> int:
+        return (len(self.tokens) - 1) * (self.length + self.width)
+
+    def _factors(self, tokens: Float[Tensor, "batch prompt"], dims: Float[Tensor, "batch width"]) -> Prompt:
+        return Prompt(
+            rearrange(1 + tokens, "b p -> b p 1") * rearrange(1 + dims, "b w -> b 1 w"), torch.ones_like(tokens)
+        )
 
 
 class Mapped(Generator):
@@ -143,14 +194,27 @@ class Summed(Joint):
 
     def __init__(self, *generators: Generator) -> None:
         super().__init__(*generators)
-        shapes = {(g.length, g.width) for g in generators}
-        if len(shapes) != 1:
-            raise SettingError(f"Summed: expected generators of one (length, width), got {sorted(shapes)}.")
-        ((self.length, self.width),) = shapes
+        self.length, self.width = alike("Summed", generators)
 
     def joined(self, prompts: list[Prompt]) -> Prompt:
         keep = torch.stack([p.keep for p in prompts]).amax(0)
         return Prompt(reduce(torch.add, (p.values for p in prompts)), keep)
+
+
+class Multiplied(Joint):
+    """The product of several prompts of one length and width; a slot is present where all of them have it.
+
+    Raises:
+        SettingError: when lengths or widths differ.
+    """
+
+    def __init__(self, *generators: Generator) -> None:
+        super().__init__(*generators)
+        self.length, self.width = alike("Multiplied", generators)
+
+    def joined(self, prompts: list[Prompt]) -> Prompt:
+        keep = torch.stack([p.keep for p in prompts]).amin(0)
+        return Prompt(reduce(torch.mul, (p.values for p in prompts)), keep)
 
 
 class Concatenated(Joint):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.padding import ends
-from promptuary.choices import Choice
+from promptuary.choices import Choice, PerTask
 from promptuary.data.batch import Batch
 from promptuary.errors import SettingError
 from promptuary.generators import Free, Generator
@@ -90,6 +90,12 @@ class SoftPrompted(nn.Module):
     def choices(self) -> dict[str, Choice]:
         """Every choice of the prompt once, by its place in the model (`generator.choice`)."""
         return {name: part for name, part in self.named_modules() if isinstance(part, Choice)}
+
+    def settle(self, task: int) -> None:
+        """Make a prompt that several tasks share one task's own: what was learnt for the others is forgotten."""
+        for part in self.modules():
+            if isinstance(part, PerTask):
+                part.settle(task)
 
     def out_of_sight(self, tokens: int) -> int:
         """How many trailing tokens of an input of `tokens` tokens no soft token before the input can reach.

@@ -11,8 +11,10 @@ from promptuary.generators import (
     Free,
     Generator,
     Mapped,
+    Multiplied,
     Pool,
     Queried,
+    RankOne,
     Shortened,
     Summed,
     Weighted,
@@ -22,7 +24,7 @@ from promptuary.injections import Embeddings, HiddenStates, Injection, KeyValues
 from promptuary.lookups import Dense, Hashed, Lookup, LowRank, Table, Window
 from promptuary.placements import Adaptive, Placement, Slots, Split
 from promptuary.pooling import ConvMax, MaskedMean, Recurrent, Unfolded
-from promptuary.transforms import AtLayers, BiLSTM, Elementwise, Scaled, Slotwise, Transform, seeded
+from promptuary.transforms import AtLayers, BiLSTM, Elementwise, Residual, Scaled, Slotwise, Transform, seeded
 from promptuary.values import Shape
 
 Built = tuple[Generator, Injection]
@@ -50,11 +52,14 @@ __all__ = [
     "LowRank",
     "Mapped",
     "MaskedMean",
+    "Multiplied",
     "Placement",
     "Pool",
     "Queried",
+    "RankOne",
     "Read",
     "Recurrent",
+    "Residual",
     "Scaled",
     "Shape",
     "Shortened",

@@ -109,7 +109,7 @@ class Scaled(Transform):
 
 
 class Elementwise(Transform):
-    """A module that works on each number by itself: an activation, dropout."""
+    """A module that works on each soft token by itself and keeps its width: an activation, dropout, a norm."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -120,6 +120,35 @@ class Elementwise(Transform):
 
     def shape(self, length: int, width: int) -> tuple[int, int]:
         return length, width
+
+
+class Residual(Transform):
+    """A prompt plus what the transforms, in turn, make of it (residual prompt tuning, Razdaibiedina et al. 2023).
+
+    Raises:
+        SettingError: where they change the length or the width.
+    """
+
+    def __init__(self, *transforms: Transform) -> None:
+        super().__init__()
+        self.transforms = nn.ModuleList(transforms)
+
+    def forward(self, p: Prompt) -> Prompt:
+        added = p
+        for transform in self.transforms:
+            added = transform(added)
+        return present(p.values + added.values, p.keep)
+
+    def shape(self, length: int, width: int) -> tuple[int, int]:
+        made = length, width
+        for transform in self.transforms:
+            if isinstance(transform, Transform):
+                made = transform.shape(*made)
+        if made != (length, width):
+            raise SettingError(
+                f"Residual: its transforms make (length, width) {made} of {(length, width)}; expected the same."
+            )
+        return made
 
 
 class AtLayers(Transform):

@@ -129,7 +129,7 @@ def test_texts_together_are_the_texts_one_at_a_time_and_so_are_their_gradients(
     batch, (targets, _) = asked(rows, side), pad_targets(rows, side, extra=1)
     said, gradients = [], []
     for each in ([targets], list(apart(targets))):
-        model = SoftPrompted(backbone(family, dtype=torch.float64), *parts(family, method)).train()
+        model = SoftPrompted(backbone(family, dtype=torch.float64), *parts(family, method)).double().train()
         x = model.instance(batch.ids, batch.mask, batch.types)
         outs = [model(x, one) for one in each]
         states = torch.cat([out.targets for out in outs], 1)[targets.mask]
@@ -137,8 +137,8 @@ def test_texts_together_are_the_texts_one_at_a_time_and_so_are_their_gradients(
         (states * torch.linspace(-1, 1, states.numel()).cos().view(states.shape)).mean().backward()
         gradients.append({name: p.grad for name, p in trainable(model).items()})
     assert gap(said[0], said[1]) <= 1e-6
-    for name, wanted in gradients[1].items():
-        assert gap(gradients[0][name] / wanted.abs().max(), wanted / wanted.abs().max()) <= 1e-6
+    for name, wanted in gradients[1].items():  # some norms are made in float32
+        assert gap(gradients[0][name] / wanted.abs().max(), wanted / wanted.abs().max()) <= 1e-5
 
 
 @torch.no_grad()

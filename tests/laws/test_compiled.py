@@ -28,7 +28,8 @@ from tests.laws.test_mixed import FEW, KINDS, STEPS, TEXTS, Told, continued, sha
 from tests.strategies import SIDES, Side, ragged, text
 
 EXACT = 2e-5  # of the largest number; rows of T5 alone and in a batch differ by 1.2e-5 without any compiling
-IN_ROW = ("prompt-tuning", "p-tuning", "deep-prompt-tuning")  # before the input of a causal model
+# Before the input of a causal model.
+IN_ROW = ("prompt-tuning", "p-tuning", "residual-prompt-tuning", "multitask-prompt-tuning", "deep-prompt-tuning")
 PREFIXES = ("prefix-tuning", "p-tuning-v2")
 assert {*IN_ROW, *PREFIXES, "frozen"} == set(STATIC)
 COMPILED = [

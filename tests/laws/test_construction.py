@@ -79,6 +79,8 @@ ENCODERS: dict[str, list[dict[str, Any]]] = {
     "p-tuning": [{"encoder": "lstm"}, {"encoder": "mlp"}],
     "prefix-tuning": [{}],
     **{m: [{}] for m in METHODS if m.split("-")[0] in ("ipt", "dp", "idpg", "ipl", "smop", "lpt", "attempt")},
+    "residual-prompt-tuning": [{}],
+    "multitask-prompt-tuning": [{}],
 }
 
 

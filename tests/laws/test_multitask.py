@@ -14,6 +14,8 @@ from promptuary.choices import Choice
 from promptuary.data.batch import Batch
 from promptuary.data.collate import collate, together
 from promptuary.data.example import Example
+from promptuary.generators import RankOne
+from promptuary.initial import normal
 from promptuary.model import SoftPrompted
 from promptuary.multitask.tuning import _alone
 from promptuary.readouts import ByTask, Classifier, LanguageModel, Readout, Tagger, WordsAsContinuation
@@ -22,7 +24,8 @@ from tests.backbones import backbone
 
 FIVE = ("bert", "roberta", "gpt2", "llama", "t5")
 CHOOSING = ("dp-position", "dp-length", "dp-bank")  # for a task
-SHARED = ("prompt-tuning", "p-tuning-v2", "ipt-cnn", "dp-vector-position", *CHOOSING)
+OWN = ("multitask-prompt-tuning", *CHOOSING)  # with something of each task's own
+SHARED = ("prompt-tuning", "p-tuning-v2", "ipt-cnn", "dp-vector-position", *OWN)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +68,13 @@ def mixed(given: Sequence[Taught]) -> Batch:
 
 
 def shared(family: str, method: str, count: int) -> SoftPrompted:
-    """A prompt that decides otherwise for each task, where it decides for tasks at all."""
-    more = {"tasks": count} if method in CHOOSING else {}
+    """A prompt that decides otherwise for each task, or is multiplied by other factors, where it is of tasks at all."""
+    more = {"tasks": count} if method in OWN else {}
     model = prompted(family, method, **more)
+    for part in model.modules():
+        if isinstance(part, RankOne):
+            torch.nn.init.normal_(part.tokens, std=0.5, generator=torch.Generator().manual_seed(1))
+            torch.nn.init.normal_(part.dims, std=0.5, generator=torch.Generator().manual_seed(2))
     for choice in model.choices.values():
         with torch.no_grad():
             for task, bias in enumerate(choice.bias):
@@ -124,6 +131,21 @@ def test_a_choice_for_a_task_learns_from_its_rows_alone() -> None:
     assert choice.bias.grad is not None
     heard = choice.bias.grad.abs().amax(1) > 0
     assert heard.tolist() == [False, True, False]
+
+
+def test_the_prompt_of_a_task_is_the_shared_one_times_its_matrix_of_rank_one() -> None:
+    model = shared("bert", "multitask-prompt-tuning", 3)
+    table, tokens, dims = (p.tolist() for p in model.generator.parameters())
+    for task in range(3):
+        rows = [[t * (1 + u) * (1 + v) for t, v in zip(row, dims[task], strict=True)]
+                for row, u in zip(table, tokens[task], strict=True)]  # fmt: skip
+        assert gap(_alone(model, task).generator.fixed().values[0], torch.tensor(rows)) <= EXACT
+
+
+def test_tasks_start_from_the_prompt_that_they_share() -> None:
+    same = {"seed": 5, "init": normal(0.1)}
+    plain, factored = (prompted("bert", m, **same) for m in ("prompt-tuning", "multitask-prompt-tuning"))
+    assert torch.equal(factored.generator.fixed().values, plain.generator.fixed().values)
 
 
 def test_a_batch_of_one_task_is_read_by_that_tasks_readout() -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from promptuary.errors import SettingError
-from promptuary.generators import Concatenated, Free, Generator, Mapped, Summed
+from promptuary.generators import Concatenated, Free, Generator, Mapped, Multiplied, RankOne, Summed
 from promptuary.initial import normal
 from promptuary.transforms import BiLSTM, Scaled, Slotwise
 from promptuary.values import Instance, Prompt
@@ -98,9 +98,40 @@ def test_a_sum_is_present_where_any_summand_is() -> None:
     assert torch.allclose(Summed(free, free).fixed().values, 2 * free.table[None])
 
 
-def test_summands_of_different_shape_are_refused() -> None:
-    with pytest.raises(SettingError, match=r"one \(length, width\)"):
-        Summed(Free(3, 4, normal(1.0)), Free(2, 4, normal(1.0)))
+def test_a_product_is_present_where_all_factors_are() -> None:
+    free, x = Free(3, 4, normal(1.0)), instance()
+    p = Multiplied(free, Reading())(x)
+    assert torch.equal(p.values, free.table * Reading()(x).values)
+    assert p.keep.tolist() == [[1, 0, 1], [0, 1, 0]]
+    assert Multiplied(free, Reading()).fixed() is None
+    assert torch.equal(Multiplied(free, free).fixed().values, free.table[None] ** 2)
+
+
+def test_factors_are_those_of_a_rows_task_and_settle_to_it() -> None:
+    made, x = RankOne(3, 4, tasks=5), instance(2)
+    torch.nn.init.normal_(made.tokens)
+    torch.nn.init.normal_(made.dims)
+    assert x.task.tolist() == [0, 3]
+    expected = [torch.outer(1 + made.tokens[n], 1 + made.dims[n]) for n in (0, 3)]
+    assert torch.allclose(made(x).values, torch.stack(expected))
+    assert made.fixed() is None
+    assert made.idle() == 4 * (3 + 4)  # a row's prompt depends on one task's numbers
+    made.settle(3)
+    assert torch.allclose(made.fixed().values[0], expected[1])
+    assert made.idle() == 0
+    made.settle(0)  # it is one task's already
+    assert torch.allclose(made(x).values[0], expected[1])
+
+
+def test_no_tasks_are_refused() -> None:
+    with pytest.raises(SettingError, match=r"RankOne\(tasks=0\): expected 1 or more"):
+        RankOne(3, 4, tasks=0)
+
+
+@pytest.mark.parametrize("joint", [Summed, Multiplied])
+def test_parts_of_different_shape_are_refused(joint: type[Summed] | type[Multiplied]) -> None:
+    with pytest.raises(SettingError, match=joint.__name__ + r".*one \(length, width\)"):
+        joint(Free(3, 4, normal(1.0)), Free(2, 4, normal(1.0)))
 
 
 def test_prompts_one_after_the_other() -> None:

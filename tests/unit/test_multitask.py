@@ -159,7 +159,7 @@ def test_the_command_line_tunes_a_file_of_tasks(shelf: Shelf, tmp_path: Path) ->
         ("[mixture]\ntemperature = 0\n[tasks.one]\ntrain = 'a'\n[tasks.two]\ntrain = 'a'\n", "greater than 0"),
         ("[mixture]\nheat = 1\n[tasks.one]\ntrain = 'a'\n[tasks.two]\ntrain = 'a'\n", "'heat'"),
         ("[mixture]\ntemperature = 1\n", "there is none"),
-        ("[method]\ntasks = 2\n[tasks.one]\ntrain = 'a'\n[tasks.two]\ntrain = 'a'\n", "chooses nothing for a task"),
+        ("[method]\ntasks = 2\n[tasks.one]\ntrain = 'a'\n[tasks.two]\ntrain = 'a'\n", "nothing of its own for a task"),
         ("[tasks.one]\ntrain = 'a'\n[tasks.two]\ntrain = 'a'\ntask = 'text'\n", "metric='loss' has no mean"),
         ("[tasks.one]\ntrain = 'a.jsonl'\n[tasks.two]\ntrain = 'a.jsonl'\n", "a.jsonl"),
     ],

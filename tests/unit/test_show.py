@@ -72,7 +72,10 @@ def test_every_method_can_be_shown(shelf: Shelf, name: str) -> None:
     assert shown["init"] == METHODS[name].init
     assert all(math.isfinite(v) for v in shown["scores"].values())
     assert shown["counts"]["active"] <= shown["counts"]["nominal"] >= shown["counts"]["touched"] > 0
-    at_the_input = name in ("prompt-tuning", "p-tuning", "dp-position", "dp-position-instance")
+    at_the_input = name in (
+        "prompt-tuning", "p-tuning", "residual-prompt-tuning", "multitask-prompt-tuning", "dp-position",
+        "dp-position-instance",
+    )  # fmt: skip
     assert ("nearest" in shown) == at_the_input
     if at_the_input:
         assert [len(row) for row in shown["nearest"]] == [2] * shown["soft_tokens"]

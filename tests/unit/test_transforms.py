@@ -3,13 +3,19 @@ import torch
 from torch import nn
 
 from promptuary.errors import SettingError
-from promptuary.transforms import BiLSTM, Scaled, Slotwise, Transform
+from promptuary.transforms import BiLSTM, Elementwise, Residual, Scaled, Slotwise, Transform
 from promptuary.values import Prompt
 
 P = Prompt(torch.randn(2, 3, 4), torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 1.0]]))
 
 
-@pytest.mark.parametrize("made", [Slotwise(4, 6), Slotwise(4, 5, 6, activation=nn.ReLU), BiLSTM(4), Scaled(2.0)])
+@pytest.mark.parametrize(
+    "made",
+    [
+        Slotwise(4, 6), Slotwise(4, 5, 6, activation=nn.ReLU), BiLSTM(4), Scaled(2.0), Residual(Slotwise(4, 5, 4)),
+        Elementwise(nn.LayerNorm(4)),
+    ],
+)  # fmt: skip
 def test_absent_slots_stay_absent_and_zero(made: Transform) -> None:
     absent = Prompt(P.values * P.keep[..., None], P.keep)
     q = made(absent)
@@ -40,6 +46,19 @@ def test_bilstm_mixes_slots_in_both_directions_and_slotwise_does_not() -> None:
 
 def test_scaled_multiplies() -> None:
     assert torch.equal(Scaled(0.5)(P).values, P.values * 0.5)
+
+
+def test_a_residual_adds_what_its_transforms_make_in_turn() -> None:
+    down, norm = Slotwise(4, 5, 4, activation=nn.ReLU), Elementwise(nn.LayerNorm(4))
+    first, _, last = down.network
+    made = torch.relu(P.values @ first.weight.T + first.bias) @ last.weight.T + last.bias
+    centred = made - made.mean(-1, keepdim=True)
+    by_hand = P.values + 0.5 * centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    found = Residual(down, norm, Scaled(0.5))(P).values
+    assert torch.allclose(found, by_hand * P.keep[..., None], atol=1e-5)
+    assert torch.equal(Residual(Scaled(0.0))(P).values, P.values * P.keep[..., None])
+    with pytest.raises(SettingError, match=r"\(3, 6\) of \(3, 4\); expected the same"):
+        Residual(Slotwise(4, 6)).shape(3, 4)
 
 
 def test_sizes_that_cannot_work_are_refused() -> None:

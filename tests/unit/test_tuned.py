@@ -15,7 +15,7 @@ from promptuary import Run, tune
 from promptuary.backbones.load import load
 from promptuary.data.source import Row, rows
 from promptuary.errors import DataError, SettingError
-from promptuary.generators import Free, Mapped
+from promptuary.generators import Free, Mapped, Multiplied
 from promptuary.material import hold_out
 from promptuary.tuned import open_prompt
 from tests.laws.checks import STATIC, TYPICAL
@@ -81,13 +81,19 @@ def test_a_saved_prompt_answers_the_same_when_it_is_compiled(shelf: Shelf, name:
         assert dict(found.probabilities) == pytest.approx(own, abs=1e-5)
 
 
+NETWORKS = {
+    "prefix-tuning": Mapped, "p-tuning": Mapped, "residual-prompt-tuning": Mapped,
+    "multitask-prompt-tuning": Multiplied,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", STATIC)
 def test_training_can_go_on_from_the_network_that_made_a_prompt(shelf: Shelf, name: str) -> None:
     backbone = load(str(shelf.model("bert")))
     plain = open_prompt(shelf.prompt("bert", name), backbone=backbone)
     whole = open_prompt(shelf.prompt("bert", name), backbone=backbone, trainable=True)
     assert isinstance(plain.model.generator, Free)
-    assert isinstance(whole.model.generator, Mapped if name in ("prefix-tuning", "p-tuning") else Free)
+    assert isinstance(whole.model.generator, NETWORKS.get(name, Free))
     assert [a.probabilities for a in whole.predict_texts(TEXTS)] == [
         a.probabilities for a in plain.predict_texts(TEXTS)
     ]

@@ -4,10 +4,23 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from promptuary.errors import SettingError, nearest
-from promptuary.methods import attempt, dp, idpg, ipl, ipt, lpt, p_tuning, prefix_tuning, prompt_tuning, smop
+from promptuary.methods import (
+    attempt,
+    dp,
+    idpg,
+    ipl,
+    ipt,
+    lpt,
+    mpt,
+    p_tuning,
+    prefix_tuning,
+    prompt_tuning,
+    residual,
+    smop,
+)
 from promptuary.methods.method import Method
 
-PAPERS = (prompt_tuning, prefix_tuning, p_tuning, ipt, dp, idpg, ipl, smop, lpt, attempt)
+PAPERS = (prompt_tuning, prefix_tuning, p_tuning, residual, mpt, ipt, dp, idpg, ipl, smop, lpt, attempt)
 METHODS: Mapping[str, Method] = MappingProxyType({m.name: m for paper in PAPERS for m in paper.METHODS})
 
 

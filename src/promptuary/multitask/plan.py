@@ -72,7 +72,9 @@ class Multitask(BaseModel):
                         "Write it below [run]."
                     )
         if plan.conditioned is None and "tasks" in plan.shared.get("settings", {}):
-            raise SettingError(f"Method {plan.shared.get('method')!r} chooses nothing for a task. Leave 'tasks' out.")
+            raise SettingError(
+                f"Method {plan.shared.get('method')!r} has nothing of its own for a task. Leave 'tasks' out."
+            )
         plan.runs  # noqa: B018 - what is wrong with one of them is told now
         return plan
 
@@ -100,8 +102,8 @@ class Multitask(BaseModel):
 
     @property
     def conditioned(self) -> int | None:
-        """For how many tasks the prompt's choices decide: all of them unless `settings` say `tasks=1`; `None` where the
-        method chooses nothing for a task.
+        """For how many tasks the prompt has something of their own: all of them unless `settings` say `tasks=1`; `None`
+        where the method has nothing of a task's own.
         """
         chosen = method(str(self.shared.get("method", Run.model_fields["method"].default)))
         if "tasks" not in chosen.settings():
@@ -109,7 +111,7 @@ class Multitask(BaseModel):
         given: int = self.shared.get("settings", {}).get("tasks", len(self.tasks))
         if given not in (1, len(self.tasks)):
             raise SettingError(
-                f"Setting 'tasks': {given!r}. Expected 1 (all tasks share the choices) or {len(self.tasks)}, the "
+                f"Setting 'tasks': {given!r}. Expected 1 (all tasks share everything) or {len(self.tasks)}, the "
                 "number of tasks, which is the default."
             )
         return given

@@ -163,11 +163,10 @@ def _measure(grounds: Mapping[str, Prepared], model: SoftPrompted, readouts: Seq
 
 
 def _alone(model: SoftPrompted, task: int) -> SoftPrompted:
-    """The shared prompt as one task's own: its choices are those for this task."""
+    """The shared prompt as one task's own."""
     generator, injection = copy.deepcopy((model.generator, model.injection))
     own = SoftPrompted(model.backbone, generator, injection, dropout=model.dropout)
-    for choice in own.choices.values():
-        choice.settle(task)
+    own.settle(task)
     return own
 
 
