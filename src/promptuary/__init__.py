@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from promptuary.multitask.plan import Multitask
     from promptuary.multitask.tuning import MultitaskOutcome, tune_tasks
     from promptuary.pretraining import Pretraining, pretrain
+    from promptuary.publishing import fetch, publish
     from promptuary.serve.engine import Engine, Limits
     from promptuary.specs import Run
     from promptuary.store import Store
@@ -39,10 +40,12 @@ _HOMES = {
     "Store": "promptuary.store",
     "Tuned": "promptuary.tuned",
     "available": "promptuary.backbones.load",
+    "fetch": "promptuary.publishing",
     "load": "promptuary.backbones.load",
     "open_bank": "promptuary.bank",
     "open_prompt": "promptuary.tuned",
     "pretrain": "promptuary.pretraining",
+    "publish": "promptuary.publishing",
     "tune": "promptuary.tuning",
     "tune_tasks": "promptuary.multitask.tuning",
     "wrap": "promptuary.backbones.load",
@@ -64,10 +67,12 @@ __all__ = [
     "Store",
     "Tuned",
     "available",
+    "fetch",
     "load",
     "open_bank",
     "open_prompt",
     "pretrain",
+    "publish",
     "tune",
     "tune_tasks",
     "wrap",

@@ -43,8 +43,8 @@ def check(folder: Path, overwrite: bool, *, run: Path | None = None) -> None:
         )
 
 
-def emptied(folder: Path, overwrite: bool) -> None:
-    """Make a place free for a result that comes from no run.
+def vacant(folder: Path, overwrite: bool) -> None:
+    """Refuse a place for a result that comes from no run.
 
     Raises:
         SettingError: as `check`.
@@ -55,6 +55,11 @@ def emptied(folder: Path, overwrite: bool) -> None:
         raise CheckpointError(
             f"{folder} holds a prompt or a run already. Choose another folder, or replace it (--overwrite)."
         )
+
+
+def emptied(folder: Path, overwrite: bool) -> None:
+    """Make a place free for a result that comes from no run; raises as `vacant`."""
+    vacant(folder, overwrite)
     clear(folder)
 
 
