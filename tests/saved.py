@@ -48,12 +48,12 @@ def refused(*arguments: Any) -> str:
     return last
 
 
-def save(family: str, folder: Path, *, seed: int = 20) -> Path:
-    """A random model of the family and its tokenizer, as save_pretrained leaves them."""
+def save(family: str, folder: Path, *, seed: int = 20, **sizes: int) -> Path:
+    """A random model of the family and its tokenizer, as save_pretrained leaves them; `sizes` are other ones."""
     tokenizer, known = VOCABULARIES[family](), FAMILIES[family]
     ids = {f"{k}_token_id": getattr(tokenizer, f"{k}_token_id") for k in ("pad", "bos", "eos")}
     special = {name: number for name, number in ids.items() if number is not None}
-    made = known.config(**{**known.settings, **special, "vocab_size": len(tokenizer)})
+    made = known.config(**{**known.settings, **sizes, **special, "vocab_size": len(tokenizer)})
     made.architectures = [known.model.__name__]
     with torch.random.fork_rng():
         torch.manual_seed(seed)

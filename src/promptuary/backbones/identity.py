@@ -48,8 +48,9 @@ def _hashed(model: PreTrainedModel, shape: Shape, precision: torch.dtype) -> str
     made = hashlib.blake2b(digest_size=16)
     made.update(json.dumps([shape.family, shape.dim, shape.layers, shape.vocabulary]).encode())
     for name, tensor in sorted(model.named_parameters()):
-        flat = tensor.detach().flatten()
-        sample = flat[:: max(1, flat.numel() // 64)][:64].cpu().to(precision)
         made.update(f"{name}{tuple(tensor.shape)}".encode())
-        made.update(sample.view(torch.int16).numpy().tobytes())
+        for part in parts_of(tensor.detach()):
+            flat = part.flatten()
+            sample = flat[:: max(1, flat.numel() // 64)][:64].cpu().to(precision)
+            made.update(sample.view(torch.int16).numpy().tobytes())
     return made.hexdigest()

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from promptuary.backbones import cpu_linear
+from promptuary.backbones import cpu_linear, nf4
 from promptuary.errors import BackboneError, SettingError
 
 
@@ -37,6 +37,8 @@ def into(towers: Iterable[nn.Module], how: str, name: str) -> None:
         raise SettingError("torchao is not installed. Write: pip install 'promptuary[int8]'.") from error
     found = 0
     for tower in towers:
+        if nf4.rounded(tower):
+            raise SettingError(f"{name!r} is rounded already. Leave int8 out, or load the model without it.")
         for path, module in list(tower.named_modules()):
             if isinstance(module, Conv1D):
                 tower.set_submodule(path, _straight(module))

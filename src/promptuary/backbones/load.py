@@ -29,6 +29,7 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging as transformers_logging
 
 from promptuary import hub
+from promptuary.backbones import nf4
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.decoder import Decoder
 from promptuary.backbones.encoder import Encoder
@@ -122,7 +123,7 @@ def check(name: str) -> None:
     Raises:
         BackboneError: as `load`, where there is none of that name, or it is of no kind this library drives.
     """
-    _found(name.removeprefix(RANDOM))
+    _found(_bare(name))
 
 
 def load(
@@ -133,7 +134,7 @@ def load(
     Arguments:
         name: a short name (`minilm`), a folder with a saved model, or a name on the hub (`roberta-base`). With
             `random:` before it, the same model and tokenizer with weights that were never trained (the same ones every
-            time): what its shape is worth alone.
+            time): what its shape is worth alone. With `nf4:` before it, the model with four bits a weight (`nf4.py`).
         dtype: precision of the frozen weights; prompts stay float32.
         dropout: whether the frozen model keeps its own dropout while a prompt is tuned. Lester et al. keep it;
             off is faster, and neither is clearly better (OpenPrompt's WebNLG results go both ways).
@@ -143,7 +144,7 @@ def load(
         BackboneError: when the model or the device is not there, or the model is of no kind this library drives.
     """
     where = device_of(device)
-    trained = name.removeprefix(RANDOM)
+    trained = _bare(name)
     place, config, (kind, auto, head) = _found(trained)
     if not dropout:
         _without_dropout(config)
@@ -151,14 +152,18 @@ def load(
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
-        if name != trained:
+        if name.startswith(RANDOM):
             model, missing = _drawn(auto, config).to(dtype=dtype), set[str]()
         else:
+            how = nf4.options(name, where) if name.startswith(nf4.PREFIX) else {"dtype": dtype}
             model, info = auto.from_pretrained(
-                place, config=config, dtype=dtype, output_loading_info=True, local_files_only=not _hub_answers()
+                place, config=config, output_loading_info=True, local_files_only=not _hub_answers(), **how
             )
             missing = info["missing_keys"]
-    except (OSError, ValueError) as error:
+            if name.startswith(nf4.PREFIX):
+                nf4.check(model, name)
+                nf4.compute_in(model, dtype)
+    except (OSError, ValueError, ImportError) as error:
         raise BackboneError(f"{name!r}: the model's weights could not be read ({_first_line(error)}).") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
@@ -166,6 +171,11 @@ def load(
     backbone = kind(model.to(device=where), name, head=head and not _untrained(kind, model, missing, name))
     backbone.tokenizer = _tokenizer(trained, place)
     return backbone
+
+
+def _bare(name: str) -> str:
+    """A name without what may stand before it."""
+    return next((name.removeprefix(p) for p in (RANDOM, nf4.PREFIX) if name.startswith(p)), name)
 
 
 def _drawn(auto: Any, config: PreTrainedConfig) -> Any:

@@ -67,9 +67,15 @@ def alone(backbone: Backbone) -> None:
     ids, mask = _two_rows(backbone, 10, 6)
     both, one = Call(_row(backbone, ids, mask)), Call(_row(backbone, ids[1:, :6]))
     if not _agree(backbone, lambda: backbone.run(both).hidden[1, :6], lambda: backbone.run(one).hidden[0]):
+        why = (
+            "Its eight bits are of LLM.int8(), which looks for large numbers over a whole batch. Load it with "
+            "llm_int8_threshold=0, or in four bits ('nf4:NAME')."
+            if getattr(backbone.model, "is_loaded_in_8bit", False)
+            else "Models of this family are not driven."
+        )
         raise BackboneError(
             f"{backbone.name!r} ({backbone.shape.family}) lets padding into its answers: a row would be answered "
-            "otherwise beside a longer one. Models of this family are not driven."
+            f"otherwise beside a longer one. {why}"
         )
 
 

@@ -66,6 +66,6 @@ class Adapters(Adapted):
 
 
 def _width(place: nn.Module) -> int:
-    """How many numbers a linear layer gives; that of GPT-2 has its weight the other way round."""
-    weight: Any = place.weight
-    return int(weight.shape[0] if isinstance(place, nn.Linear) else weight.shape[1])
+    """How many numbers a linear layer gives; that of GPT-2 is called otherwise."""
+    width: Any = place.out_features if isinstance(place, nn.Linear) else place.nf
+    return int(width)

@@ -6,7 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from promptuary.backbones import nf4
 from promptuary.bench.baselines.adapted import Adapted
+from promptuary.errors import BackboneError
 from promptuary.train.recipe import Recipe
 
 
@@ -24,4 +26,8 @@ class FineTuning(Adapted):
         self.space = MappingProxyType({"rate": (2e-5, 5e-5, 1e-4, 2e-4, 5e-4)})
 
     def free(self, model: nn.Module, settings: Mapping[str, Any]) -> None:
+        if nf4.rounded(model):
+            raise BackboneError(
+                "fine-tuning: weights of four bits cannot be trained. Name the model without 'nf4:', or use lora."
+            )
         model.requires_grad_(True)
