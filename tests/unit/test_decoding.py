@@ -7,9 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptuary.decoding import Labels, calibrated, constrained, free, rank
+from promptuary.decoding import MODES, Labels, calibrated, constrained, free, rank
 from promptuary.errors import SettingError
 from promptuary.injections import Embeddings, KeyValues
+from promptuary.kinds.kind import WAYS
 from promptuary.model import SoftPrompted
 from promptuary.values import Instance, Targets
 from tests.answers import Given
@@ -190,3 +191,7 @@ def test_labels_that_cannot_be_told_apart_are_refused(
     with pytest.raises(SettingError) as caught:
         Labels(texts, ids, END, spelled)
     assert says in str(caught.value)
+
+
+def test_every_way_to_decode_has_its_name() -> None:
+    assert set(WAYS) == set(MODES)

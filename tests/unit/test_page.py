@@ -223,8 +223,19 @@ def test_what_cannot_work_is_told_before_a_model_is_loaded(shelf: Shelf, tmp_pat
         ["show", prompt, "--data", data, "--html", "nosuch/page.html"],
         ["show", prompt, "--data", data, "--html", ".", "--json"],
         ["show", prompt, "--data", data, "--html", "page.html", "--projection", "tsn"],
+        ["show", prompt, "--data", data, "--projection", "tsne"],
+        ["evaluate", prompt, "--data", data, "--decode", "ranks"],
+        ["predict", prompt, "--input", data, "--output", "out.jsonl", "--decode", "ranks"],
     )
-    sentences = ["--data FILE", "nosuch.jsonl", "nosuch/page.html", ". is no file", "Did you mean 'tsne'?"]
+    sentences = [
+        "--data FILE",
+        "nosuch.jsonl",
+        "nosuch/page.html",
+        ". is no file",
+        "Did you mean 'tsne'?",
+        "--html FILE",
+    ]
+    sentences += 2 * ["Did you mean 'rank'?"]
     for (code, out, err), sentence in zip(told, sentences, strict=True):
         assert (code, out) == (2, "")
         assert sentence in err

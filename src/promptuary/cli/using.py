@@ -58,6 +58,7 @@ def evaluate(
     from promptuary.data.source import rows
     from promptuary.errors import SettingError
 
+    _check(decode)
     given = list(rows(data))  # a file that is not there is told before a model is loaded
     if ensemble:
         for name, value in (("decode", decode), ("int8", int8)):
@@ -87,6 +88,13 @@ def evaluate(
     for title, own in found.items():
         table.add_row(*([title] if before else []), *map(_number, own.values()))
     out.print(table)
+
+
+def _check(decode: str | None) -> None:
+    from promptuary.kinds.kind import known_way
+
+    if decode is not None:
+        known_way(decode)
 
 
 def _print_ensemble(
@@ -147,6 +155,7 @@ def predict(
     from promptuary.errors import SettingError
     from promptuary.predicting import check_output, write_predictions
 
+    _check(decode)
     given = rows(input)
     check_output(output, input)
     if by is None:
@@ -207,6 +216,8 @@ def show(
         if data is None:
             raise SettingError(f"--html {page} draws what a prompt does with rows. Name them: --data FILE.")
         check_page(page, projection)
+    elif projection != "pca":
+        raise SettingError(f"--projection {projection} is of a page's picture. Name the page: --html FILE.")
     given = None if data is None else rows(data)
 
     if holds_generator(folder):

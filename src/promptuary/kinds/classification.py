@@ -12,8 +12,8 @@ from promptuary.data.source import Row
 from promptuary.data.task import Label, Task, classification
 from promptuary.data.tokens import Tokens
 from promptuary.data.wording import Wording
-from promptuary.errors import BackboneError, CheckpointError, SettingError, nearest
-from promptuary.kinds.kind import Kind, Rule, causal, check_writes
+from promptuary.errors import BackboneError, CheckpointError, SettingError
+from promptuary.kinds.kind import Kind, Rule, causal, check_writes, known_way
 from promptuary.metrics import accuracy, f1, illegal_rate
 
 if TYPE_CHECKING:
@@ -187,8 +187,7 @@ class Classification(Kind):
         from promptuary.data.loader import Loader
         from promptuary.decoding import MODES, calibrated
 
-        if mode not in MODES:
-            raise SettingError(f"decode={mode!r}. {nearest(mode, MODES)}")
+        known_way(mode)
         if self.readout != "text":
             raise SettingError(
                 f"decode={mode!r}: this prompt reads its classes by {self.readout!r}. "

@@ -18,7 +18,7 @@ from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example
 from promptuary.data.source import Row
 from promptuary.data.task import Task
-from promptuary.errors import BackboneError, CheckpointError, DataError, SettingError
+from promptuary.errors import BackboneError, CheckpointError, DataError, SettingError, nearest
 from promptuary.tasks import NamedTask, Wording, chosen
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from promptuary.specs import Run
     from promptuary.train.evaluation import Measure, Pairs
 
+
+WAYS = ("free", "rank", "calibrated", "constrained")  # from what is written to a class (`promptuary.decoding`)
 
 # From what several prompts say of a row (a probability for each class) to a class and what is said of each class.
 Rule = Callable[[Sequence[Sequence[float]]], tuple[int, list[float]]]
@@ -243,6 +245,12 @@ class Kind(BaseModel, ABC):
 
     def _no_class(self, mode: str) -> str:
         return f"decode={mode!r}: a prompt of task={self.name!r} writes no class. Leave it out (--decode)."
+
+
+def known_way(decode: str) -> None:
+    """Raise `SettingError` for a way to decode that there is not (`promptuary.decoding`), with the nearest one."""
+    if decode not in WAYS:
+        raise SettingError(f"decode={decode!r}. {nearest(decode, WAYS)}")
 
 
 def causal(backbone: "Backbone") -> bool:
