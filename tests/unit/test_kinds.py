@@ -207,6 +207,20 @@ def test_a_word_that_was_cut_off_has_no_tag(bench: Bench, tmp_path: Path) -> Non
     assert 0 < tuned.evaluate(rows(str(bench.data("tagging"))))["accuracy"] < 1
 
 
+def test_entities_that_no_training_row_has_are_wrong_and_told(bench: Bench, tmp_path: Path) -> None:
+    given = [dict(row.fields) for row in rows(str(bench.data("tagging")))]
+    given[0] = {**given[0], "tags": ["B-unheard", *given[0]["tags"][1:]]}
+    path = lines(tmp_path / "more.jsonl", given)
+    tuned = open_prompt(bench.prompt("tagging", "bert"))
+    before, after = (tuned.evaluate(rows(str(place))) for place in (bench.data("tagging"), path))
+    words = sum(len(row["tags"]) for row in given)
+    assert after["untrained"] == pytest.approx(1 / words)
+    assert after["accuracy"] <= before["accuracy"]
+    assert "untrained" not in before
+    assert "untrained" in done("evaluate", bench.prompt("tagging", "bert"), "--data", path)
+    done(*bench.options("tagging", "bert", tmp_path / "out"), "--validation", path)  # it may choose the best step
+
+
 def test_tags_are_scored_by_hand() -> None:
     given = [Row({"tokens": ["a", "b", "c"], "tags": ["B-x", "I-x", "O"]}, "x")]
     task, kind = tagging(given, name="x"), Tagging(max_length=None)
@@ -215,6 +229,10 @@ def test_tags_are_scored_by_hand() -> None:
         "accuracy": pytest.approx(2 / 3),
     }
     assert kind.scores(task, given, [Tags(["B-x", "O", "O"])]) == {"entity_f1": 0.0, "accuracy": pytest.approx(2 / 3)}
+    more = [Row({"tokens": ["a", "b", "c", "d"], "tags": ["B-x", "I-x", "B-y", "I-y"]}, "x")]
+    assert kind.scores(task, more, [Tags(["B-x", "I-x", "B-x", "I-x"])]) == {
+        "entity_f1": 0.5, "accuracy": 0.5, "untrained": 0.5,
+    }  # fmt: skip
     plain = [Row({"tokens": ["a", "b"], "tags": ["noun", "verb"]}, "x")]
     assert kind.scores(tagging(plain, name="x"), plain, [Tags(["noun", "noun"])]) == {"accuracy": 0.5}
 

@@ -7,16 +7,31 @@ from itertools import accumulate
 from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example
 from promptuary.data.source import Row
-from promptuary.data.task import tags, words
+from promptuary.data.task import Label, Task, tags, words
 from promptuary.data.writing import Line
 
 VISIBLE = "?"  # stands for a word of which a tokenizer makes no token, so that every word has a place for its tag
 
 
+def entity(tag: Label) -> bool:
+    """Whether a tag is one of CoNLL's: `O`, `B-kind` or `I-kind`."""
+    return isinstance(tag, str) and (tag == "O" or tag[:2] in ("B-", "I-"))
+
+
+def tag_index(task: Task, tag: Label, place: str) -> int:
+    """The index of a tag; -1 for an entity's that no training row has, as few rows may lack some.
+
+    Raises:
+        DataError: for any other tag that no training row has.
+    """
+    unseen = task.position(tag) < 0 and entity(tag) and all(map(entity, task.values))
+    return -1 if unseen else task.known(tag, place)
+
+
 class TagWording(Encoder):
     """How the rows of a tagging task are written: the words with spaces between them.
 
-    Words that are cut off have no token and no tag.
+    Words that are cut off have no token and no tag. An entity's tag that no training row has is nothing to learn from.
     """
 
     def _encode(self, rows: Sequence[Row], labelled: bool) -> list[Example]:
@@ -39,7 +54,7 @@ class TagWording(Encoder):
         first = _words(line, own)
         found = None
         if labelled and self.task.label is not None:
-            known = [self.task.known(tag, row.place) for tag in tags(row, self.task.label, len(own))]
+            known = [tag_index(self.task, tag, row.place) for tag in tags(row, self.task.label, len(own))]
             found = [-1 if word < 0 else known[word] for word in first]
         return Example(line.ids, line.types, words=first, tags=found, cut=line.cut)
 

@@ -83,14 +83,18 @@ class Task:
         assert self.label is not None
         return self.known(label_of(row, self.label), row.place)
 
+    def position(self, value: Label) -> int:
+        """The index of a label, -1 where it was not seen in training."""
+        return self._index.get(_key(value), -1)
+
     def known(self, value: Label, place: str) -> int:
         """The index of a label that was read at `place`.
 
         Raises:
             DataError: when the label was not seen in training.
         """
-        index = self._index.get(_key(value))
-        if index is None:
+        index = self.position(value)
+        if index < 0:
             shown = ", ".join(_shown(v) for v in self.values[:20]) + (", ..." if len(self.values) > 20 else "")
             raise DataError(f"{place}: label {_shown(value)} does not occur in the training rows, which know {shown}.")
         return index

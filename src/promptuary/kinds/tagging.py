@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from promptuary.data.encoder import Encoder
 from promptuary.data.example import Example
 from promptuary.data.source import Row
-from promptuary.data.tagging import TagWording
+from promptuary.data.tagging import TagWording, entity, tag_index
 from promptuary.data.task import Label, Task, named, tagging, tags, words
 from promptuary.kinds.kind import Kind
 from promptuary.metrics import entity_f1
@@ -31,7 +31,8 @@ class Tagging(Kind):
     """Rows with a list of words and a list of as many tags; a linear layer reads each word's first token.
 
     Scores: `accuracy` of words, and `entity_f1` (CoNLL) where all tags are `O`, `B-kind` or `I-kind`. A word that was
-    cut off counts as wrong, and belongs to no entity.
+    cut off counts as wrong, and belongs to no entity. `untrained` is the share of words with a tag that no training row
+    has, where there are some: they count as wrong too.
     """
 
     name = "tagging"
@@ -46,7 +47,7 @@ class Tagging(Kind):
     @classmethod
     def look(cls, task: Task, row: Row) -> None:
         for tag in tags(row, str(task.label), len(words(row, task.text))):
-            task.known(tag, row.place)
+            tag_index(task, tag, row.place)
 
     @classmethod
     def commonest(cls, task: Task, rows: Sequence[Row]) -> Callable[[Row], Tags]:
@@ -82,7 +83,8 @@ class Tagging(Kind):
         gold = [tags(row, str(task.label), len(own)) for row, own in zip(rows, said, strict=True)]
         pairs = [pair for g, s in zip(gold, said, strict=True) for pair in zip(g, s, strict=True)]
         scores = {"accuracy": sum(g == s for g, s in pairs) / len(pairs)}
-        if all(tag == "O" or tag[:2] in ("B-", "I-") for tag in task.labels):
+        if all(map(entity, task.labels)):
             written = [["O" if tag is None else named(tag) for tag in own] for own in said]
             scores = {"entity_f1": entity_f1([list(map(named, g)) for g in gold], written), **scores}
-        return scores
+        unseen = sum(task.position(tag) < 0 for own in gold for tag in own) / len(pairs)
+        return {**scores, "untrained": unseen} if unseen else scores

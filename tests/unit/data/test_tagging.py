@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptuary.data.source import Row
-from promptuary.data.tagging import TagWording
+from promptuary.data.tagging import TagWording, tag_index
 from promptuary.data.task import Task
 from promptuary.errors import DataError
 from tests.unit.data.vocabularies import CAUSAL, VOCABULARIES
@@ -68,6 +68,13 @@ def test_rows_without_tags_keep_their_words() -> None:
     [example] = _wording("bert").encode([Row({"tokens": ["a", "day"]}, "x")], labelled=False)
     assert example.tags is None
     assert example.words is not None
+
+
+def test_an_entitys_tag_nobody_trained_on_is_nothing_to_learn_from() -> None:
+    task = Task("x", "tagging", "tokens", None, "tags", ("O", "B-place"))
+    assert [tag_index(task, tag, "x") for tag in ("O", "B-place", "I-place", "B-work")] == [0, 1, -1, -1]
+    with pytest.raises(DataError, match="x, line 9: label 'BWORK' does not occur"):
+        tag_index(task, "BWORK", "x, line 9")
 
 
 def test_a_tag_nobody_trained_on_is_an_error() -> None:
