@@ -6,6 +6,7 @@ The oracles are `Tuned.predict` and `Backbone.generate` of one row, without batc
 import asyncio
 import contextlib
 import itertools
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -407,6 +408,38 @@ def test_cancelled_requests_leave_nothing_behind() -> None:
         same(await engine.predict("prompt", rows(1)[0]), next(store("gpt2").get("prompt").predict(rows(1))))
 
     running(work, store("gpt2"))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "t5"])
+def test_a_search_that_nobody_waits_for_ends(family: str) -> None:
+    model, seen, dismissed = store(family).backbone.model, list[int](), threading.Event()
+
+    def step(*_: object) -> None:
+        seen.append(1)
+        if len(seen) > 3:
+            assert dismissed.wait(60)
+
+    async def work(engine: Engine) -> None:
+        long = Generation(max_new_tokens=40, end=(), beams=2)
+        texts = [asyncio.create_task(written(engine, "reply", "a box", long)) for _ in range(2)]
+        while len(seen) <= 3:
+            await asyncio.sleep(0.001)
+        for task in texts:
+            task.cancel()
+        await asyncio.gather(*texts, return_exceptions=True)
+        dismissed.set()
+        while engine.load.running or engine.load.waiting:
+            await asyncio.sleep(0.001)
+        ended = len(seen)
+        short = Generation(max_new_tokens=5, end=(), beams=2)
+        assert ids(await written(engine, "reply", "a box", short)) == alone(store(family).get("reply"), "a box", short)
+        assert ended < 10
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(step)
+    try:
+        running(work, store(family))
+    finally:
+        hook.remove()
 
 
 def test_leaving_finishes_what_was_accepted_and_refuses_what_is_new() -> None:

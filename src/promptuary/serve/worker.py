@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from promptuary.backbones.backbone import Backbone
 from promptuary.backbones.generation import ends
@@ -118,10 +119,14 @@ class Worker:
         return [said[id(job.asked)] for job in jobs]
 
     def _search(self, jobs: Sequence[Writing]) -> list[Piece]:
-        """Texts that are written with beams, each as one piece."""
+        """Texts that are written with beams, each as one piece; they end early when nobody waits for any of them."""
         groups, how = batched(alike([job.asked for job in jobs])), jobs[0].how
+
+        def left(ids: Tensor, scores: Any, **_: Any) -> Tensor:
+            return torch.full((len(ids),), all(job.gone for job in jobs), device=ids.device)
+
         with arithmetic(self._backbone.device, jobs[0].asked.tuned.precision):
-            found = generate(shares(groups), how)
+            found = generate(shares(groups), how, stopping_criteria=[left])
         end = ends(how, self._backbone.model)
         ids = {
             id(one): row
