@@ -20,6 +20,7 @@ from promptuary.placements import Split
 from promptuary.readouts import WordsAsContinuation
 from tests.answers import EXACT, gap
 from tests.backbones import ENCODER_DECODERS, FAMILIES, backbone, bare, fresh
+from tests.laws.checks import STATIC
 
 BOTH_WAYS = tuple(f for f, made in FAMILIES.items() if made.kind != "decoder" and f != "deberta")
 TOLD = tuple(f for f in BOTH_WAYS if f != "modernbert")  # whose bare model takes a mask of queries and keys as it is
@@ -316,7 +317,7 @@ def test_it_is_a_setting_of_every_method_at_the_input(name: str, monkeypatch: py
     assert gap(found, seeing) > 1e-4
     monkeypatch.setattr(b.attachment, "reads_apart", False)
     assert gap(found, blind(x).hidden[MASK]) <= EXACT
-    assert (blind.compiled() is not blind) == (name in ("prompt-tuning", "p-tuning"))
+    assert (blind.compiled() is not blind) == (name in STATIC)
     assert method(name).settings()["sees_input"] is True
 
 

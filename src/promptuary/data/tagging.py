@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from difflib import get_close_matches
 from itertools import accumulate
 
 from promptuary.data.encoder import Encoder
@@ -22,10 +23,13 @@ def tag_index(task: Task, tag: Label, place: str) -> int:
     """The index of a tag; -1 for an entity's that no training row has, as few rows may lack some.
 
     Raises:
-        DataError: for any other tag that no training row has.
+        DataError: for any other tag that no training row has, and for an entity that looks like a slip of a known one.
     """
-    unseen = task.position(tag) < 0 and entity(tag) and all(map(entity, task.values))
-    return -1 if unseen else task.known(tag, place)
+    if task.position(tag) >= 0 or not entity(tag) or not all(map(entity, task.values)):
+        return task.known(tag, place)
+    kind, known = str(tag)[2:], {str(value)[2:] for value in task.values}
+    slip = kind not in known and get_close_matches(kind, known, n=1, cutoff=0.8)
+    return task.known(tag, place) if slip else -1
 
 
 class TagWording(Encoder):

@@ -73,8 +73,9 @@ def test_rows_without_tags_keep_their_words() -> None:
 def test_an_entitys_tag_nobody_trained_on_is_nothing_to_learn_from() -> None:
     task = Task("x", "tagging", "tokens", None, "tags", ("O", "B-place"))
     assert [tag_index(task, tag, "x") for tag in ("O", "B-place", "I-place", "B-work")] == [0, 1, -1, -1]
-    with pytest.raises(DataError, match="x, line 9: label 'BWORK' does not occur"):
-        tag_index(task, "BWORK", "x, line 9")
+    for slip in ("BWORK", "B-plce", "I-places"):
+        with pytest.raises(DataError, match=f"x, line 9: label '{slip}' does not occur"):
+            tag_index(task, slip, "x, line 9")
 
 
 def test_a_tag_nobody_trained_on_is_an_error() -> None:
