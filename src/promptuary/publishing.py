@@ -6,7 +6,7 @@ machine it was tuned on do not go with it. A fetched prompt is a folder like any
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +14,14 @@ from pathlib import Path
 from promptuary import checkpoint, hub, places
 from promptuary.card import card
 from promptuary.checkpoint import Manifest
+from promptuary.data.source import public
 from promptuary.errors import CheckpointError, SettingError
 from promptuary.files import write
 from promptuary.manifests import MANIFEST
+from promptuary.methods.method import STARTS
 
 CARD = "README.md"
+STORED = ("file", "prompt", "peft")  # starts of a prompt that lie in a file or a folder
 FILES = (checkpoint.PROMPT, checkpoint.TRAINING)  # the files of tensors that a manifest may name
 
 
@@ -109,9 +112,17 @@ def _portable(manifest: Manifest, base_model: str | None) -> Manifest:
             f"The prompt was tuned on {manifest.backbone}, a folder of this machine. Say under which name others find "
             "that model: --base-model NAME."
         )
-    data = manifest.run.get("data", {})
-    data = {k: Path(v).name if isinstance(v, str) and ":" not in v else v for k, v in data.items()}
-    return replace(manifest, backbone=base_model or manifest.backbone, run={**manifest.run, "data": data})
+    run = dict(manifest.run)
+    told = {k: public(v) if isinstance(v, str) else v for k, v in run.get("data", {}).items()}
+    kind, _, place = str(run.get("init", "")).partition(":")
+    if kind in STORED:
+        run["init"] = f"{kind}:{Path(place).name}"
+    settings = {k: _names(v) if k in STARTS and v is not None else v for k, v in manifest.settings.items()}
+    return replace(manifest, backbone=base_model or manifest.backbone, settings=settings, run={**run, "data": told})
+
+
+def _names(folders: str | Sequence[str]) -> str | list[str]:
+    return Path(folders).name if isinstance(folders, str) else [Path(folder).name for folder in folders]
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from huggingface_hub import constants
 
 from promptuary import open_prompt
 from promptuary.backbones.load import load
+from promptuary.data.source import public
 from promptuary.errors import CheckpointError, SettingError
 from promptuary.publishing import fetch, publish
 from tests.hub import Hub, running
@@ -48,6 +49,34 @@ def test_nothing_of_this_machine_is_published(shelf: Shelf, hub: Hub) -> None:
     assert not any(str(shelf.place).encode() in data for data in told.values())
     assert str(shelf.place) in (folder / "manifest.json").read_text()  # or the line above would say nothing
     assert json.loads(told["manifest.json"])["run"]["data"]["train"] == "train.jsonl"
+
+
+def test_of_what_a_prompt_started_from_the_name_is_published_and_not_the_place(
+    shelf: Shelf, hub: Hub, tmp_path: Path
+) -> None:
+    first = shelf.prompt("bert", "prompt-tuning")
+    begun, pool = tmp_path / "begun", tmp_path / "pool"
+    done(*shelf.options("bert", "prompt-tuning", begun), "--init", f"prompt:{first}")
+    chosen = json.dumps([str(first), str(first)])
+    done(*shelf.options("bert", "attempt", pool), "--set", f"sources={chosen}", "--set", "prompts=2")
+    for folder, kept in ((begun, '"init": "prompt:prompt-tuning"'), (pool, '"sources": ["prompt-tuning"')):
+        assert str(first) in (folder / "manifest.json").read_text()
+        publish(folder, NAME, base_model=BASE)
+        told = {name: data for name, data in hub.files(NAME).items() if not name.endswith(".safetensors")}
+        assert not any(str(shelf.place.parent).encode() in data for data in told.values())
+        assert kept in json.dumps(json.loads(told["manifest.json"]))
+
+
+@pytest.mark.parametrize(
+    ("source", "known"),
+    [
+        ("/home/me/rows.jsonl", "rows.jsonl"), ("~/rows:train", "rows:train"), ("../own/rows.csv.gz", "rows.csv.gz"),
+        ("task:boolq/train:/home/me/train.jsonl", "task:boolq/train:train.jsonl"), ("task:boolq/train",) * 2,
+        ("sample:intents/train",) * 2, ("nyu-mll/glue/sst2:train",) * 2, ("ag_news:train",) * 2,
+    ],
+)  # fmt: skip
+def test_rows_are_told_by_their_name_where_this_machine_has_them(source: str, known: str) -> None:
+    assert public(source) == known
 
 
 def test_the_card_says_what_the_prompt_is_and_how_well_it_did(shelf: Shelf, hub: Hub) -> None:

@@ -101,6 +101,16 @@ def _not_empty(found: Iterator[Row], source: str) -> Iterator[Row]:
     yield from found
 
 
+def public(source: str) -> str:
+    """A source as others may be told of it: of a file or a folder of this machine the name alone, of others all."""
+    if source.startswith(TASK):
+        named, colon, given = source.removeprefix(TASK).partition(":")
+        return f"{TASK}{named}{colon}{public(given) if given else ''}"
+    path = Path(source.rpartition(":")[0] or source).expanduser()
+    own = not source.startswith(SAMPLE) and (path.is_dir() or _looks_like_file(source, Path(source).expanduser()))
+    return Path(source).name if own else source
+
+
 def _looks_like_file(source: str, path: Path) -> bool:
     folder = source.rpartition(":")[0]
     if path.is_dir() or (folder and Path(folder).expanduser().is_dir()):
