@@ -9,6 +9,7 @@ from promptuary.files import no_file
 from promptuary.manifests import MANIFEST, holds_generator
 from promptuary.train import record, state
 from promptuary.train.fit import Result
+from promptuary.train.team import ALONE, Team
 
 # What a run leaves when it ends: a tuned prompt, a pre-trained generator.
 ENDS = (MANIFEST, pretrained.MANIFEST)
@@ -63,23 +64,25 @@ def emptied(folder: Path, overwrite: bool) -> None:
     clear(folder)
 
 
-def fitted(folder: Path, overwrite: bool, fit: Callable[[], Result], *, results: Sequence[Path] = ()) -> Result:
+def fitted(
+    folder: Path, overwrite: bool, fit: Callable[[], Result], *, results: Sequence[Path] = (), team: Team = ALONE
+) -> Result:
     """What `fit` arrives at in this folder, going on from the state there; another run's is erased with `overwrite`.
 
     Arguments:
-        results: other folders that hold what the run leaves when it ends.
+        results: other folders that hold what the run leaves when it ends. team: the processes that all call this.
 
     Raises:
         CheckpointError: for the state of another run, or a damaged one, that may not be overwritten.
     """
-    if overwrite and not (folder / state.NAME).exists():
-        clear(folder, *results)
+    if overwrite and team.led(lambda: not (folder / state.NAME).exists()):
+        team.led(lambda: clear(folder, *results))
     try:
         return fit()
     except CheckpointError:  # the folder's run is another or damaged; what else can be wrong was looked at before
         if not overwrite:
             raise
-        clear(folder, *results)
+        team.led(lambda: clear(folder, *results))
         return fit()
 
 

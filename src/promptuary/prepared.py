@@ -30,6 +30,7 @@ from promptuary.specs import Run
 from promptuary.train import groups, record
 from promptuary.train.evaluation import Measure, arithmetic
 from promptuary.train.fit import Result
+from promptuary.train.team import Team
 from promptuary.tuned import Tuned
 
 
@@ -68,8 +69,14 @@ class Prepared:
         """How predictions of the validation rows are scored."""
         return self.reading.measure(model, readout, self.wording, self.rows, self.held, metric=self.run.metric)
 
-    def save(self, folder: Path, model: SoftPrompted, readout: Readout, result: Result, *, seed: int) -> Tuned:
-        """Write the prompt that a run ended with, with how it was made; it is ready to use."""
+    def save(
+        self, folder: Path, model: SoftPrompted, readout: Readout, result: Result, *, seed: int, team: Team
+    ) -> Tuned:
+        """Write the prompt that a run ended with, with how it was made; it is ready to use.
+
+        Arguments:
+            team: the processes that all call this; the lead writes.
+        """
         run, backbone, recipe = self.run, model.backbone, self.run.full_recipe()
         told = {
             "method": run.method, "settings": run.settings, "seed": seed, "backbone": backbone.name,
@@ -77,7 +84,7 @@ class Prepared:
             "run": self._kept(result),
         }  # fmt: skip
         with arithmetic(backbone.device, recipe.precision):  # a network behind the prompt runs once more, for its table
-            manifest = checkpoint.save_prompt(folder, told, model.generator, model.injection, readout)
+            manifest = team.led(lambda: checkpoint.save_prompt(folder, told, model.generator, model.injection, readout))
         model.eval()
         readout.eval()
         return Tuned(model, readout, self.wording, self.reading, manifest)

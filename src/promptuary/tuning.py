@@ -17,6 +17,7 @@ from promptuary.prepared import Prepared, begun, made_of, prepare, rates, ready
 from promptuary.specs import Run
 from promptuary.train.fit import Result, fit
 from promptuary.train.progress import Progress, Silent, Terminal
+from promptuary.train.team import Team, joined
 from promptuary.tuned import Tuned
 
 
@@ -57,6 +58,8 @@ def tune(
 ) -> list[Outcome]:
     """Tune a prompt for each seed of `run`, and save it. The same call goes on where an interrupted one stopped.
 
+    In a process that torchrun started, all of them make this call and tune together (`promptuary.train.team`).
+
     Arguments:
         backbone: a loaded one to use instead of loading `run.backbone`; device, precision and dropout are those of
             the run.
@@ -69,7 +72,9 @@ def tune(
     Raises:
         PromptuaryError: one of its kinds, before any long work where that can be known.
     """
+    team = joined()
     material = gather(run) if material is None else material
+    console = console if team.lead else None
     folders = {seed: Path(run.out) if len(run.seeds) == 1 else Path(run.out) / f"seed-{seed}" for seed in run.seeds}
     for folder in folders.values():
         places.check(folder, overwrite)
@@ -79,7 +84,7 @@ def tune(
     reader = ground.reading.reader(backbone, ground.wording, seed=run.seeds[0])
     init = start(ground.init, backbone, ground.wording, ground.examples, ground.run.settings, readout=reader)
     return [
-        _one(ground, backbone, init, seed, place, progress or bar(run, seed, console), console, overwrite)
+        _one(ground, backbone, init, seed, place, progress or bar(run, seed, console), console, overwrite, team)
         for seed, place in folders.items()
     ]
 
@@ -91,7 +96,7 @@ def bar(run: Run, seed: int, console: Console | None) -> Progress:
 
 def _one(
     ground: Prepared, backbone: Backbone, init: Initial | None,
-    seed: int, folder: Path, progress: Progress, console: Console | None, overwrite: bool,
+    seed: int, folder: Path, progress: Progress, console: Console | None, overwrite: bool, team: Team,
 ) -> Outcome:  # fmt: skip
     run, recipe = ground.run, ground.run.full_recipe()
     readout = ground.reading.reader(backbone, ground.wording, seed=seed)
@@ -102,11 +107,12 @@ def _one(
 
     kept, asking = None, model
     if not run.dropout:  # with it the frozen model says another thing each time
-        kept = activations.keep(
-            model, readout, [ground.examples, ground.held], pad=pad, precision=recipe.precision,
-            folder=activations.default_folder() if run.activations_in is None else Path(run.activations_in),
-            limit_bytes=int(run.activations_gib * 2**30),
-        )  # fmt: skip
+        with team.lead_first():
+            kept = activations.keep(
+                model, readout, [ground.examples, ground.held], pad=pad, precision=recipe.precision,
+                folder=activations.default_folder() if run.activations_in is None else Path(run.activations_in),
+                limit_bytes=int(run.activations_gib * 2**30),
+            )  # fmt: skip
         asking = model if kept is None else model.asking(kept.encode)
         _told_activations(kept, console)
 
@@ -118,11 +124,11 @@ def _one(
             asking, readout, train, held, recipe,
             seed=seed, folder=folder, settings=identity, metric=run.metric, names={task.name: task.labels},
             progress=progress, save_every=run.save_every, rates=rates(run, model, readout), activations=kept,
-            measure=ground.measure(asking, readout),
+            measure=ground.measure(asking, readout), team=team,
         )  # fmt: skip
 
-    result = places.fitted(folder, overwrite, fitted)
-    return Outcome(ground.save(folder, model, readout, result, seed=seed), folder, result, seed)
+    result = places.fitted(folder, overwrite, fitted, team=team)
+    return Outcome(ground.save(folder, model, readout, result, seed=seed, team=team), folder, result, seed)
 
 
 def _told_activations(kept: Activations | None, console: Console | None) -> None:

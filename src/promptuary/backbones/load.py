@@ -254,13 +254,14 @@ def _config(name: str, place: str) -> PreTrainedConfig:
 
 
 def device_of(device: torch.device | str) -> torch.device:
-    """The device of a name; `auto` is the GPU where there is one.
+    """The device of a name; `auto` is the GPU where there is one, and of several processes each one's own.
 
     Raises:
         BackboneError: for one that is not to be had here.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device, own = "cuda" if torch.cuda.is_available() else "cpu", os.environ.get("LOCAL_RANK")  # torchrun's
+        device = f"cuda:{own}" if device == "cuda" and own else device
     try:
         torch.empty(0, device=device)
         return torch.device(device)

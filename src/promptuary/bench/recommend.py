@@ -34,7 +34,7 @@ from promptuary.errors import SettingError
 from promptuary.files import write
 from promptuary.methods import METHODS
 from promptuary.precision import Precision, fastest, unwise
-from promptuary.train import state
+from promptuary.train import state, team
 
 NOTES, RESULT, PROMPT, DOUBTFUL = "search.json", "result.json", "prompt", "doubtful.jsonl"
 EPOCHS, STEPS = 20, 200  # of the last runs: more epochs, if they have so many steps, are not worth anybody's time
@@ -54,6 +54,7 @@ def recommend(question: Question, *, console: Console | None = None, began: floa
         SettingError: for a folder that holds the answer to another question.
         DataError: for rows that cannot be divided.
     """
+    team.alone("A search")
     began = time.monotonic() if began is None else began
     candidates(question.methods, question.task.kind)  # a misspelt one is told before anything is written
     search = _Search(question, began, Hurried(console))

@@ -32,7 +32,7 @@ from promptuary.bench.records import digest, folded, packed
 from promptuary.bench.restore import planned
 from promptuary.bench.store import OUTCOME, Entry, Store
 from promptuary.manifests import MANIFEST
-from promptuary.train import record, state
+from promptuary.train import record, state, team
 from promptuary.train.evaluation import goodness
 
 WAIT_S = 1.0  # between two looks for a job while all are with other processes
@@ -48,6 +48,7 @@ def run(plan: Plan, folder: Path, *, console: Console | None = None, minutes: fl
     Raises:
         PromptuaryError: for a plan or rows that cannot be, before anything runs.
     """
+    team.alone("A study")
     for method in {job.about["method"] for job in jobs(plan)}:
         plan.contender(str(method)).available()
     worker = Worker(plan, folder, Board(console))

@@ -1,5 +1,6 @@
 """What all commands share: the application, its options, how it prints, and how a mistake is told."""
 
+import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -24,6 +25,8 @@ app = typer.Typer(
 out, err = (
     Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True) for stderr in (False, True)
 )
+
+LEAD = os.environ.get("RANK", "0") == "0"  # of several processes (torchrun) the first one talks
 
 COUNTED = ("trained numbers", "touched", "active")  # see promptuary.counts
 

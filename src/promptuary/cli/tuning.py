@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from promptuary.cli.terminal import COUNTED, AsJson, Device, app, err, given, out, told
+from promptuary.cli.terminal import COUNTED, LEAD, AsJson, Device, app, err, given, out, told
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -99,7 +99,7 @@ def tune(
     """Tune a soft prompt on rows with their answers.
 
     The same command again goes on where an interrupted one stopped. A file with tables [tasks.NAME] tunes one prompt
-    that several tasks share.
+    that several tasks share. Several GPUs share each step's rows: torchrun --nproc-per-node N -m promptuary tune ...
     """
     from promptuary.material import gather
     from promptuary.multitask.plan import read_tasks
@@ -126,6 +126,8 @@ def tune(
     from promptuary import tuning
 
     results = tuning.tune(run, material=material, overwrite=overwrite, console=None if as_json else err)
+    if not LEAD:
+        return
     if as_json:
         print(json.dumps([r.summary() for r in results] if len(results) > 1 else results[0].summary()))
         return
@@ -133,7 +135,7 @@ def tune(
 
 
 def _told_rows(materials: "Collection[Material]", backbone: str, as_json: bool) -> None:
-    if not as_json:
+    if LEAD and not as_json:
         train, held = (sum(map(len, rows)) for rows in zip(*((m.train, m.validation) for m in materials), strict=True))
         err.print(f"{train:,} rows for training and {held:,} for validation; loading {backbone} ...")
 
@@ -148,6 +150,8 @@ def _tune_tasks(plan: "Multitask", overwrite: bool, as_json: bool) -> None:
 
     console = None if as_json else err
     results = tune_tasks(plan, materials=materials, overwrite=overwrite, console=console)
+    if not LEAD:
+        return
     if as_json:
         print(json.dumps([r.summary() for r in results] if len(results) > 1 else results[0].summary()))
         return

@@ -47,6 +47,24 @@ class Batch:
     fields: Int[Tensor, "batch tokens"] | None = None
     parts: "tuple[Batch, ...]" = ()
 
+    def every(self, step: int, first: int) -> "Batch | None":
+        """Rows `first`, `first + step`, ... as a batch of the same width; `None` where there are none."""
+        if step == 1:
+            return self
+        if first >= len(self.ids):
+            return None
+        own: dict[str, Any] = {
+            name: value[first::step] if isinstance(value, Tensor) else value for name, value in vars(self).items()
+        }
+        if self.targets is not None:
+            own["targets"] = Targets(self.targets.ids[first::step], self.targets.mask[first::step])
+        before, parts = 0, list[Batch | None]()
+        for part in self.parts:
+            parts.append(part.every(step, (first - before) % step))
+            before += len(part.ids)
+        own["parts"] = tuple(part for part in parts if part is not None)
+        return Batch(**own)
+
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
         moved: dict[str, Any] = {

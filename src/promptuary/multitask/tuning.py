@@ -35,6 +35,7 @@ from promptuary.readouts import ByTask, Readout
 from promptuary.train.evaluation import Measure, Pairs, by_task, goodness
 from promptuary.train.fit import Result, fit
 from promptuary.train.progress import Progress
+from promptuary.train.team import Team, joined
 from promptuary.tuning import Outcome, bar
 
 
@@ -87,7 +88,9 @@ def tune_tasks(
     Raises:
         PromptuaryError: one of its kinds, before any long work where that can be known.
     """
+    team = joined()
     materials = gather_tasks(plan) if materials is None else materials
+    console = console if team.lead else None
     run, out = next(iter(plan.runs.values())), Path(plan.shared["out"])
     folders = {seed: out if len(run.seeds) == 1 else out / f"seed-{seed}" for seed in run.seeds}
     for folder in folders.values():
@@ -99,14 +102,14 @@ def tune_tasks(
     _check_alike(grounds, backbone)
     init = _start(grounds, backbone)
     return [
-        _one(plan, grounds, backbone, init, seed, folder, progress or bar(run, seed, console), overwrite)
+        _one(plan, grounds, backbone, init, seed, folder, progress or bar(run, seed, console), overwrite, team)
         for seed, folder in folders.items()
     ]
 
 
 def _one(
     plan: Multitask, grounds: Mapping[str, Prepared], backbone: Backbone, init: Initial | None,
-    seed: int, folder: Path, progress: Progress, overwrite: bool,
+    seed: int, folder: Path, progress: Progress, overwrite: bool, team: Team,
 ) -> MultitaskOutcome:  # fmt: skip
     run = next(iter(grounds.values())).run
     recipe, settings = run.full_recipe(), {**run.settings}
@@ -132,16 +135,16 @@ def _one(
             model, readout, train, held, recipe,
             seed=seed, folder=folder, settings=identity, metric="mean", progress=progress, save_every=run.save_every,
             names={name: ground.wording.task.labels for name, ground in grounds.items()},
-            rates=rates(run, model, readout), measure=_measure(grounds, model, readouts),
+            rates=rates(run, model, readout), measure=_measure(grounds, model, readouts), team=team,
         )  # fmt: skip
 
-    result = places.fitted(folder, overwrite, fitted, results=[folder / name for name in grounds])
+    result = places.fitted(folder, overwrite, fitted, results=[folder / name for name in grounds], team=team)
     outcomes = {}
     for number, (name, ground) in enumerate(grounds.items()):
         alone, read = _alone(model, number), readouts[number]
         own = {k.removeprefix(f"{name}/"): v for k, v in result.scores.items() if k.startswith(f"{name}/")}
         part = replace(result, scores=own, score=own[ground.run.metric], counts=count(alone, read))
-        tuned = ground.save(folder / name, alone, read, part, seed=seed)
+        tuned = ground.save(folder / name, alone, read, part, seed=seed, team=team)
         outcomes[name] = Outcome(tuned, folder / name, part, seed)
     return MultitaskOutcome(outcomes, folder, result, seed)
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from promptuary.choices import Choice
+from promptuary.train.team import ALONE, Team
 from promptuary.values import Instance
 
 
@@ -19,10 +20,12 @@ class Entropies:
 
     Arguments:
         choices: by their names; those of a single option have nothing to decide and are left out.
+        team: the processes whose rows count together.
         rows: of the steps so far. sums: of each choice's entropies over these rows, in nats.
     """
 
     choices: Mapping[str, Choice]
+    team: Team = ALONE
     rows: int = 0
     sums: dict[str, Tensor | float] = field(default_factory=dict)
 
@@ -42,18 +45,25 @@ class Entropies:
             `rows` that were noted; by choice the mean `entropy` of a row in nats, and its `share` of log(options), the
             most there can be (0 to 1).
         """
-        if not self.choices or not self.rows:
+        if not self.choices:
             return None
-        entropy = {name: float(total) / self.rows for name, total in self.sums.items()}
+        noted = self.notes()
+        if not noted["rows"]:
+            return None
+        entropy = {name: total / noted["rows"] for name, total in noted["sums"].items()}
         share = {name: nats / math.log(self.choices[name].options) for name, nats in entropy.items()}
-        told = {"rows": self.rows, "entropy": entropy, "share": share}
+        told = {"rows": noted["rows"], "entropy": entropy, "share": share}
         self.rows, self.sums = 0, {}
         return told
 
     def notes(self) -> dict[str, Any]:
-        """What `resume` needs, as JSON values."""
-        return {"rows": self.rows, "sums": {name: float(total) for name, total in self.sums.items()}}
+        """What `resume` needs, as JSON values: of the rows of all processes."""
+        if not self.choices:
+            return {"rows": 0, "sums": {}}
+        rows, *sums = self.team.sum([self.rows, *(float(self.sums.get(name, 0.0)) for name in self.choices)])
+        return {"rows": int(rows), "sums": dict(zip(self.choices, sums, strict=True)) if rows else {}}
 
     def resume(self, notes: Mapping[str, Any]) -> None:
         """Go on from what `notes` said."""
-        self.rows, self.sums = notes["rows"], dict(notes["sums"])
+        if self.team.lead:
+            self.rows, self.sums = notes["rows"], dict(notes["sums"])

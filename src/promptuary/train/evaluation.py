@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from itertools import islice
+from itertools import chain, islice
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from promptuary.metrics import accuracy, f1
 from promptuary.model import SoftPrompted
 from promptuary.readouts import Readout
 from promptuary.train.batches import Batches
+from promptuary.train.team import ALONE, Team
 
 Pairs = Sequence[tuple[Batch, Any]]
 Measure = Callable[[Pairs], Mapping[str, float]]
@@ -69,6 +71,7 @@ def evaluate(
     measure: Measure = classification,
     precision: str = "fp32",
     limit: int | None = None,
+    team: Team = ALONE,
 ) -> Evaluation:
     """Predict every row of `batches` and score it, with model and read-out in evaluation mode.
 
@@ -79,24 +82,28 @@ def evaluate(
         measure: scores from batches and predictions.
         precision: of the frozen model's arithmetic, `fp32` or `bf16`.
         limit: score so many batches only.
+        team: processes that each predict some of the batches; all get the same scores.
 
     Raises:
         SettingError: for a set without rows.
     """
     device = model.backbone.device
-    pairs, loss, answered = [], 0.0, 0
+    own = list[tuple[int, Batch, Any, float, int]]()
     with evaluating(model, readout), torch.no_grad(), unmoved_randomness(device), arithmetic(device, precision):
-        for batch in islice(batches.epoch(0), limit):
+        for number, batch in enumerate(islice(batches.epoch(0), limit)):
+            if number % team.size != team.rank:
+                continue
             moved = batch.to(device)
             x = model.instance_of(moved)
             out = model(x, readout.targets(moved), readout.columns(moved))
-            pairs.append((batch.to("cpu"), on_cpu(readout.predict(out, moved))))
-            count = readout.count(moved)
-            loss += float(readout.loss(out, moved)) * count
-            answered += count
-        if not pairs:
+            said, count = on_cpu(readout.predict(out, moved)), readout.count(moved)
+            own.append((number, batch.to("cpu"), said, float(readout.loss(out, moved)) * count, count))
+        found = sorted(chain.from_iterable(team.all(own)), key=itemgetter(0))
+        if not found:
             raise SettingError("The validation set has no batches. Expected at least one row, or validation=None.")
-        scores = measure(pairs)  # inside, since it may ask the model again
+        pairs = [(batch, said) for _, batch, said, _, _ in found]
+        scores = team.led(lambda: measure(pairs))  # inside, since it may ask the model again
+    loss, answered = sum(one[3] for one in found), sum(one[4] for one in found)
     return Evaluation({**scores, "loss": loss / max(1, answered)}, pairs)
 
 

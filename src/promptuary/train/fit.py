@@ -39,6 +39,7 @@ from promptuary.train.progress import Progress, Silent
 from promptuary.train.recipe import Recipe
 from promptuary.train.record import Event, Record
 from promptuary.train.stepper import Stepper
+from promptuary.train.team import Team
 
 # The share of a run's time that saving states may take: they may be gigabytes on a slow disk. A kill costs the steps
 # since the last state, so at most about twenty times what saving one takes, or `save_every` steps.
@@ -89,6 +90,7 @@ def fit(
     save_every: int = 100,
     audit: bool = True,
     activations: Activations | None = None,
+    team: Team | None = None,
 ) -> Result:
     """Tune the prompt of `model`, and `readout`, on `train`.
 
@@ -105,6 +107,7 @@ def fit(
             where saving would take over a twentieth of the time.
         audit: compare every byte of the backbone's weights before and after.
         activations: whom `model` asks for states of the rows (`SoftPrompted.asking`): the record tells of them.
+        team: the processes that all make this call and tune together; the lead alone uses the folder.
 
     Raises:
         SettingError: for settings that do not fit together.
@@ -120,14 +123,15 @@ def fit(
             "as it is, then use the prompt on the rounded one; or round its weights alone (int8='weights')."
         )
     plan = schedule.plan(recipe, len(train))
-    stepper = Stepper(model, readout, recipe, plan.total, rates)
+    stepper = Stepper(model, readout, recipe, plan.total, rates, team)
     before = model.backbone.digest() if audit else ""
     with unmoved_randomness(stepper.device), _recomputing(model, recipe):
         state.seed_random(seed, stepper.device)
         identity = {"seed": seed, "metric": metric, "rates": dict(rates or {}), "settings": dict(settings or {})}
         run = _Run(
-            stepper, plan, train, validation, measure, metric, names, progress or Silent(), save_every, activations
-        )
+            stepper, plan, train, validation, measure, metric, names, progress or Silent(), save_every, activations,
+            seed,
+        )  # fmt: skip
         try:
             run.begin(folder, identity)
             run.loop()
@@ -167,6 +171,7 @@ class _Run:
     progress: Progress
     save_every: int
     activations: Activations | None
+    seed: int
     step: int = 0
     worse: int = 0
     seconds: float = 0.0
@@ -180,14 +185,15 @@ class _Run:
         """Start anew, or go on from the state in `folder`."""
         if self.validation is not None:  # a wrong metric or a row without label shows now, not after an epoch
             goodness(self._evaluate(limit=1).scores, self.metric)
-        self.settings = state.plain({**self._identity(), **identity})
+        self.settings, self.team = state.plain({**self._identity(), **identity}), self.stepper.team
         self.path = None if folder is None else folder / state.NAME
-        self.record = Record(None if folder is None else folder / record.NAME)
-        saved = None if self.path is None else state.load(self.path, self.settings)
+        self.record = Record(None if folder is None or not self.team.lead else folder / record.NAME)
+        saved = self.team.led(lambda: None if self.path is None else state.load(self.path, self.settings))
         if saved is not None:
             self._restore(saved)
         else:
-            self.record.begin(self.settings | record.surroundings())
+            told = self.settings | record.surroundings() | {"processes": self.team.size}
+            self.team.led(lambda: self.record.begin(told))
         self.started = time.perf_counter() - self.seconds
         self.progress.begin(self.plan.total, self.step)
 
@@ -205,7 +211,7 @@ class _Run:
             if self.over:
                 break
             wanted = scored or step == 1 or step % self.save_every == 0
-            if wanted and time.perf_counter() >= self.due:
+            if wanted and self.team.led(lambda: time.perf_counter() >= self.due):
                 self._save()
 
     def finish(self) -> Result:
@@ -236,6 +242,8 @@ class _Run:
         )
 
     def _step(self, step: int, group: Sequence[Batch]) -> None:
+        if self.team.size > 1:
+            state.seed_random(self.team.seed(self.seed, step), self.stepper.device)
         done = self.stepper.step(step, group)
         self.step, self.rows = step, self.rows + sum(len(batch.ids) for batch in group)
         self.record.add("step", step=step, loss=done.loss, norm=done.norm, rates=dict(done.rates))
@@ -245,8 +253,9 @@ class _Run:
         assert self.validation is not None
         s = self.stepper
         return evaluate(
-            s.model, s.readout, self.validation, measure=self.measure, precision=s.recipe.precision, limit=limit
-        )
+            s.model, s.readout, self.validation, measure=self.measure, precision=s.recipe.precision, limit=limit,
+            team=s.team,
+        )  # fmt: skip
 
     def _score(self) -> None:
         found = self._evaluate()
@@ -318,13 +327,14 @@ class _Run:
         tensors |= state.copied(state.optimizer_tensors(s.optimizer, s.named), "optimizer")
         tensors |= state.copied({} if best is None else best.tensors, "best")
         tensors |= state.copied(dict(s.model.named_buffers()), "buffer")  # what the parts keep of the run, in its order
-        state.save(self.path, state.State(self.settings, notes, tensors))
+        if self.team.lead:
+            state.save(self.path, state.State(self.settings, notes, tensors))
         saved = time.perf_counter()
         self.due = saved + (saved - began) * (1 / SAVING - 1)
 
     def _restore(self, saved: state.State) -> None:
         s, notes = self.stepper, saved.notes
-        self.record.resume(notes["step"], notes["events"])
+        self.record.events = self.team.led(lambda: self.record.resume(notes["step"], notes["events"]))
         for name in _NOTED:
             setattr(self, name, notes[name])
         self.found = [Alarm(**alarm) for alarm in notes["alarms"]]

@@ -55,8 +55,11 @@ class Record:
         if self.path is not None:
             write(self.path, _line(self.events[0]))
 
-    def resume(self, step: int, count: int) -> None:
+    def resume(self, step: int, count: int) -> list[Event]:
         """Go on after `step`, when the record had `count` events: later lines, and half a line, are dropped.
+
+        Returns:
+            The events that are kept.
 
         Raises:
             CheckpointError: when the file has not the events of that step.
@@ -74,6 +77,7 @@ class Record:
                 f"the file, or delete the folder {self.path.parent} to start the run anew."
             )
         write(self.path, b"".join(_line(event) for event in self.events))
+        return self.events
 
     def add(self, event: str, **values: Any) -> None:
         """Add an event.

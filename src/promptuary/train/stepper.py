@@ -1,12 +1,11 @@
 """One optimizer step: gradients of one or more batches, clipping, rates, and an eye on what the step did."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import distributed, nn
+from torch import nn
 
 from promptuary.data.batch import Batch
 from promptuary.errors import DivergedError, MemoryShortError, SettingError
@@ -17,6 +16,7 @@ from promptuary.train.alarms import Watch
 from promptuary.train.entropies import Entropies
 from promptuary.train.evaluation import arithmetic, training
 from promptuary.train.recipe import Recipe
+from promptuary.train.team import ALONE, Team, alone
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,11 @@ class Stepper:
     Arguments:
         total: steps of the whole run, which the schedule of rates needs.
         rates: learning rates of single parts; see `train/groups.py`.
+        team: the processes that make each step together.
 
     Raises:
         SettingError: as `groups`; when the model was built with another dropout than the recipe's; in a process
-            that is one of several.
+            that is one of several without their team.
     """
 
     def __init__(
@@ -47,25 +48,25 @@ class Stepper:
         recipe: Recipe,
         total: int,
         rates: Mapping[str, float] | None = None,
+        team: Team | None = None,
     ) -> None:
         if model.dropout != recipe.dropout:
             raise SettingError(
                 f"The recipe has dropout={recipe.dropout}, the model was built with dropout={model.dropout}. "
                 "Write SoftPrompted(..., dropout=recipe.dropout)."
             )
-        if _processes() > 1:
-            raise SettingError(
-                f"Tuning runs in one process and was started in {_processes()}. "
-                "Start one process for each seed instead."
-            )
+        if team is None:
+            alone("This")
         self.model, self.readout, self.recipe, self.total = model, readout, recipe, total
+        self.team = team or ALONE
         self.device = model.backbone.device
         model.to(self.device)
         readout.to(self.device)
         self.named = groups.trained(model, readout)
         self.optimizer = groups.optimizer(recipe, groups.groups(model, readout, recipe, rates))
         self.watch = Watch.of(self.named, model.backbone.shape.deviation)
-        self.entropies = Entropies(model.choices)
+        self.team.begin_alike(p.data for p in self.named.values())
+        self.entropies = Entropies(model.choices, self.team)
         self.number = 0
 
     def step(self, number: int, batches: Sequence[Batch]) -> Step:
@@ -100,21 +101,24 @@ class Stepper:
 
         What choices add to it is a mean over rows.
         """
-        counts, total = [self.readout.count(batch) for batch in batches], 0.0
-        rows = sum(len(batch.ids) for batch in batches)
-        for batch, count in zip(batches, counts, strict=True):
+        answered, rows = sum(map(self.readout.count, batches)), sum(len(batch.ids) for batch in batches)
+        total = 0.0
+        for own in (batch.every(self.team.size, self.team.rank) for batch in batches):
+            if own is None:
+                continue
             try:
-                answers, choices = self._losses(batch.to(self.device))
-                loss = answers * (count / max(1, sum(counts))) + choices * (len(batch.ids) / rows)
+                answers, choices = self._losses(own.to(self.device))
+                loss = answers * (self.readout.count(own) / max(1, answered)) + choices * (len(own.ids) / rows)
                 loss.backward()  # type: ignore[no-untyped-call]
             except torch.OutOfMemoryError as error:
                 raise MemoryShortError(
-                    f"The device's memory is short for {len(batch.ids)} rows of {batch.ids.shape[1]} tokens. Halve "
+                    f"The device's memory is short for {len(own.ids)} rows of {own.ids.shape[1]} tokens. Halve "
                     f"batch (now {self.recipe.batch}) and double accumulation (now {self.recipe.accumulation}): the "
                     "steps stay the same. Or set checkpointing=True."
                 ) from error
             total += float(loss.detach())
-        return total
+        self.team.sum_gradients(self.named.values())
+        return self.team.sum([total])[0]
 
     def _losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | float]:
         """The mean loss over a batch's answers, and what its rows' choices add."""
@@ -133,10 +137,3 @@ class Stepper:
             f"times smaller (rate={self.recipe.rate / 10:g}), clip=1.0, a longer warmup, or precision='fp32', in "
             "another folder."
         )
-
-
-def _processes() -> int:
-    """How many processes this one was started among (torchrun, accelerate launch)."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_world_size()
-    return int(os.environ.get("WORLD_SIZE", "1"))
