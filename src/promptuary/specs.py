@@ -81,6 +81,7 @@ class Run(BaseModel):
         activations_gib: GiB of disk for states of the frozen model that training asks for again in every epoch (late
             prompts, prompts made from its reading of the input, the frozen control); 0 keeps none. activations_in:
             their folder, which runs may share (default: promptuary/activations in the user's cache).
+        track: experiment trackers that are told of the run as it goes (`promptuary.train.tracking`).
 
     Raises:
         SettingError: naming the field, what was given and what is expected; unknown names with the nearest known.
@@ -116,6 +117,7 @@ class Run(BaseModel):
     save_every: int = Field(default=50, gt=0)
     activations_gib: float = Field(default=4.0, ge=0.0, allow_inf_nan=False)
     activations_in: str | None = None
+    track: tuple[Literal["tensorboard", "wandb", "trackio", "mlflow"], ...] = ()
     out: str
 
     @model_validator(mode="wrap")

@@ -15,9 +15,11 @@ from promptuary.initial import Initial
 from promptuary.material import Material, gather
 from promptuary.prepared import Prepared, begun, made_of, prepare, rates, ready
 from promptuary.specs import Run
+from promptuary.train import tracking
 from promptuary.train.fit import Result, fit
 from promptuary.train.progress import Progress, Silent, Terminal
 from promptuary.train.team import Team, joined
+from promptuary.train.tracking import Tracking
 from promptuary.tuned import Tuned
 
 
@@ -75,6 +77,7 @@ def tune(
     team = joined()
     material = gather(run) if material is None else material
     console = console if team.lead else None
+    tracking.check(run.track)
     folders = {seed: Path(run.out) if len(run.seeds) == 1 else Path(run.out) / f"seed-{seed}" for seed in run.seeds}
     for folder in folders.values():
         places.check(folder, overwrite)
@@ -87,6 +90,11 @@ def tune(
         _one(ground, backbone, init, seed, place, progress or bar(run, seed, console), console, overwrite, team)
         for seed, place in folders.items()
     ]
+
+
+def tracked(run: Run, folder: Path, team: Team) -> Tracking | None:
+    """Who else is told of a run's steps, if anybody."""
+    return Tracking(run.track, folder) if run.track and team.lead else None
 
 
 def bar(run: Run, seed: int, console: Console | None) -> Progress:
@@ -124,7 +132,7 @@ def _one(
             asking, readout, train, held, recipe,
             seed=seed, folder=folder, settings=identity, metric=run.metric, names={task.name: task.labels},
             progress=progress, save_every=run.save_every, rates=rates(run, model, readout), activations=kept,
-            measure=ground.measure(asking, readout), team=team,
+            measure=ground.measure(asking, readout), team=team, tracking=tracked(run, folder, team),
         )  # fmt: skip
 
     result = places.fitted(folder, overwrite, fitted, team=team)

@@ -32,11 +32,12 @@ from promptuary.model import SoftPrompted
 from promptuary.multitask.plan import Multitask, gather_tasks
 from promptuary.prepared import Prepared, begun, made_of, prepare, rates, ready
 from promptuary.readouts import ByTask, Readout
+from promptuary.train import tracking
 from promptuary.train.evaluation import Measure, Pairs, by_task, goodness
 from promptuary.train.fit import Result, fit
 from promptuary.train.progress import Progress
 from promptuary.train.team import Team, joined
-from promptuary.tuning import Outcome, bar
+from promptuary.tuning import Outcome, bar, tracked
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +93,7 @@ def tune_tasks(
     materials = gather_tasks(plan) if materials is None else materials
     console = console if team.lead else None
     run, out = next(iter(plan.runs.values())), Path(plan.shared["out"])
+    tracking.check(run.track)
     folders = {seed: out if len(run.seeds) == 1 else out / f"seed-{seed}" for seed in run.seeds}
     for folder in folders.values():
         places.check(folder, overwrite)
@@ -136,6 +138,7 @@ def _one(
             seed=seed, folder=folder, settings=identity, metric="mean", progress=progress, save_every=run.save_every,
             names={name: ground.wording.task.labels for name, ground in grounds.items()},
             rates=rates(run, model, readout), measure=_measure(grounds, model, readouts), team=team,
+            tracking=tracked(run, folder, team),
         )  # fmt: skip
 
     result = places.fitted(folder, overwrite, fitted, results=[folder / name for name in grounds], team=team)

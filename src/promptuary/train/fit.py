@@ -40,6 +40,7 @@ from promptuary.train.recipe import Recipe
 from promptuary.train.record import Event, Record
 from promptuary.train.stepper import Stepper
 from promptuary.train.team import Team
+from promptuary.train.tracking import Tracking
 
 # The share of a run's time that saving states may take: they may be gigabytes on a slow disk. A kill costs the steps
 # since the last state, so at most about twenty times what saving one takes, or `save_every` steps.
@@ -91,6 +92,7 @@ def fit(
     audit: bool = True,
     activations: Activations | None = None,
     team: Team | None = None,
+    tracking: Tracking | None = None,
 ) -> Result:
     """Tune the prompt of `model`, and `readout`, on `train`.
 
@@ -108,6 +110,7 @@ def fit(
         audit: compare every byte of the backbone's weights before and after.
         activations: whom `model` asks for states of the rows (`SoftPrompted.asking`): the record tells of them.
         team: the processes that all make this call and tune together; the lead alone uses the folder.
+        tracking: is told each event of the record.
 
     Raises:
         SettingError: for settings that do not fit together.
@@ -130,7 +133,7 @@ def fit(
         identity = {"seed": seed, "metric": metric, "rates": dict(rates or {}), "settings": dict(settings or {})}
         run = _Run(
             stepper, plan, train, validation, measure, metric, names, progress or Silent(), save_every, activations,
-            seed,
+            seed, tracking,
         )  # fmt: skip
         try:
             run.begin(folder, identity)
@@ -139,6 +142,8 @@ def fit(
         finally:
             run.progress.end()
             stepper.close()
+            if tracking is not None:
+                tracking.end()
     if audit and model.backbone.digest() != before:
         raise TrainingError(
             f"The weights of {model.backbone.name!r} changed while tuning; they must stay as they are. A read-out or a "
@@ -172,6 +177,7 @@ class _Run:
     save_every: int
     activations: Activations | None
     seed: int
+    tracking: Tracking | None
     step: int = 0
     worse: int = 0
     seconds: float = 0.0
@@ -187,7 +193,8 @@ class _Run:
             goodness(self._evaluate(limit=1).scores, self.metric)
         self.settings, self.team = state.plain({**self._identity(), **identity}), self.stepper.team
         self.path = None if folder is None else folder / state.NAME
-        self.record = Record(None if folder is None or not self.team.lead else folder / record.NAME)
+        place = None if folder is None or not self.team.lead else folder / record.NAME
+        self.record = Record(place) if self.tracking is None else Record(place, self.tracking.hear)
         saved = self.team.led(lambda: None if self.path is None else state.load(self.path, self.settings))
         if saved is not None:
             self._restore(saved)

@@ -18,7 +18,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -39,10 +39,11 @@ class Record:
 
     Arguments:
         path: of the file; `None` keeps the events in memory only.
+        hear: is told each event that is added, and what the run was started with.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
+    def __init__(self, path: Path | None, hear: Callable[[Event], None] = lambda event: None) -> None:
+        self.path, self.hear = path, hear
         self.events: list[Event] = []
 
     def begin(self, config: Event) -> None:
@@ -54,6 +55,7 @@ class Record:
         self.events = [{"event": "config", **config}]
         if self.path is not None:
             write(self.path, _line(self.events[0]))
+        self.hear(self.events[0])
 
     def resume(self, step: int, count: int) -> list[Event]:
         """Go on after `step`, when the record had `count` events: later lines, and half a line, are dropped.
@@ -77,6 +79,7 @@ class Record:
                 f"the file, or delete the folder {self.path.parent} to start the run anew."
             )
         write(self.path, b"".join(_line(event) for event in self.events))
+        self.hear(self.events[0])
         return self.events
 
     def add(self, event: str, **values: Any) -> None:
@@ -86,6 +89,7 @@ class Record:
             TrainingError: when the disk is full; the lines before it stay whole.
         """
         self.events.append({"event": event, **values})
+        self.hear(self.events[-1])
         if self.path is None:
             return
         length = self.path.stat().st_size
