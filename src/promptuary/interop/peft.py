@@ -41,6 +41,7 @@ from promptuary.train.record import surroundings
 from promptuary.tuned import Tuned
 
 CONFIG, TENSORS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+TABLE = "prompt_embeddings"
 WRITERS = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
 
 Kind = Literal["PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"]
@@ -66,12 +67,14 @@ class Adapter:
         kind: its `peft_type`. task: its `task_type`, or `None`.
         table: soft tokens at the input, or each token's keys and values layer by layer.
         backbone: the name of the model it was tuned on, where it says one.
+        beside: weights of the model that the adapter replaces, by name: a head, an embedding table.
     """
 
     kind: Kind
     task: str | None
     table: Float[Tensor, "prompt width"]
     backbone: str | None
+    beside: tuple[str, ...] = ()
 
     @property
     def deep(self) -> bool:
@@ -118,17 +121,18 @@ def read_adapter(folder: Path | str) -> Adapter:
         raise CheckpointError(f"{place / CONFIG}: {complaint(error, 'Field')} Prompts alone can be read.") from error
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: the adapter cannot be read ({error}).") from error
-    table = tensors.get("prompt_embeddings")
+    table = tensors.get(TABLE)
     if table is None or table.dim() != 2 or len(table) < config.num_virtual_tokens:
         shown = {name: list(t.shape) for name, t in tensors.items()}
         raise CheckpointError(
-            f"{place / TENSORS}: expected 'prompt_embeddings' with {config.num_virtual_tokens} rows, found {shown}."
+            f"{place / TENSORS}: expected {TABLE!r} with {config.num_virtual_tokens} rows, found {shown}."
         )
     return Adapter(
         config.peft_type,
         config.task_type,
         table[: config.num_virtual_tokens].float(),  # the rest is the half that text-to-text models never read
         config.base_model_name_or_path,
+        tuple(sorted(tensors.keys() - {TABLE})),
     )
 
 
@@ -164,7 +168,7 @@ def write_adapter(tuned: Tuned, folder: Path) -> Adapter:
         layers = tuned.backbone.shape.attention
         heads, key = layers[0].heads, layers[0].key
         config |= {"token_dim": heads * key, "num_attention_heads": heads, "num_layers": len(layers)}
-    write(folder / TENSORS, checkpoint.pack({"prompt_embeddings": adapter.table}))
+    write(folder / TENSORS, checkpoint.pack({TABLE: adapter.table}))
     write(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
     return adapter
 
@@ -221,7 +225,8 @@ def import_adapter(
     Without a template a row's text is written as the tokenizer writes it, which is how PEFT's users do it.
 
     Raises:
-        SettingError: for an adapter with another task: its head stays with PEFT.
+        SettingError: for an adapter with another task: its head stays with PEFT; for one that replaces weights of the
+            model.
         CheckpointError: when it was tuned on another model; when `out` holds something, without `overwrite`.
     """
     if adapter.task not in WRITERS:
@@ -229,6 +234,12 @@ def import_adapter(
             f"The adapter's task is {adapter.task}, whose head reads other states than a read-out here. Take its "
             "prompt as a start: promptuary tune --init peft:FOLDER. Whole prompts are those for CAUSAL_LM and "
             "SEQ_2_SEQ_LM."
+        )
+    if adapter.beside:
+        raise SettingError(
+            f"Beside its prompt the adapter replaces weights of the model ({', '.join(adapter.beside)}), and a prompt "
+            "here changes none. Save those into a model of its own and import the rest (PEFT: save_pretrained(..., "
+            "save_embedding_layers=False)), or take its prompt as a start: promptuary tune --init peft:FOLDER."
         )
     table = adapter.numbers(backbone, counted=True)
     if adapter.deep:

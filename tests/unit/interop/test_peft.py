@@ -207,6 +207,22 @@ def test_an_adapter_is_a_start(shelf: Shelf, tmp_path: Path) -> None:
         import_adapter(read_adapter(tmp_path / "in"), backbone("llama"), tmp_path / "whole")
 
 
+def test_an_adapter_that_replaces_weights_of_the_model_is_no_whole_prompt(tmp_path: Path) -> None:
+    model = theirs("llama", "prompt", tmp_path / "plain")
+    model.save_pretrained(
+        tmp_path / "more", save_embedding_layers=True
+    )  # as PEFT does by itself for a longer vocabulary
+    found = read_adapter(tmp_path / "more")
+    assert any("embed_tokens" in name for name in found.beside)
+    with pytest.raises(
+        SettingError, match=r"replaces weights of the model \(.*embed_tokens.*save_embedding_layers=False"
+    ):
+        import_adapter(found, backbone("llama"), tmp_path / "whole")
+    assert not (tmp_path / "whole").exists()
+    assert torch.equal(found.table, read_adapter(tmp_path / "plain").table)
+    assert read_adapter(tmp_path / "plain").beside == ()
+
+
 def test_a_model_whose_values_hear_of_positions_cannot_have_its_keys_turned(monkeypatch: pytest.MonkeyPatch) -> None:
     b, told = backbone("llama"), turning._keys_values
     width = prompted(b, "p-tuning-v2", {"length": P}, init=None, seed=0).injection.width
