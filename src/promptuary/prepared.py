@@ -65,9 +65,10 @@ class Prepared:
             "data": self.digest,
         }
 
-    def measure(self, model: SoftPrompted, readout: Readout) -> Measure:
+    def measure(self, model: SoftPrompted, readout: Readout, team: Team) -> Measure:
         """How predictions of the validation rows are scored."""
-        return self.reading.measure(model, readout, self.wording, self.rows, self.held, metric=self.run.metric)
+        metric = self.run.metric
+        return self.reading.measure(model, readout, self.wording, self.rows, self.held, metric=metric, team=team)
 
     def save(
         self, folder: Path, model: SoftPrompted, readout: Readout, result: Result, *, seed: int, team: Team

@@ -132,7 +132,7 @@ def _one(
             asking, readout, train, held, recipe,
             seed=seed, folder=folder, settings=identity, metric=run.metric, names={task.name: task.labels},
             progress=progress, save_every=run.save_every, rates=rates(run, model, readout), activations=kept,
-            measure=ground.measure(asking, readout), team=team, tracking=tracked(run, folder, team),
+            measure=ground.measure(asking, readout, team), team=team, tracking=tracked(run, folder, team),
         )  # fmt: skip
 
     result = places.fitted(folder, overwrite, fitted, team=team)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from promptuary.readouts import Readout
     from promptuary.specs import Run
     from promptuary.train.evaluation import Measure, Pairs
+    from promptuary.train.team import Team
 
 
 WAYS = ("free", "rank", "calibrated", "constrained")  # from what is written to a class (`promptuary.decoding`)
@@ -158,8 +159,12 @@ class Kind(BaseModel, ABC):
             return readout.predict(model(x, readout.targets(batch), readout.columns(batch)), batch)
         return writing.said(model.backbone.generate(model.call(x), writing.how))
 
-    def said(self, model: "SoftPrompted", readout: "Readout", pairs: "Pairs") -> "Pairs":
-        """Labelled batches with what counts as said of them: what the read-out predicted when it took the loss."""
+    def said(self, model: "SoftPrompted", readout: "Readout", pairs: "Pairs", team: "Team") -> "Pairs":
+        """Labelled batches with what counts as said of them: what the read-out predicted when it took the loss.
+
+        Arguments:
+            team: the processes that all ask this, and all get the whole of it in any order.
+        """
         return pairs
 
     @abstractmethod
@@ -201,18 +206,22 @@ class Kind(BaseModel, ABC):
         examples: Sequence[Example],
         *,
         metric: str | None = None,
+        team: "Team | None" = None,
     ) -> "Measure":
         """How predictions of `examples`, encoded from `rows`, are scored.
 
         Arguments:
             metric: the only score that is needed, so that slow others may be left out; `None` for all of them.
+            team: processes that all measure the same, and share out what is yet to be written.
         """
         if metric == "loss" and self.slow:
             return lambda pairs: {}
 
         def measured(pairs: "Pairs") -> Mapping[str, float]:
+            from promptuary.train.team import ALONE
+
             answers, asked = [], []
-            for batch, said in self.said(model, readout, pairs):
+            for batch, said in self.said(model, readout, pairs, team or ALONE):
                 own = batch.rows.tolist()
                 answers += self.answers(said, wording, [rows[i] for i in own], [examples[i] for i in own])
                 asked += own

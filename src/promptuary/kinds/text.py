@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from promptuary.readouts import LanguageModel, Readout
     from promptuary.specs import Run
     from promptuary.train.evaluation import Pairs
+    from promptuary.train.team import Team
 
 
 @dataclass(frozen=True)
@@ -103,12 +105,14 @@ class Text(Kind):
 
         return Writing(Generation(max_new_tokens=self.max_new_tokens, end=(end,)), said)
 
-    def said(self, model: "SoftPrompted", readout: "Readout", pairs: "Pairs") -> "Pairs":
+    def said(self, model: "SoftPrompted", readout: "Readout", pairs: "Pairs", team: "Team") -> "Pairs":
         from promptuary.train.evaluation import evaluating
 
         device = model.backbone.device
         with evaluating(model, readout):  # the read-out saw the row's own text: what counts is what is written
-            return [(batch, self.predict(model, readout, batch.to(device))) for batch, _ in pairs]
+            mine = pairs[team.rank :: team.size]
+            own = [(batch, self.predict(model, readout, batch.to(device))) for batch, _ in mine]
+        return list(chain.from_iterable(team.all(own)))
 
     def answers(
         self, said: list[str], wording: Encoder, rows: Sequence[Row], examples: Sequence[Example]

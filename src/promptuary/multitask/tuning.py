@@ -137,7 +137,7 @@ def _one(
             model, readout, train, held, recipe,
             seed=seed, folder=folder, settings=identity, metric="mean", progress=progress, save_every=run.save_every,
             names={name: ground.wording.task.labels for name, ground in grounds.items()},
-            rates=rates(run, model, readout), measure=_measure(grounds, model, readouts), team=team,
+            rates=rates(run, model, readout), measure=_measure(grounds, model, readouts, team), team=team,
             tracking=tracked(run, folder, team),
         )  # fmt: skip
 
@@ -152,9 +152,9 @@ def _one(
     return MultitaskOutcome(outcomes, folder, result, seed)
 
 
-def _measure(grounds: Mapping[str, Prepared], model: SoftPrompted, readouts: Sequence[Readout]) -> Measure:
+def _measure(grounds: Mapping[str, Prepared], model: SoftPrompted, readouts: Sequence[Readout], team: Team) -> Measure:
     """Each task's scores as `TASK/METRIC`, and `mean`, that of the scores that their metrics name."""
-    own = {n: (name, g, g.measure(model, readouts[n])) for n, (name, g) in enumerate(grounds.items())}
+    own = {n: (name, g, g.measure(model, readouts[n], team)) for n, (name, g) in enumerate(grounds.items())}
 
     def measured(pairs: Pairs) -> Mapping[str, float]:
         found, good = dict[str, float](), []

@@ -102,7 +102,8 @@ def evaluate(
         if not found:
             raise SettingError("The validation set has no batches. Expected at least one row, or validation=None.")
         pairs = [(batch, said) for _, batch, said, _, _ in found]
-        scores = team.led(lambda: measure(pairs))  # inside, since it may ask the model again
+        measured = measure(pairs)  # inside, since it may ask the model again
+        scores = team.led(lambda: measured)
     loss, answered = sum(one[3] for one in found), sum(one[4] for one in found)
     return Evaluation({**scores, "loss": loss / max(1, answered)}, pairs)
 

@@ -47,6 +47,7 @@ SAME: Mapping[str, Case] = {
     "classes": run(recipe={"epochs": 3, "batch": 8, "clip": 0.5}),
     "one row": run(recipe={"steps": 3, "batch": 1, "accumulation": 2}),
     "texts": run("gpt2", readout="text"),
+    "written": run("gpt2", task="text", label="label", metric="token_f1", max_new_tokens=4),
     "lazy": run(method="ipt", settings={"lazy": True, "length": 3}),
     "kept": run(method="lpt"),
     "mixture": mixture,
