@@ -183,7 +183,7 @@ class Upstream:
                 if answer.status_code == 404:  # it was started anew with another model's name
                     self._name = None
                 await _checked(answer)
-                async for line in answer.aiter_lines():  # to the end, so that the connection serves the next one
+                async for line in _lines(answer):  # to the end, so that the connection serves the next one
                     for piece in _told(line):
                         over = over or piece.ended is not None
                         yield piece
@@ -195,7 +195,8 @@ class Upstream:
         if self._name is None:
             answer = await self._client.get("/v1/models")
             await _checked(answer)
-            self._name = str(answer.json()["data"][0]["id"])
+            with _known():
+                self._name = str(answer.json()["data"][0]["id"])
         return self._name
 
     @contextmanager
@@ -234,24 +235,47 @@ def _how(how: Generation, stop: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _told(line: str) -> list[Piece]:
-    """What an event of the stream says.
+async def _lines(answer: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """The lines of a stream of events. A text may hold other characters that end lines elsewhere (U+2028, U+0085)."""
+    left = b""
+    async for data in answer.aiter_bytes():
+        *whole, left = (left + data).split(b"\n")
+        for line in whole:
+            yield line
+    yield left
+
+
+def _told(line: bytes) -> list[Piece]:
+    """What a line of the stream says.
 
     Raises:
-        Fault: 502 for an error that the server tells in the middle of a text.
+        Fault: 502 for an error that the server tells in the middle of a text, and for what is no event.
     """
-    if not line.startswith("data:") or line.endswith("[DONE]"):
+    said = line.removeprefix(b"data:").strip()
+    if said == line.strip() or said == b"[DONE]":  # between events, of another field, behind the last one
         return []
-    event = json.loads(line.removeprefix("data:"))
-    if "error" in event:
-        raise _failed(str(event["error"].get("message", "")))
-    pieces = []
-    for choice in event["choices"]:
-        ended = choice.get("finish_reason")
+    with _known():
+        event = json.loads(said)
+        if "error" in event:
+            raise _failed(str(event["error"].get("message", "")))
+        choices = [(c["text"], tuple(c.get("token_ids") or ()), c.get("finish_reason")) for c in event["choices"]]
+    for _, _, ended in choices:
         if ended not in (None, "stop", "length"):
             raise _failed(f"it ended a text with {ended!r}")
-        pieces.append(Piece(choice["text"], tuple(choice.get("token_ids") or ()), ended))
-    return pieces
+    return [Piece(*choice) for choice in choices]
+
+
+@contextmanager
+def _known() -> Iterator[None]:
+    """While an answer of the server is read.
+
+    Raises:
+        Fault: 502 where it has another form than a vLLM's.
+    """
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _failed(f"its answer has not the form of a vLLM's ({type(error).__name__})") from error
 
 
 async def _checked(answer: httpx.Response) -> None:

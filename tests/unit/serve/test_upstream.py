@@ -224,6 +224,14 @@ async def told() -> AsyncIterator[bytes]:
     yield b"data: " + failure(500, "EngineCore died") + b"\n\n"
 
 
+async def prose() -> AsyncIterator[bytes]:
+    yield b"data: It was a dark night.\n\n"
+
+
+async def listed() -> AsyncIterator[bytes]:
+    yield b"data: [1, 2]\n\n"
+
+
 def sending(parts: Callable[[], AsyncIterator[bytes]]) -> Callable[[], httpx.Response]:
     return lambda: httpx.Response(200, stream=Sent(parts()))
 
@@ -238,6 +246,8 @@ WRONG: dict[str, tuple[Callable[[], httpx.Response], int, str, str]] = {
     "breaks off": (sending(cut), 503, "upstream_lost", "Ask again"),
     "ends too early": (sending(ended), 503, "upstream_lost", "Ask again"),
     "a prefix it cannot load": (sending(failed), 502, "upstream_failed", "'error'"),
+    "tells no event": (sending(prose), 502, "upstream_failed", "not the form"),
+    "tells a list": (sending(listed), 502, "upstream_failed", "not the form"),
     "dies while it writes": (sending(told), 502, "upstream_failed", "EngineCore died"),
 }
 
@@ -258,6 +268,32 @@ def test_an_error_in_the_middle_of_a_stream_is_its_last_event(client: TestClient
         lines = [line.removeprefix("data: ") for line in answer.iter_lines() if line]
     assert json.loads(lines[0])["choices"][0]["text"] == "half"
     assert json.loads(lines[-1])["error"]["code"] == "upstream_lost"
+
+
+def test_a_text_may_hold_whatever_ends_a_line_elsewhere(client: TestClient, vllm: StandIn) -> None:
+    text = "a\u2028b\u2029c\u0085d\x0be\x1cf é"
+
+    async def parts() -> AsyncIterator[bytes]:
+        told = json.dumps(json.loads(event(text, [5], "stop").removeprefix(b"data: ")), ensure_ascii=False)
+        data = f"data: {told}\r\n\r\n".encode() + DONE
+        for at in range(0, len(data), 7):  # as a network may cut it, inside of characters too
+            yield data[at : at + 7]
+
+    vllm.instead = sending(parts)
+    answer = client.post("/v1/completions", json={"model": "notes", "prompt": NOTE})
+    assert answer.json()["choices"][0]["text"] == text
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"[]", b'{"data": []}', b"null"])
+def test_a_server_that_is_no_vllm_is_told(
+    client: TestClient, vllm: StandIn, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    async def answers(self: StandIn, request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=content)
+
+    monkeypatch.setattr(StandIn, "handle_async_request", answers)
+    answer = client.post("/v1/completions", json={"model": "notes", "prompt": NOTE})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_failed")
 
 
 async def endless() -> AsyncIterator[bytes]:
