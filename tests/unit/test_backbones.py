@@ -7,7 +7,7 @@ from torch import nn
 from promptuary.backbones import load as loading
 from promptuary.backbones.attachment import Attachment, Promise
 from promptuary.backbones.identity import same_model
-from promptuary.backbones.load import available, load, wrap
+from promptuary.backbones.load import available, device_of, load, wrap
 from promptuary.backbones.padding import flush_right
 from promptuary.errors import BackboneError
 from promptuary.placements import bare
@@ -211,3 +211,16 @@ def test_a_model_of_the_ladder_is_looked_for_where_the_environment_says(
     monkeypatch.setenv("PROMPTUARY_MODELS", str(tmp_path))
     assert load("ladder-9m").name == "ladder-9m"
     assert available()["ladder-9m"] == "made up"
+
+
+def test_every_process_of_several_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert device_of("auto") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device_of("auto") == torch.device("cuda")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert device_of("auto") == torch.device("cuda:1")
+    assert device_of("cpu") == torch.device("cpu")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(BackboneError, match="Process 2 has no GPU of its own: this machine has 2"):
+        device_of("auto")

@@ -259,9 +259,16 @@ def device_of(device: torch.device | str) -> torch.device:
     Raises:
         BackboneError: for one that is not to be had here.
     """
+    own = os.environ.get("LOCAL_RANK")  # torchrun's: the number of the process on this machine
+    if device == "auto" and own is not None and torch.cuda.is_available():
+        if int(own) >= torch.cuda.device_count():
+            raise BackboneError(
+                f"Process {own} has no GPU of its own: this machine has {torch.cuda.device_count()}. Start as many "
+                "processes as there are GPUs (torchrun --nproc-per-node), or name a device."
+            )
+        return torch.device("cuda", int(own))
     if device == "auto":
-        device, own = "cuda" if torch.cuda.is_available() else "cpu", os.environ.get("LOCAL_RANK")  # torchrun's
-        device = f"cuda:{own}" if device == "cuda" and own else device
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(0, device=device)
         return torch.device(device)
