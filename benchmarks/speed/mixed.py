@@ -7,7 +7,7 @@
   PEFT, which loops over `set_adapter`. Rows of 32 tokens; in float32 and in bfloat16.
 - `requests`: 128 requests of 8 tasks whose mean lengths go from 12 to 200, as they come. Mixed: sorted by length into
   batches of 1,024 tokens, as a `Bank` does, and of 4,096. PEFT: first come, first served in batches of 32, each split
-  by task.
+  by task; what it computes for a token, padding counted, is what packing could save of its products at most.
 - `compiled`: a prompt of 100 tokens before a causal model's input: in the row, compiled, and PEFT's.
 
 One process, one thread. The ways of a cell take turns; what counts is CPU time, since other work may share the machine.
@@ -208,8 +208,18 @@ def requests() -> Iterator[dict[str, Any]]:
                 "mixed as they come": partial(each, partial(mixed, prompts), fifo),
                 "PEFT": partial(each, partial(looped, theirs), fifo),
             }
-            yield {"precision": precision, "method": method, **timed(ways, 3, "mixed", "mixed")}
+            yield {
+                "precision": precision, "method": method, **timed(ways, 3, "mixed", "mixed"),
+                "PEFT, columns / tokens": round(padding(fifo), 3),
+            }  # fmt: skip
             plain = theirs.get_base_model()
+
+
+def padding(parts: Sequence[Sequence[Row]]) -> float:
+    """How many columns PEFT's loop computes for each token, soft ones in the row: what packing could save at most."""
+    lengths = [[[LENGTH + len(ids) for _, ids in own] for own in by_task(part).values()] for part in parts]
+    shared = [own for part in lengths for own in part]
+    return sum(len(own) * max(own) for own in shared) / sum(map(sum, shared))
 
 
 def compiled() -> Iterator[dict[str, Any]]:
