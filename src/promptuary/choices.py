@@ -174,6 +174,10 @@ class PerTask(ABC):
     def settle(self, task: int) -> None:
         """Forget what was learnt for the other tasks: from now on it is this one's."""
 
+    @abstractmethod
+    def idle(self) -> int:
+        """How many of its trained numbers are of other tasks than a row's."""
+
 
 class Choice(PerTask, nn.Module):
     """Weights over `options` for each row.
@@ -268,6 +272,9 @@ class Choice(PerTask, nn.Module):
     def settle(self, task: int) -> None:
         if len(self.bias) > 1:
             self.bias = nn.Parameter(self.bias[task : task + 1].detach().clone(), requires_grad=self.trained)
+
+    def idle(self) -> int:
+        return (len(self.bias) - 1) * self.options if self.trained else 0
 
     def _logits(self, x: Instance) -> Float[Tensor, "batch options"]:
         batch = len(x.ids)

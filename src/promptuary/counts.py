@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from promptuary.choices import PerTask
 from promptuary.generators import Generator
 from promptuary.model import SoftPrompted
+from promptuary.readouts import Readout
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Counts:
     Arguments:
         nominal: all that are trained.
         touched: those that got a gradient at least once: of tables by rows, of other tensors all or none.
-        active: those that the answer to one row depends on, at most.
+        active: those that the answer to one row depends on, at most; of several tasks, those of the row's own.
     """
 
     nominal: int
@@ -43,4 +45,5 @@ def count(model: SoftPrompted, readout: nn.Module, silent: Container[str] = ()) 
     unheard = sum(p.numel() for name, p in own.values() if name in silent)
     # A generator knows which of its numbers got none; one whose tensors are silent throughout is counted already.
     heard = [g for g in made if any(own[id(p)][0] not in silent for p in g.parameters() if id(p) in own)]
-    return Counts(nominal, nominal - unheard - sum(g.untouched() for g in heard), nominal - sum(g.idle() for g in made))
+    idle = sum(m.idle() for m in (*model.modules(), *readout.modules()) if isinstance(m, Generator | PerTask | Readout))
+    return Counts(nominal, nominal - unheard - sum(g.untouched() for g in heard), nominal - idle)

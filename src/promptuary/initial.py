@@ -7,6 +7,7 @@ random start to the backbone's own table.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,19 +81,38 @@ def from_vocabulary(read: Read, frequent: Int[Tensor, " ids"]) -> Initial:
 
 def from_words(read: Read, ids: Sequence[int], rest: Initial) -> Initial:
     """One soft token per given token id, in order; what is left over starts as `rest`, surplus ids are dropped."""
-    return from_labels(read, [[i] for i in ids], rest)
+    return _from_means(read, [[i] for i in ids], rest, "from_words")
 
 
 def from_labels(read: Read, labels: Sequence[Sequence[int]], rest: Initial) -> Initial:
     """Soft token i starts at the mean embedding of the sub-tokens of label i; the others start as `rest`.
 
+    Where there are more labels than soft tokens, a warning says so.
+
     Arguments:
         read: the embeddings of token ids, `backbone.embeddings`.
-        labels: the token ids of each class label, without special tokens.
+        labels: the token ids of each class label, without special tokens; a label without any starts none.
     """
+    known = [ids for ids in labels if ids]
+    means = _from_means(read, known, rest, "from_labels")
 
     def make(length: int, width: int, seed: torch.Generator) -> Float[Tensor, "{length} {width}"]:
-        means = [_fitting(read(ids), width, "from_labels").mean(0) for ids in labels[:length] if ids]
+        if len(known) > length:
+            warnings.warn(
+                f"There are {len(known)} labels and {length} soft tokens: the last {len(known) - length} start none. "
+                f"Set length={len(known)} or more, or init='vocabulary'.",
+                stacklevel=2,
+            )
+        return means(length, width, seed)
+
+    return make
+
+
+def _from_means(read: Read, groups: Sequence[Sequence[int]], rest: Initial, who: str) -> Initial:
+    """Soft token i starts at the mean embedding of group i of token ids; the others start as `rest`."""
+
+    def make(length: int, width: int, seed: torch.Generator) -> Float[Tensor, "{length} {width}"]:
+        means = [_fitting(read(ids), width, who).mean(0) for ids in groups[:length]]
         others = rest(length - len(means), width, seed)
         return torch.cat([torch.stack(means), others]) if means else others
 

@@ -9,9 +9,10 @@ from torch import nn
 from promptuary.counts import count
 from promptuary.lookups import Table
 from promptuary.model import SoftPrompted
-from promptuary.readouts import Readout
+from promptuary.readouts import ByTask, Classifier, Readout
 from promptuary.train.fit import fit
 from promptuary.train.progress import Silent
+from tests.answers import prompted
 from tests.backbones import backbone
 from tests.laws.checks import STATIC
 from tests.unit.train.toy import Toy, parts, recipe
@@ -91,6 +92,28 @@ def test_one_prompt_of_a_pool_is_active() -> None:
     assert count(model, nn.Identity()) == type(count(model, readout))(3 * one + choice, 3 * one + choice, one + choice)
     generator.choice.mode = "soft"
     assert count(model, nn.Identity()).active == 3 * one + choice
+
+
+PROMPT = 3 * 32
+MIXTURES = {  # of three tasks: numbers that they share, those of each task's own, and those of prompts not taken
+    "prompt-tuning": (PROMPT, 0, 0),
+    "dp-position": (PROMPT, 4, 0),
+    "dp-length": (PROMPT, 3, 0),
+    "dp-bank": (PROMPT, 4, 3 * PROMPT),
+    "dp-position-vector": (4 * PROMPT + 4 * 32 + 4, 4, 0),
+    "multitask-prompt-tuning": (PROMPT, 3 + 32, 0),
+}
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_an_answer_depends_on_what_is_its_own_tasks(name: str) -> None:
+    shared, own, left = MIXTURES[name]
+    model = prompted("bert", name, **({"tasks": 3} if own else {}))
+    classes = (2, 5, 3)
+    heads = [c * 32 + c for c in classes]
+    counts = count(model, ByTask([Classifier(c, 32) for c in classes]))
+    assert counts.nominal == shared + left + 3 * own + sum(heads)
+    assert counts.active == shared + own + max(heads)
 
 
 def test_a_tensor_that_never_heard_anything_is_not_touched() -> None:

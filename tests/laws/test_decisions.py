@@ -853,10 +853,31 @@ def test_a_choice_as_published_starts_cuts_and_squashes_as_published() -> None:
     assert not torch.equal(drawn[0][:, :4], drawn[1][:, :4])
 
 
-def test_a_pool_at_random_takes_one_prompt() -> None:
+@pytest.mark.parametrize("family", ["t5", "bert", "gpt2"])
+@pytest.mark.parametrize("side", SIDES)
+@torch.no_grad()
+def test_a_row_as_published_is_rotated_and_keeps_its_last_token_behind_all(family: str, side: str) -> None:
+    """The published layout, whose option j counts the soft tokens behind the input: P[j:], x[:-1], P[:j], x[-1:]."""
+    b = backbone(family)
+    model = SoftPrompted(b, *METHODS["dp-position"].parts(b.shape, compat="official", length=LENGTH)).eval()
+    (choice,), table = model.choices.values(), model.generator.table  # type: ignore[union-attr]
+    ids, mask = batch(family, side)
+    x = model.instance(ids, mask)
+    for j in range(LENGTH + 1):
+        choice.bias.fill_(-1.0)[:, LENGTH - j] = 1.0
+        laid = model.call(model.instance(ids, mask)).layout
+        for row in range(len(ids)):
+            text = x.embeds[row][mask[row]]
+            published = torch.cat([table[j:], text[:-1], table[:j], text[-1:]])
+            assert torch.equal(laid.embeds[row][laid.mask[row]], published)
+
+
+@pytest.mark.parametrize("mode", ["soft", "top"])
+def test_a_pool_at_random_takes_one_prompt(mode: str) -> None:
+    """A mixture would be the same for every text and at every step: nothing of it is random."""
     shape = backbone("t5").shape
-    with pytest.raises(SettingError, match="mode='hard'"):
-        METHODS["dp-vector"].parts(shape, pooled="random")
+    with pytest.raises(SettingError, match=f"mode='{mode}': every text gets the same mixture. Write mode='hard'"):
+        METHODS["dp-vector"].parts(shape, pooled="random", mode=mode)
     METHODS["dp-vector"].parts(shape, pooled="random", mode="hard")
 
 

@@ -99,6 +99,14 @@ def test_a_label_is_the_mean_of_its_pieces() -> None:
     assert bool((made[2] >= 5).all())
 
 
+def test_labels_that_start_no_soft_token_are_told() -> None:
+    labels = [[1, 2], [3], [], [4]]
+    with pytest.warns(UserWarning, match="3 labels and 2 soft tokens: the last 1 start none. Set length=3 or more"):
+        made = from_labels(read, labels, normal(1.0))(2, 4, seed())
+    torch.testing.assert_close(made, torch.stack([TABLE[1:3].mean(0), TABLE[3]]))
+    assert torch.equal(from_labels(read, labels, normal(1.0))(3, 4, seed())[2], TABLE[4])  # none is left over
+
+
 @pytest.mark.parametrize("init", [from_vocabulary(read, torch.arange(9)), from_words(read, [1], normal(1.0))])
 def test_word_embeddings_of_another_width_are_refused(init: Initial) -> None:
     with pytest.raises(SettingError, match="width 4, this prompt needs 8"):

@@ -64,6 +64,19 @@ def test_every_task_has_a_prompt_like_any_other(shelf: Shelf, tmp_path: Path) ->
     assert all(torch.equal(one[tensor], other[tensor]) for tensor in one)
 
 
+def test_what_no_step_touched_is_not_counted_as_touched_of_any_task(shelf: Shelf, tmp_path: Path) -> None:
+    """Two steps take at most two of nine prompts."""
+    few = {"epochs": 0, "steps": 2, "batch": 8}
+    found = tuned(shelf, tmp_path / "out", method="dp-bank", settings={"length": 8}, recipe=few)
+    whole, one = found.result.counts, 8 * found.tasks["mood"].tuned.backbone.shape.dim
+    assert whole.nominal - whole.touched >= 7 * one
+    for outcome in found.tasks.values():
+        counts = outcome.result.counts
+        assert counts.nominal - counts.touched == whole.nominal - whole.touched
+        assert counts.active < counts.nominal - 7 * one
+        assert vars(counts) == outcome.tuned.manifest.run["counts"]
+
+
 def test_prompts_of_a_mixture_share_passes_in_a_bank(shelf: Shelf, tmp_path: Path) -> None:
     tuned(shelf, tmp_path / "out")
     bank = open_bank({name: tmp_path / "out" / name for name in ("mood", "form")})

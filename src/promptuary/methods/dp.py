@@ -63,12 +63,12 @@ def dynamic(
         order: which soft tokens stand before the input: the first ones (`split`, the paper), or the last ones
             (`rotate`, its code).
         head, tail: how many tokens stay outside the prompt at either end; by default none, and the last one of a
-            causal model.
+            causal model (with `compat="official"` of any).
         sees_input: as in prompt tuning, for soft tokens that are not deep.
         temperature: a schedule by name, with its numbers where they are others (`choices.schedule`): of choices of one
             option. entropy: weight of the choices' entropy.
         compat: `official` chooses as the published code does: from logits that are drawn (of a task within 0.5), for
-            an input through a ReLU, of a pool alone through a tanh; in its order.
+            an input through a ReLU, of a pool alone through a tanh; in its order, the last token (`</s>`) behind all.
         control: of what is chosen for each input (`promptuary.controls`): by another row's text, or by weights that
             stay as they are drawn.
     """
@@ -81,14 +81,14 @@ def dynamic(
     some(length)
     check_control(control, reads="instance" in (position, lengths, pooled if pool > 1 else None))
     cooling = parts.schedule(temperature)
-    if pool > 1 and pooled == "random" and mode == "soft":
-        raise SettingError("pooled='random' with mode='soft' mixes all prompts alike. Write mode='hard'.")
+    if pool > 1 and pooled == "random" and mode != "hard":
+        raise SettingError(f"pooled='random' with mode={mode!r}: every text gets the same mixture. Write mode='hard'.")
     if bank and (position not in ("task", "instance") or pool > 1):
         raise SettingError("bank=True: expected position='task' or 'instance' (it chooses the prompt too) and pool=1.")
-    # Nothing reads a soft token behind the last token of a causal model's input: there the prompt stays inside.
-    tail = int(not shape.encodes) if tail is None else tail
-    asked, dim = (parts.encoding_mean, shape.output) if query == "encoder" else (parts.embedding_mean, shape.dim)
     official, drawn = compat == "official", itertools.count(seed, 1000)
+    # Nothing reads a soft token behind the last token of a causal model's input: there the prompt stays inside.
+    tail = int(official or not shape.encodes) if tail is None else tail
+    asked, dim = (parts.encoding_mean, shape.output) if query == "encoder" else (parts.embedding_mean, shape.dim)
 
     def choice(level: Level, options: int, prefer: int | None, **more: Any) -> "Choice":
         fixed = level == "instance" and control == "frozen"

@@ -146,7 +146,9 @@ def _one(
     for number, (name, ground) in enumerate(grounds.items()):
         alone, read = _alone(model, number), readouts[number]
         own = {k.removeprefix(f"{name}/"): v for k, v in result.scores.items() if k.startswith(f"{name}/")}
-        part = replace(result, scores=own, score=own[ground.run.metric], counts=count(alone, read))
+        silent = {_alone_named(tensor, number) for tensor in result.silent}
+        counts = count(alone, read, silent)
+        part = replace(result, scores=own, score=own[ground.run.metric], counts=counts, silent=silent)
         tuned = ground.save(folder / name, alone, read, part, seed=seed, team=team)
         outcomes[name] = Outcome(tuned, folder / name, part, seed)
     return MultitaskOutcome(outcomes, folder, result, seed)
@@ -174,6 +176,12 @@ def _alone(model: SoftPrompted, task: int) -> SoftPrompted:
     own = SoftPrompted(model.backbone, generator, injection, dropout=model.dropout)
     own.settle(task)
     return own
+
+
+def _alone_named(tensor: str, task: int) -> str:
+    """The name of a trained tensor in the prompt and the read-out that a task has to itself."""
+    own = f"readout.readouts.{task}."
+    return f"readout.{tensor.removeprefix(own)}" if tensor.startswith(own) else tensor
 
 
 def _check_alike(grounds: Mapping[str, Prepared], backbone: Backbone) -> None:

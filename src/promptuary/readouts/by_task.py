@@ -43,6 +43,10 @@ class ByTask(Readout):
     def columns(self, batch: Batch) -> Int[Tensor, "batch read"] | None:
         return stacking.columns([self.of(part).columns(part) for part in _parts(batch)])
 
+    def idle(self) -> int:
+        sizes = [sum(p.numel() for p in r.parameters() if p.requires_grad) for r in self.readouts]
+        return sum(sizes) - max(sizes)
+
     def loss(self, out: Output, batch: Batch) -> Float[Tensor, ""]:
         losses = [self.of(part).loss(own, part) * len(part.ids) for own, part in self._said(out, batch)]
         return torch.stack(losses).sum() / len(batch.ids)

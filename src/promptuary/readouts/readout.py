@@ -44,6 +44,10 @@ class Readout(nn.Module, ABC):
         """
         return None
 
+    def idle(self) -> int:
+        """How many of its trained numbers one row's answer never depends on, at least."""
+        return 0
+
     @abstractmethod
     def loss(self, out: Output, batch: Batch) -> Float[Tensor, ""]:
         """The mean loss over the batch's known answers, in nats; 0 where it has none.

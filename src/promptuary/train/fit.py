@@ -7,7 +7,7 @@ the same numbers, to the last bit on a CPU. Nothing in here knows what a method 
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -59,6 +59,7 @@ class Result:
         history: the run's events, as in its record.
         alarms: what looks wrong, in words.
         counts: how many numbers were trained, got a gradient, and bear on one row.
+        silent: the names (`train.groups.trained`) of the tensors that never got any gradient.
         seconds: of the whole run, with those before an interruption.
     """
 
@@ -70,6 +71,7 @@ class Result:
     history: Sequence[Event]
     alarms: Sequence[Alarm]
     counts: Counts
+    silent: Set[str]
     seconds: float
 
 
@@ -245,6 +247,7 @@ class _Run:
             history=tuple(self.record.events),
             alarms=tuple(self.found),
             counts=counts,
+            silent=frozenset(self.stepper.watch.silent),
             seconds=self.seconds,
         )
 
