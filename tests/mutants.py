@@ -55,6 +55,7 @@ FEW = ("tests/laws/test_columns.py",)
 MULTIPLIED = ("tests/laws/test_cpu_linear.py",)
 MIXED = ("tests/laws/test_mixed.py",)
 COMPILED = ("tests/laws/test_compiled.py",)
+TEAMED = ("tests/unit/train/test_team.py",)
 MAPPED, TOLD = ("tests/unit/data/test_kept.py",), ("tests/unit/test_cli.py",)
 COLLATED = ("tests/unit/data/test_collate.py",)
 BLENDED = ("tests/unit/data/test_mixture.py",)
@@ -362,7 +363,11 @@ MUTANTS = (
         HOOKED,
     ),
     # how they are trained, chosen and kept
-    Mutant("train/stepper.py", "(count / max(1, sum(counts)))", "(1 / len(counts))", AVERAGED),
+    Mutant("train/stepper.py", "(self.readout.count(own) / max(1, answered))", "(1 / len(batches))", AVERAGED),
+    Mutant("train/stepper.py", "self.team.sum_gradients(self.named.values())", "pass", TEAMED),
+    Mutant("train/entropies.py", "self.team.sum([self.rows", "list([self.rows", TEAMED),
+    Mutant("train/fit.py", "if self.team.size > 1:", "if False:", TEAMED),
+    Mutant("data/batch.py", "(first - before) % step", "first", TEAMED),
     Mutant(
         "train/evaluation.py", "float(readout.loss(out, moved)) * count", "float(readout.loss(out, moved))", AVERAGED
     ),
@@ -382,7 +387,7 @@ MUTANTS = (
     Mutant("lookups.py", "ids.masked_fill(~gradient.any(2), self.table.size)", "ids", (*LOOKED_UP, *COUNTED)),
     Mutant("lookups.py", "if self.training and found.requires_grad:", "if found.requires_grad:", LOOKED_UP),
     Mutant("generators.py", "sum(sizes[: len(sizes) - taken])", "0", COUNTED),
-    Mutant("counts.py", "sum(g.idle() for g in made)", "0", COUNTED),
+    Mutant("counts.py", "nominal - idle)", "nominal)", COUNTED),
     Mutant("counts.py", "- unheard", "", COUNTED),
     Mutant("train/lazy.py", "some = gradient.values().any(1)", "some = gradient.values().any(1) | True", LAZY),
     Mutant("train/lazy.py", 'p[rows] * (1 - rate * group["weight_decay"])', "p[rows]", LAZY),
