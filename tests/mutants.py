@@ -407,7 +407,7 @@ MUTANTS = (
         DECIDED,
     ),
     Mutant("train/stepper.py", "choices * (len(batch.ids) / rows)", "choices", FITTED),
-    Mutant("counts.py", "sum(g.idle() for g in made)", "0", COUNTED),
+    Mutant("counts.py", "nominal - idle", "nominal", COUNTED),
     Mutant("counts.py", "- unheard", "", COUNTED),
     Mutant("train/lazy.py", "some = gradient.values().any(1)", "some = gradient.values().any(1) | True", LAZY),
     Mutant("train/lazy.py", 'p[rows] * (1 - rate * group["weight_decay"])', "p[rows]", LAZY),
