@@ -202,7 +202,7 @@ MUTANTS = (
     Mutant("transforms.py", "p.values * self.factor", "p.values", MADE),
     Mutant(
         "transforms.py",
-        "        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach every GPU too\n",
+        "        torch.default_generator.manual_seed(seed + NETWORKS)  # torch.manual_seed would reach every GPU too\n",
         "",
         METHODS,
     ),
