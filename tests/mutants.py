@@ -65,6 +65,7 @@ ON_A_CPU = ("tests/laws/test_cpu_attention.py",)
 LAZY = ("tests/laws/test_lazy.py",)
 NORMED = ("tests/laws/test_norm.py",)
 COUNTED = ("tests/laws/test_counts.py",)
+STATED = ("tests/unit/test_published.py",)
 PRETRAINED = ("tests/unit/test_pretrain.py",)
 SCORED = ("tests/unit/test_metrics.py",)
 WORDED = ("tests/unit/tasks/test_wordings.py",)
@@ -202,7 +203,7 @@ MUTANTS = (
     Mutant("transforms.py", "p.values * self.factor", "p.values", MADE),
     Mutant(
         "transforms.py",
-        "        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach every GPU too\n",
+        "        torch.default_generator.manual_seed(seed + NETWORKS)  # torch.manual_seed would reach every GPU too\n",
         "",
         METHODS,
     ),
@@ -387,6 +388,33 @@ MUTANTS = (
     Mutant("lookups.py", "ids.masked_fill(~gradient.any(2), self.table.size)", "ids", (*LOOKED_UP, *COUNTED)),
     Mutant("lookups.py", "if self.training and found.requires_grad:", "if found.requires_grad:", LOOKED_UP),
     Mutant("generators.py", "sum(sizes[: len(sizes) - taken])", "0", COUNTED),
+    Mutant("choices.py", "(len(self.bias) - 1) * self.options if self.trained", "0 if self.trained", COUNTED),
+    Mutant("readouts/by_task.py", "sum(sizes) - max(sizes)", "0", COUNTED),
+    Mutant(
+        "multitask/tuning.py", "count(alone, read, silent)", "count(alone, read)", ("tests/unit/test_multitask.py",)
+    ),
+    Mutant("methods/prompt_tuning.py", "clip=0.0", "clip=1.0", STATED),
+    Mutant("methods/p_tuning.py", "batch=2, steps=3500", "batch=32, steps=3500", STATED),
+    Mutant("lookups.py", ".mean(2)\n\n    def used", ".sum(2)\n\n    def used", STATED),
+    Mutant("methods/ipt.py", "scale=0.05 if scale", "scale=0.5 if scale", STATED),
+    Mutant("methods/ipt.py", "Elementwise(nn.ReLU()), Elem", "Elementwise(nn.Identity()), Elem", STATED),
+    Mutant("methods/ipt.py", "nn.Dropout(0.5)", "nn.Dropout(0.1)", STATED),
+    Mutant("methods/lpt.py", "max(1, shape.layers // 2)", "1", STATED),
+    Mutant("transforms.py", "manual_seed(seed + NETWORKS)", "manual_seed(seed)", METHODS),
+    Mutant("methods/ipt.py", "begun, seed=seed + 1000)", "begun, seed=seed)", METHODS),
+    Mutant("initial.py", "if len(known) > length:", "if False:", MADE),
+    Mutant("methods/dp.py", "int(official or not shape.encodes)", "int(not shape.encodes)", DECIDED),
+    Mutant("methods/dp.py", "choice(position, length + 1, length)", "choice(position, length + 1, 0)", DECIDED),
+    Mutant("methods/dp.py", 'entropy=0.0 if level == "random" else entropy', "entropy=0.0", DECIDED),
+    Mutant("methods/dp.py", "temperature=cooling", "temperature=parts.schedule('constant')", DECIDED),
+    Mutant("choices.py", "F.layer_norm(query, query.shape[-1:])", "query", DECIDED),
+    Mutant(
+        "choices.py",
+        "return max(math.exp(-self.rate * step), self.last)",
+        "return math.exp(-self.rate * step)",
+        DECIDED,
+    ),
+    Mutant("train/stepper.py", "choices * (len(own.ids) / rows)", "choices", FITTED),
     Mutant("counts.py", "nominal - idle)", "nominal)", COUNTED),
     Mutant("counts.py", "- unheard", "", COUNTED),
     Mutant("train/lazy.py", "some = gradient.values().any(1)", "some = gradient.values().any(1) | True", LAZY),

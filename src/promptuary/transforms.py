@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from promptuary.errors import SettingError
 from promptuary.values import Prompt
 
+NETWORKS = 2**31  # between the seeds of tables and those of networks; CPUs draw by the lower 32 bits
+
 
 class Transform(nn.Module, ABC):
     """A network from prompt to prompt."""
@@ -202,9 +204,12 @@ class AtLayers(Transform):
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Networks built inside draw their weights from `seed`; the caller's random state is untouched."""
+    """Networks built inside draw their weights from `seed`; the caller's random state is untouched.
+
+    They draw other numbers than tables of that seed do: a network would start as a multiple of the rows that it reads.
+    """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach every GPU too
+        torch.default_generator.manual_seed(seed + NETWORKS)  # torch.manual_seed would reach every GPU too
         yield
 
 

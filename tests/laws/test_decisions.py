@@ -263,6 +263,7 @@ def test_temperatures_are_functions_of_the_step() -> None:
     assert Linear(1.0, 0.5, 10)(5) == 0.75
     assert Linear(1.0, 0.5, 10)(99) == 0.5
     assert Exponential(rate=0.1)(5) == pytest.approx(math.exp(-0.5))
+    assert [Exponential(rate=0.1, last=0.5)(n) for n in (6, 7, 999)] == [pytest.approx(math.exp(-0.6)), 0.5, 0.5]
     official, product = OfficialCompounding(), 1.0
     for n in range(1, 679):  # the published loop, written out
         product = max(product * math.exp(-3e-5 * n / 10), 0.5)
@@ -805,6 +806,57 @@ def test_logits_are_made_in_float32_under_autocast() -> None:
     plain = choice.probabilities(x)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(choice.probabilities(Instance(ids, ids == 0, embeds, ids, ids[:, 0], step=1)), plain)
+
+
+@pytest.mark.parametrize(
+    "name", ["dp-position", "dp-position-instance", "dp-length", "dp-length-instance", "dp-position-length"]
+)
+@pytest.mark.parametrize("family", FIVE)
+@torch.no_grad()
+def test_what_is_chosen_starts_at_the_plain_prompt(family: str, name: str) -> None:
+    b = backbone(family)
+    generator, injection = METHODS[name].parts(b.shape, length=LENGTH)
+    plain, _ = METHODS["prompt-tuning"].parts(b.shape, length=LENGTH)
+    found = answers(SoftPrompted(b, generator, injection).eval(), TEXTS)
+    for one, other in zip(found, answers(on(family, plain).eval(), TEXTS), strict=True):
+        assert distance(one, other) <= EXACT
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("dp-position", {}),
+        ("dp-position-instance", {}),
+        ("dp-length-instance", {}),
+        ("dp-position-length", {}),
+        ("dp-vector-position", {"mode": "top", "top": 2}),
+        ("dp-bank", {}),
+    ],
+)
+def test_a_methods_settings_reach_each_of_its_choices(name: str, more: dict[str, object]) -> None:
+    b = backbone("t5")
+    settings = {"temperature": "linear:steps=7", "entropy": 0.01, "query": "encoder", **more}
+    model = SoftPrompted(b, *METHODS[name].parts(b.shape, length=LENGTH, **settings))
+    assert model.choices
+    for choice in model.choices.values():
+        assert choice.temperature == Linear(steps=7)
+        assert choice.entropy == 0.01
+        assert choice.weight is None or choice.query is encoding_mean
+        assert choice.mode == ("top" if more and choice.options == 4 else "hard")
+
+
+def test_a_choice_by_the_input_is_the_same_at_any_scale_of_the_model() -> None:
+    """So that one rate suits every model: a query's mean and deviation do not bear on the logits."""
+    choice = Choice(5, dim=64, spread=1.0).eval()
+    ids = torch.zeros(8, 4, dtype=torch.long)
+    embeds = torch.randn(8, 1, 64, generator=torch.Generator().manual_seed(0)).expand(-1, 4, -1)
+    found = [
+        choice.probabilities(Instance(ids, ids == 0, scale * embeds + shift, ids, ids[:, 0]))
+        for scale, shift in ((1.0, 0.0), (100.0, 0.0), (1.0, 3.0))
+    ]
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-4, atol=1e-5)
+    assert found[0].std(0).min() > 0.01
 
 
 # --- as the published code chooses ---

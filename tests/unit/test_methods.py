@@ -1,4 +1,6 @@
 import warnings
+from itertools import combinations
+from typing import Any
 
 import pytest
 import torch
@@ -61,6 +63,29 @@ def test_equal_seeds_give_equal_prompts_and_draw_nothing_else(name: str) -> None
     drawn = [k for k in one if one[k].unique().numel() > 1 and "choice" not in k]  # the others start at constants
     assert drawn
     assert all(not torch.equal(one[k], third[k]) for k in drawn)
+
+
+DRAWN: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in ON_BERT),
+    ("ipt", {"combine": "add"}),
+    ("ipt", {"combine": "concatenate"}),
+    ("ipt", {"rank": 4}),
+    ("ipt-prefix", {"encoder": "lstm"}),
+    ("ipt-prefix", {"combine": "concatenate", "layers": [0, 1]}),
+    ("smop", {"control": "frozen"}),
+    ("dp-vector-position", {"control": "frozen"}),
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), DRAWN, ids=str)
+def test_what_starts_at_random_starts_apart(name: str, settings: dict[str, Any]) -> None:
+    """A network that is a multiple of the table it reads would start as a detector of the first tokens."""
+    drawn = [p.detach().flatten() for part in METHODS[name].parts(SHAPE, **settings) for p in part.parameters()]
+    for one, other in combinations([p for p in drawn if p.unique().numel() > 1], 2):
+        count = min(len(one), len(other))
+        if count >= 64:
+            alike = torch.corrcoef(torch.stack([one[:count], other[:count]]))[0, 1]
+            assert abs(float(alike)) < max(0.3, 5 * count**-0.5)
 
 
 @pytest.mark.parametrize("name", METHODS)

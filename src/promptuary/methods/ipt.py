@@ -107,7 +107,7 @@ def ipt(
     if combine == "replace" or (combine is None and at is None):
         return made, injection
     begun = parts.matched(shape.deviation) if at is None else parts.normal(1.0)
-    own = parts.Free(length, injection.width, begun, seed=seed)
+    own = parts.Free(length, injection.width, begun, seed=seed + 1000)  # not the table's first rows
     return (parts.Concatenated if combine == "concatenate" else parts.Summed)(own, made), injection
 
 

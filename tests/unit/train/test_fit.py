@@ -214,11 +214,15 @@ def halved(batch: Batch) -> list[Batch]:
     return [part(slice(0, 3)), part(slice(3, None))]
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
-def test_two_part_batches_accumulated_are_one_whole_batch(family: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "name", "settings"),
+    [("bert", "prompt-tuning", {}), ("gpt2", "prompt-tuning", {}), ("bert", "dp-vector", {"entropy": 0.5})],
+    ids=str,
+)
+def test_two_part_batches_accumulated_are_one_whole_batch(family: str, name: str, settings: dict[str, Any]) -> None:
     whole = list(Toy(count=4).epoch(0))
     split = [half for batch in whole for half in halved(batch)]
-    one, two = parts(family), parts(family)
+    one, two = parts(family, name, **settings), parts(family, name, **settings)
     a = fit(*one, Listed(whole), None, recipe(epochs=2))
     b = fit(*two, Listed(split), None, recipe(epochs=2, accumulation=2))
     assert losses(b) == pytest.approx(losses(a), abs=1e-5)
