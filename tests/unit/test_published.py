@@ -55,7 +55,7 @@ COUNTS: list[tuple[str, Shape, dict[str, Any], int]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "sizes", "settings", "expected"), COUNTS, ids=str)
+@pytest.mark.parametrize(("name", "sizes", "settings", "expected"), COUNTS, ids=[f"{c[0]}-{c[3]}" for c in COUNTS])
 def test_a_prompt_has_as_many_numbers_as_published(
     name: str, sizes: Shape, settings: dict[str, Any], expected: int
 ) -> None:
