@@ -99,7 +99,7 @@ def test_other_seeds_run_what_the_search_elsewhere_chose(shelf: Shelf, tmp_path:
     assert run(of(0, 1), whole)
     ours, theirs = finished(of(0, 1), here), finished(of(0, 1), whole)
     assert scores(here) == scores(whole)
-    assert len(set(scores(here))) > 1
+    assert len({trial["loss"] for trial in ours[0]["search"]}) == 3  # there was something to choose
     told = ("seed", "chosen", "settings", "edges", "scores", "reports", "score", "job")
     for one, other in zip(ours, theirs, strict=True):
         assert {name: _timeless(one[name]) for name in told} == {name: _timeless(other[name]) for name in told}
